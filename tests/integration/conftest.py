@@ -14,7 +14,6 @@ from tests.support.engine import Engine, delete_all_rows
 from tests.support.servers.http_servers import RequestInterceptor, WebhookReceiver, running_app
 from tests.support.servers.s3_server import Bucket
 from worker.db.platform import root_key
-from worker.safe_fetch import client as safe_fetch
 from worker.sandbox.options import Options
 from worker.sandbox.server import create_app
 
@@ -39,8 +38,6 @@ def _sandbox() -> Iterator[tuple[RequestInterceptor, object, str]]:
 def _broker(redis_url: str) -> Iterator[str]:
     yield redis_url
     kombu.pools.reset()
-    safe_fetch._client().close()
-    safe_fetch._client.cache_clear()
 
 
 @pytest.fixture

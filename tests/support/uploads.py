@@ -1,10 +1,12 @@
 """A server that offers files and accepts uploads, and the real provider changed to upload to it."""
 
+import asyncio
 import io
 import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import BinaryIO
 
 import httpx
 import pytest
@@ -70,15 +72,17 @@ class MediaHost:
 class UploadingProvider(DreaminaProvider):
     """Uploads to the host named in the environment and reports the references of each order to it."""
 
-    def upload_image(self, account: Account, data: bytes, *, name: str) -> Reference:  # noqa: ARG002
+    async def upload_image(self, account: Account, data: BinaryIO, *, name: str) -> Reference:  # noqa: ARG002
+        content = data.read()
         try:
-            answer = httpx.put(f"{os.environ['TEST_UPLOADS']}/{account.id}", content=data, trust_env=False, timeout=30)
+            place = f"{os.environ['TEST_UPLOADS']}/{account.id}"
+            answer = await asyncio.to_thread(httpx.put, place, content=content, trust_env=False, timeout=30)
         except httpx.HTTPError as error:
             raise NotSentError(str(error)) from error
         if answer.status_code != 200:
             codes = {400: "content_policy_violation", 401: "upstream_session_expired", 429: "rate_limit_exceeded"}
             raise DreameryError(codes.get(answer.status_code, "upstream_unreachable"))
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(content)) as image:
             return Reference(answer.text, *image.size, (image.format or "").lower())
 
     async def submit_image(self, account: Account, order: ImageOrder, *, submit_key: str) -> Submitted:

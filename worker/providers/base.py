@@ -4,7 +4,7 @@ Failures are raised as `DreameryError`; the error table decides the reaction. If
 submit may have been sent, the error is `upstream_unreachable` (reaction `unclear`).
 """
 
-from collections.abc import Generator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import BinaryIO, Protocol
@@ -281,7 +281,7 @@ class Provider(Protocol):
     async def submit_video(self, account: Account, order: VideoOrder, *, submit_key: str) -> Submitted:
         """Order a video, once, without any retry."""
 
-    def upload_image(
+    async def upload_image(
         self, account: Account, data: bytes | BinaryIO, *, name: str, seconds: float | None = None
     ) -> Reference:
         """Upload an image for later orders of the same account, within `seconds` (default: the deadline of one call).
@@ -289,22 +289,22 @@ class Provider(Protocol):
         An upload costs nothing: an unreachable upstream is always NotSentError, and the caller may retry.
         """
 
-    def upload_media(
+    async def upload_media(
         self, account: Account, data: bytes | BinaryIO, *, kind: str, name: str, seconds: float | None = None
     ) -> Material:
         """Upload a `video` or `audio` file for omni orders of the same account; like `upload_image`."""
 
-    def check_image(self, account: Account, reference: Reference) -> None:
+    async def check_image(self, account: Account, reference: Reference) -> None:
         """Check the content of an uploaded image, on sites that have such a check.
 
         Raises `content_policy_violation` if the image is refused. Any other failure does not concern the image.
         """
 
-    def find_better_video(self, account: Account, result: ResultRef) -> ResultRef:
+    async def find_better_video(self, account: Account, result: ResultRef) -> ResultRef:
         """Return the same video at a higher bit rate if there is one, else `result`. Upstream errors are ignored."""
 
-    def converse(self, account: Account, order: Conversation, *, conversation_id: str) -> Generator[AgentEvent]:
-        """Send a conversation, once, and yield its events up to `StreamEnded` in this thread. Close it when done.
+    def converse(self, account: Account, order: Conversation, *, conversation_id: str) -> AsyncGenerator[AgentEvent]:
+        """Send a conversation, once, and yield its events up to `StreamEnded`. Close it when done.
 
         Raises before or between events. If it may have been sent, `upstream_unreachable` leaves its effect unclear.
         """

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import IO
@@ -16,6 +17,7 @@ from worker.core.settings import get_settings
 MAX_REDIRECTS = 3
 SPOOL_BYTES = 8 * 1024 * 1024
 SOCKET_TIMEOUT_SECONDS = 10.0
+_MAX_CAUSES = 6
 _UNKNOWN_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KNOWN_STATUSES = frozenset(HTTPStatus)
@@ -53,7 +55,17 @@ def resolve_allowed_addresses(host: str, port: int, *, seconds: float = SOCKET_T
     try:
         addresses = resolve(host, port, seconds=seconds)
     except OSError as error:
-        raise FetchError(f"the host name {host!r} cannot be resolved: {_lookup_problem(error)}") from error
+        raise not_resolved(host, error) from error
+    return refuse_private(host, port, addresses)
+
+
+def not_resolved(host: str, error: OSError) -> FetchError:
+    """Return the error for a failed look-up."""
+    return FetchError(f"the host name {host!r} cannot be resolved: {_lookup_problem(error)}")
+
+
+def refuse_private(host: str, port: int, addresses: list[str]) -> list[str]:
+    """Return the addresses in order. Raises FetchError if one of them is private and not allowed."""
     if not is_allowed_private(host, port, get_settings().fetch_allow):
         for address in addresses:
             if not is_public(address):
@@ -72,15 +84,24 @@ def status_text(status: int) -> str:
     return f"the server answered with HTTP status {status}{reason}"
 
 
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    for _ in range(_MAX_CAUSES):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def connection_problem(error: Exception, host: str) -> str:
-    """Say in words why a connection failed. The cause of httpcore's error is the error of the socket."""
-    cause = error.__cause__ or error.__context__ or error
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"the TLS certificate of {host!r} is not valid: {cause.verify_message.rstrip('.')}"
-    if isinstance(cause, ssl.SSLError):
-        return f"no encrypted connection to {host!r} was possible (TLS)"
+    """Say in words why a connection failed. The causes of httpcore's error lead to the error of the socket."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"the TLS certificate of {host!r} is not valid: {cause.verify_message.rstrip('.')}"
+        if isinstance(cause, ssl.SSLError):
+            return f"no encrypted connection to {host!r} was possible (TLS)"
     for kind, text in _PROBLEMS:
-        if isinstance(error, kind) or isinstance(cause, kind):
+        if any(isinstance(cause, kind) for cause in causes):
             return text.format(host=host)
     return f"the connection to {host!r} failed"
 

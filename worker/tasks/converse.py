@@ -11,16 +11,18 @@ from contextlib import closing
 from functools import partial
 from uuid import UUID
 
+from worker.core.concurrency import event_loop
 from worker.core.concurrency.shutdown import stopping
 from worker.core.concurrency.watchdog import watchdog
 from worker.core.errors import DreameryError, Reaction
 from worker.core.job_state import JobState
+from worker.core.observability.faults import UnexpectedError
 from worker.core.observability.job_context import job_context
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.db.accounts import health, polling
 from worker.db.credits import balances
-from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import conversations, state_machine
 from worker.db.jobs.claims import Claim
 from worker.messaging import celery_app, pubsub
@@ -66,17 +68,23 @@ def converse(*, job_id: UUID | None = None, account_id: UUID | None = None) -> s
 
 
 def _converse_claimed(claim: Claim, account_id: UUID | None) -> str:
+    sent = False
     try:
         account = prepare_account(claim.account)
         _refill_credits(claim, account)
         watchdog.renew()
         if not _begin(claim):
             return handle_refusal.requeue(claim, NotSentError(), delay=0.0, reason="claim lost")
+        sent = True
         stream = _ConversationStream(claim)
         with heartbeat.keep_lease(claim.id, claim.attempt):
             line = stream.run(account)
     except DreameryError as error:
         return handle_refusal.handle_refusal(claim, error)
+    except DATABASE_UNAVAILABLE_ERRORS:
+        raise  # nothing can be written now: the conversation is found when its lease ends
+    except BaseException as error:  # noqa: BLE001
+        return handle_refusal.handle_fault(claim, UnexpectedError(error, sent=sent))
     # One conversation per message, so that another thread may run the account's next one.
     celery_app.enqueue_converse(account_id=account_id)
     return line
@@ -122,7 +130,9 @@ class _ConversationStream:
         """Read the stream to its end. Raises upstream's refusal if it comes before the first text."""
         claim = self._claim
         messages = tuple(ConversationMessage(item["role"], item["text"]) for item in claim.params["order"]["messages"])
-        events = get_provider().converse(account, Conversation(messages), conversation_id=str(claim.submit_key))
+        events = event_loop.iterate(
+            get_provider().converse(account, Conversation(messages), conversation_id=str(claim.submit_key))
+        )
         complete = False
         try:
             with closing(events):
@@ -130,13 +140,15 @@ class _ConversationStream:
                     watchdog.renew()
                     _check_stopping()
                     complete = self._handle(event)
+            return self._finish("stop" if complete else "length")
         except _StoppedError as stopped:
             return str(stopped)
-        except DreameryError as error:
+        except DATABASE_UNAVAILABLE_ERRORS:
+            raise
+        except BaseException as error:
             if not self._running:
                 raise
-            return self._break_off(error)
-        return self._finish("stop" if complete else "length")
+            return self._break_off(error if isinstance(error, DreameryError) else UnexpectedError(error, sent=True))
 
     def _handle(self, event: AgentEvent) -> bool:
         """Process one event. Return whether it was a complete end of the stream."""
@@ -240,11 +252,12 @@ class _ConversationStream:
         """End a broken or refused stream. Its text and its jobs are kept."""
         claim = self._claim
         failure = error
-        if error.kind.reaction is Reaction.UNCLEAR:
+        if error.kind.reaction is Reaction.UNCLEAR or isinstance(error, UnexpectedError):
             failure = DreameryError("stream_broken", detail=error.detail)
         cooldown = handle_refusal.cooldown_after(claim, error)
         with transaction() as tx:
-            self._note(tx)
+            if not isinstance(error, UnexpectedError):
+                self._note(tx)  # after a fault, the text of the last commit is what is kept
             if cooldown:
                 health.cool_down(tx, claim.account.id, seconds=cooldown, code=error.code)
             fail_job(

@@ -6,6 +6,7 @@ is recorded together. Keys and rows are deterministic, so saving twice leaves th
 
 import asyncio
 import hashlib
+import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -13,29 +14,33 @@ from typing import IO, Any
 from uuid import UUID
 
 from worker import storage
-from worker.core.concurrency.event_loop import in_files_thread, in_thread, in_transfer_thread, run, run_for, spawn
+from worker.core.concurrency.event_loop import in_files_thread, in_thread, run, run_for, spawn
 from worker.core.concurrency.group_commit import GroupCommit
+from worker.core.concurrency.lanes import RESULTS, acting_for
 from worker.core.concurrency.shutdown import stopping
 from worker.core.concurrency.watchdog import watchdog
 from worker.core.errors import DreameryError
 from worker.core.job_state import JobState
-from worker.core.media.conversion import ConversionError, OutputFormat, convert
+from worker.core.media.conversion import ConversionError, OutputFormat, conversion_work
 from worker.core.media.image import InvalidImageError
 from worker.core.media.image_header import UnsupportedImageError, read_image_header
+from worker.core.media.isolation.client import DecodingUnavailableError, Work, run_async
+from worker.core.observability.faults import UnexpectedError
 from worker.core.observability.job_context import job_context
 from worker.core.observability.logging import get_logger
+from worker.core.settings import get_settings
 from worker.db.accounts import accounts
 from worker.db.accounts.accounts import AccountRow
-from worker.db.engine import ROW_ERRORS, Row, retry_when_database_unavailable, transaction
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Row, retry_when_database_unavailable, transaction
 from worker.db.jobs import files, progress_and_leases, state_machine
 from worker.messaging import celery_app, pubsub
 from worker.providers.registry import get_provider
 from worker.safe_fetch import async_client
-from worker.safe_fetch.checks import FetchError
-from worker.tasks.stages import save_video
+from worker.safe_fetch.checks import DownloadedFile, FetchError
+from worker.tasks.stages import save_video, storage_wait
 from worker.tasks.stages.account_session import call_upstream_async
-from worker.tasks.stages.fail_job import announce, fail_job
-from worker.tasks.stages.lease_renewal import LeaseRenewer
+from worker.tasks.stages.fail_job import announce, fail_job, record_fault
+from worker.tasks.stages.lease_renewal import LeaseLostError, keep_lease
 
 log = get_logger("save")
 
@@ -44,12 +49,6 @@ FILE_DEADLINE_SECONDS = 30.0
 _BACKOFF_SECONDS = (1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 # Statuses of an expired URL; upstream's record gives a fresh one.
 _EXPIRED_URL = frozenset({401, 403, 404, 410})
-# Images that this process copies at a time, in all and for one owner.
-_COPIES, _COPIES_PER_OWNER = 32, 24
-
-
-class _LeaseLostError(Exception):
-    """The lease ran out and another task saves the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,9 @@ class _Outcome:
 
     stored: list[files.NewFile] = field(default_factory=list)
     errors: list[FetchError] = field(default_factory=list)
+    storage_errors: list[storage.StorageError] = field(default_factory=list)  # those of `errors` that are not upstream's
     remarks: list[str] = field(default_factory=list)
+    faults: list[UnexpectedError] = field(default_factory=list)
 
 
 def save_batch(*, job_ids: list[UUID]) -> str:
@@ -95,138 +96,136 @@ def _claim(job_ids: list[UUID]) -> list[Row[Any]]:
 
 
 async def _save(claim: Row[Any]) -> str:
-    with job_context("save", claim.id, claim.origin):
+    with job_context("save", claim.id, claim.origin), acting_for(claim.owner, claim.account_id):
         try:
-            outcome = await _copy_all(claim)
-        except _LeaseLostError:
-            return f"lost {claim.id} to another worker"
-        if not outcome.errors:
-            return await _succeed(claim, outcome)
-        return await _retry_later(claim, outcome)
+            return await _save_claimed(claim)
+        except DATABASE_UNAVAILABLE_ERRORS:
+            raise
+        except BaseException as error:  # noqa: BLE001
+            return await in_thread(_defer_after_fault, claim, UnexpectedError(error))
+
+
+@retry_when_database_unavailable
+def _defer_after_fault(claim: Row[Any], fault: UnexpectedError) -> str:
+    """Record an unexpected exception and try again later, until the deadline of the save."""
+    log.error("save_failed", job_id=str(claim.id), detail=fault.detail, trace=fault.frames)
+    delay = _BACKOFF_SECONDS[min(claim.save_tries, len(_BACKOFF_SECONDS)) - 1]
+    if claim.seconds_left < delay:
+        return _fail(claim, fault.detail or "")
+    with transaction() as tx:
+        record_fault(tx, [(claim.id, claim.attempt)], fault, actor="save")
+        progress_and_leases.defer_save(tx, job_id=claim.id, save_tries=claim.save_tries, delay=delay, refs=None)
+    return f"again in {delay:.0f} s: {claim.id}"
+
+
+async def _save_claimed(claim: Row[Any]) -> str:
+    try:
+        await in_files_thread(storage_wait.check)
+        outcome = await keep_lease(_copy_all(claim), partial(_renew_lease, claim))
+    except storage.StorageError as error:
+        outcome = _Outcome()
+        _note_failure(claim, 0, error, outcome)
+    except LeaseLostError:
+        return f"lost {claim.id} to another worker"
+    if not outcome.errors:
+        return await _succeed(claim, outcome)
+    if outcome.faults:
+        await in_thread(_record_fault, claim, outcome.faults[0])
+    return await _retry_later(claim, outcome)
+
+
+@retry_when_database_unavailable
+def _record_fault(claim: Row[Any], fault: UnexpectedError) -> None:
+    with transaction() as tx:
+        record_fault(tx, [(claim.id, claim.attempt)], fault, actor="save")
 
 
 async def _copy_all(claim: Row[Any]) -> _Outcome:
+    """Copy the results one after the other, so that a job with many of them takes one turn at a time."""
     outcome = _Outcome()
-    if claim.kind == "video":
-        # Minutes and gigabytes: a thread of its own pool, which renews the lease while bytes move.
-        await in_transfer_thread(_copy_videos, claim, outcome)
-        return outcome
     for n, ref in enumerate(claim.result_refs):
-        if n:
-            await in_thread(_renew_lease, claim)
         try:
-            async with _share_of(claim.owner):
+            if claim.kind == "video":
+                copied = await save_video.copy_video(claim, n, ref)
+                outcome.stored.extend(copied.files)
+                outcome.remarks.extend(copied.remarks)
+            else:
                 outcome.stored.append(await _copy_image(claim, n, ref))
-        except (FetchError, storage.StorageError) as error:
+        except (FetchError, storage.StorageError, OSError) as error:
             _note_failure(claim, n, error, outcome)
+        except DATABASE_UNAVAILABLE_ERRORS:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the other results are copied
+            _note_fault(claim, n, error, outcome)
     return outcome
 
 
-def _copy_videos(claim: Row[Any], outcome: _Outcome) -> None:
-    for n, ref in enumerate(claim.result_refs):
-        if n:
-            _renew_lease(claim)
-        try:
-            copied = save_video.copy_video(claim, n, ref, LeaseRenewer(partial(_renew_lease, claim)))
-        except (FetchError, storage.StorageError) as error:
-            _note_failure(claim, n, error, outcome)
-        else:
-            outcome.stored.extend(copied.files)
-            outcome.remarks.extend(copied.remarks)
-
-
-def _note_failure(claim: Row[Any], n: int, error: FetchError | storage.StorageError, outcome: _Outcome) -> None:
+def _note_failure(
+    claim: Row[Any], n: int, error: FetchError | storage.StorageError | OSError, outcome: _Outcome
+) -> None:
+    if isinstance(error, OSError):
+        error = storage_wait.temporary_files_error(error)
     if isinstance(error, storage.StorageError):
         log.warning("result_not_stored", job_id=str(claim.id), n=n, reason=error.reason)
+        outcome.storage_errors.append(error)
         error = FetchError(f"it could not be stored: {error.reason}")
     else:
         log.warning("result_not_copied", job_id=str(claim.id), n=n, reason=str(error), status=error.status)
     outcome.errors.append(error)
 
 
-class _Share:
-    """The copies of one owner, and all copies of this process. On the event loop only."""
-
-    def __init__(self) -> None:
-        self.all = asyncio.Semaphore(_COPIES)
-        self.owners: dict[str, tuple[asyncio.Semaphore, int]] = {}
-
-
-_share = _Share()
-
-
-class _share_of:  # noqa: N801 - used like a function
-    """Wait for a turn of this owner, then of the process."""
-
-    def __init__(self, owner: str) -> None:
-        self._owner = owner
-
-    async def __aenter__(self) -> None:
-        turns, users = _share.owners.get(self._owner, (asyncio.Semaphore(_COPIES_PER_OWNER), 0))
-        _share.owners[self._owner] = (turns, users + 1)
-        try:
-            await turns.acquire()
-            try:
-                await _share.all.acquire()
-            except BaseException:
-                turns.release()
-                raise
-        except BaseException:
-            self._leave()
-            raise
-
-    async def __aexit__(self, *_error: object) -> None:
-        _share.all.release()
-        _share.owners[self._owner][0].release()
-        self._leave()
-
-    def _leave(self) -> None:
-        turns, users = _share.owners[self._owner]
-        if users > 1:
-            _share.owners[self._owner] = (turns, users - 1)
-        else:
-            del _share.owners[self._owner]
+def _note_fault(claim: Row[Any], n: int, error: BaseException, outcome: _Outcome) -> None:
+    fault = UnexpectedError(error)
+    log.error("result_not_copied", job_id=str(claim.id), n=n, detail=fault.detail, trace=fault.frames)
+    outcome.faults.append(fault)
+    outcome.errors.append(FetchError(fault.detail or ""))
 
 
 @retry_when_database_unavailable
 def _renew_lease(claim: Row[Any]) -> None:
-    watchdog.renew()
     with transaction() as tx:
         if not progress_and_leases.renew_save_lease(tx, job_id=claim.id, save_tries=claim.save_tries):
-            raise _LeaseLostError
+            raise LeaseLostError
 
 
 async def _copy_image(claim: Row[Any], n: int, ref: dict[str, Any]) -> files.NewFile:
-    body = await async_client.download(ref["url"], max_bytes=MAX_FILE_BYTES, deadline_seconds=FILE_DEADLINE_SECONDS)
-    with body.content as original:
-        return await in_files_thread(_store_image, claim, n, original, body.size, body.sha256)
+    body = await async_client.download(
+        ref["url"], max_bytes=MAX_FILE_BYTES, deadline_seconds=FILE_DEADLINE_SECONDS, lane=RESULTS
+    )
+    with body.content as original, await _in_requested_format(claim, n, original) as content:
+        return await in_files_thread(_store_image, claim, n, content, None if content is not original else body)
 
 
-def _store_image(claim: Row[Any], n: int, original: IO[bytes], size: int, sha256: str) -> files.NewFile:
-    with _in_requested_format(claim, n, original) as content:
-        mime, width, height = _image_facts(content)
-        if content is not original:
-            size, sha256 = _size_and_sha256(content)
-        key = f"jobs/{claim.id.hex}/{n}.{mime.partition('/')[2]}"
-        storage.put_file(key, content)
+def _store_image(claim: Row[Any], n: int, content: IO[bytes], body: DownloadedFile | None) -> files.NewFile:
+    """Store an image; `body` = it is the downloaded file itself."""
+    mime, width, height = _image_facts(content)
+    size, sha256 = (body.size, body.sha256) if body is not None else _size_and_sha256(content)
+    key = f"jobs/{claim.id.hex}/{n}.{mime.partition('/')[2]}"
+    storage_wait.put_file(key, content, size, renew=watchdog.renewer())
     return files.NewFile(n=n, key=key, mime=mime, bytes=size, sha256=sha256, width=width, height=height)
 
 
-def _in_requested_format(claim: Row[Any], n: int, original: IO[bytes]) -> IO[bytes]:
+async def _in_requested_format(claim: Row[Any], n: int, original: IO[bytes]) -> IO[bytes]:
     """Return the image in the requested format, or the original if none was requested or the conversion fails.
 
     The image is already paid for: another format, which the response names, is better than no image.
     """
     output = OutputFormat.from_params(claim.params)
-    mime, *_ = _image_facts(original)
-    if output is None or output.accepts(mime):
+    if output is None:
         return original
     try:
-        # While it waits for other conversions, the task renews its watchdog and lease.
-        return convert(original, output, while_waiting=partial(_renew_lease, claim))
-    except ConversionError as error:
+        work = await in_files_thread(_conversion, original, output)
+        if work is None:
+            return original
+        return await run_async(work)
+    except (ConversionError, DecodingUnavailableError) as error:
         log.warning("result_not_converted", job_id=str(claim.id), n=n, wanted=output.format, reason=str(error))
         return original
+
+
+def _conversion(original: IO[bytes], output: OutputFormat) -> Work[IO[bytes]] | None:
+    mime, *_ = _image_facts(original)
+    return None if output.accepts(mime) else conversion_work(original, output)
 
 
 def _size_and_sha256(content: IO[bytes]) -> tuple[int, str]:
@@ -272,10 +271,26 @@ def _mark_succeeded(items: list[tuple[Row[Any], _Outcome]]) -> list[None]:
     return [None] * len(items)
 
 
-_succeeded = GroupCommit("mark_succeeded", _mark_succeeded, alone=ROW_ERRORS)
+_succeeded = GroupCommit("mark_succeeded", _mark_succeeded, away=DATABASE_UNAVAILABLE_ERRORS)
+
+
+async def _wait_for_storage(claim: Row[Any], outcome: _Outcome) -> str:
+    """The job waits for our storage as long as upstream keeps its results; then its deadline ends it."""
+    delay = storage_wait.pause(claim.save_tries)
+    ended = storage_wait.have_links_ended(claim.result_refs, time.time())
+    ended = ended or any(error.status in _EXPIRED_URL for error in outcome.errors)
+    fresh = await _fetch_fresh_refs(claim) if ended else None
+    kept = fresh is not None or not ended
+    if not kept and claim.seconds_left < delay:
+        return await in_thread(_fail, claim, str(outcome.errors[0]))
+    more = get_settings().save_deadline_seconds if kept else 0.0
+    await in_thread(storage_wait.wait, claim, outcome.storage_errors[0], delay=delay, more_seconds=more, refs=fresh)
+    return f"again in {delay:.0f} s: {claim.id}"
 
 
 async def _retry_later(claim: Row[Any], outcome: _Outcome) -> str:
+    if outcome.storage_errors:
+        return await _wait_for_storage(claim, outcome)
     final = all(error.final for error in outcome.errors)
     delay = _BACKOFF_SECONDS[min(claim.save_tries, len(_BACKOFF_SECONDS)) - 1]
     if final or claim.seconds_left < delay:

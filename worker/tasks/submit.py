@@ -8,7 +8,7 @@ that carries it, and a key is sent at most once (I4).
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,8 +16,10 @@ from uuid import UUID
 
 from worker.core.concurrency.event_loop import in_thread, in_transfer_thread, run, run_for, spawn
 from worker.core.concurrency.group_commit import GroupCommit
+from worker.core.concurrency.lanes import acting_for, of_calls
 from worker.core.concurrency.shutdown import stopping
-from worker.core.errors import DreameryError
+from worker.core.errors import DreameryError, Reaction
+from worker.core.observability.faults import UnexpectedError
 from worker.core.observability.job_context import job_context
 from worker.core.observability.logging import get_logger
 from worker.core.polling import OpenJob as JobInFlight
@@ -25,16 +27,18 @@ from worker.core.polling import first_look
 from worker.core.settings import get_settings
 from worker.db.accounts import health, polling
 from worker.db.accounts.accounts import AccountRow
-from worker.db.engine import ROW_ERRORS, Row, Transaction, retry_when_database_unavailable, transaction
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Row, Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import durations, state_machine
 from worker.db.jobs.claims import Claim, NeedsUploads
+from worker.db.jobs.set_aside import SetAside
 from worker.messaging import celery_app, pubsub
 from worker.providers.base import Account, NotSentError, Submitted
 from worker.providers.registry import get_provider
-from worker.tasks.stages import build_order, handle_refusal, upload_references
-from worker.tasks.stages.account_session import decrypt_account, needs_look_up, prepare_account
+from worker.tasks.stages import build_order, fetch_references, handle_refusal, upload_references
+from worker.tasks.stages.account_session import decrypt_account, needs_look_up, prepare_account_async
 from worker.tasks.stages.claim import ClaimOptions, claim_batch, claim_job, find_account
 from worker.tasks.stages.fail_job import announce
+from worker.tasks.stages.lease_renewal import LeaseLostError
 from worker.tasks.stages.next_poll import poll_later
 
 log = get_logger("submit")
@@ -46,8 +50,6 @@ _MAX_LINES = 3
 # Longer waits for the pace of an account get a message of their own.
 _MAX_PACE_WAIT_SECONDS = 0.3
 _MAX_ACCOUNTS_PER_JOB = 8
-# Orders of one account at a time, so that it cannot take all connections.
-_ORDERS_PER_ACCOUNT = 48
 
 _WITH_UPLOADS, _WITHOUT_UPLOADS = ClaimOptions(), ClaimOptions(uploads_references=False)
 
@@ -68,35 +70,45 @@ def submit_batch(
 
 
 def upload_and_submit(*, account_id: UUID) -> str:
-    """Upload the references of the first job that the account may run, and submit it."""
-    # The next jobs of the account need not wait for these uploads.
-    return _submit_one(None, account_id, after_claim=celery_app.enqueue_submit)
+    """Fetch the references of the first jobs that the account may run, and submit one whose references are there."""
+    return run_for(_bring(account_id), otherwise="its transfers continue in the background")
+
+
+async def _bring(account_id: UUID) -> str:
+    """Set aside jobs whose references are missing and fetch them; order the first one that has all of them."""
+    started: list[asyncio.Task[str]] = []
+    while not started or len(started) < MAX_PER_MESSAGE:
+        batch = await in_thread(claim_batch, _WITH_UPLOADS, account_id, limit=1)
+        started += [spawn(fetch_references.fetch(job)) for job in batch.set_aside]
+        if batch.claims or not batch.set_aside:
+            break
+    if started or batch.claims:
+        # The next jobs of the account need not wait for these transfers.
+        celery_app.enqueue_submit(account_id=account_id)
+    started += [spawn(_submit_claimed(claim, _Orders())) for claim in batch.claims]
+    return _summary(list(await asyncio.gather(*started))) if started else "nothing to submit"
 
 
 def submit(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
     """Submit the first job that the given account (or the best account of the given job) may run."""
-    return _submit_one(job_id, account_id)
-
-
-def _submit_one(
-    job_id: UUID | None, account_id: UUID | None, *, after_claim: Callable[..., object] | None = None
-) -> str:
-    """Claim one job with its references and order it. `after_claim` is called with the account once it is claimed."""
-    claim, used = claim_job(_WITH_UPLOADS, job_id=job_id, account_id=account_id)
+    while True:
+        claim = claim_job(_WITH_UPLOADS, job_id=job_id, account_id=account_id)[0]
+        if not isinstance(claim, SetAside):
+            break
+        line = run(fetch_references.fetch(claim))
+        if not line.startswith("fetched"):
+            return line
     if isinstance(claim, NeedsUploads):
         return f"{claim.id} waits for its references"
     if claim is None:
         return handle_refusal.fail_if_unschedulable(job_id) if job_id else "nothing to submit"
-    if after_claim is not None:
-        after_claim(account_id=used)
     return run(_submit_claimed(claim, _Orders()))
 
 
 class _Orders:
-    """The orders of one account in this process: at most so many at a time, with one decrypted account for all."""
+    """The orders of one account in this process, with one decrypted account for all."""
 
     def __init__(self) -> None:
-        self.turns = asyncio.Semaphore(_ORDERS_PER_ACCOUNT)
         self.users = 0  # messages that use this object
         self.serving: asyncio.Event | None = None  # set when the message that is claiming now has claimed all
         self.again = False  # another message came meanwhile
@@ -190,7 +202,7 @@ async def _claim_all(account_id: UUID, orders: _Orders, started: "list[asyncio.T
         if wait is not None and wait > _MAX_PACE_WAIT_SECONDS:
             celery_app.enqueue_submit_later(account_id, seconds=wait)
             return "waits for the pace of its account"
-        if not batch.claims and wait is None and not orders.again:
+        if wait is None and not orders.again:
             waiting = batch.needs_uploads
             return f"{waiting.id} waits for its references" if waiting is not None else "nothing to submit"
         if wait:
@@ -198,44 +210,68 @@ async def _claim_all(account_id: UUID, orders: _Orders, started: "list[asyncio.T
 
 
 async def _submit_claimed(claim: Claim, orders: _Orders) -> str:
-    with job_context("submit", claim.id, claim.origin):
+    with job_context("submit", claim.id, claim.origin), acting_for(claim.owner, claim.account.id):
+        sent = False
         try:
-            async with orders.turns:
-                submitted = await _order(claim, orders)
-        except upload_references.ClaimLostError:
+            account, uploaded = await _prepare_account(claim, orders), list[Row[Any]]()
+            if claim.has_inputs:
+                claim, uploaded = await upload_references.upload(claim, account)
+            async with of_calls(proxied=bool(claim.account.proxy)).turn():
+                order = await _prepare(claim, account, uploaded)
+                sent = True
+                submitted = await order()
+            if not await _running.add((claim, submitted)):
+                log.info("submit_overtaken")
+        except ClaimTooOldError:
+            return await in_thread(handle_refusal.requeue, claim, NotSentError(), delay=0.0, reason="claim too old")
+        except LeaseLostError:
             # Does nothing if another task claimed the job; cancels the job if its cancellation was requested.
             return await in_thread(handle_refusal.requeue, claim, NotSentError(), delay=0.0, reason="claim lost")
         except DreameryError as error:
-            return await in_transfer_thread(handle_refusal.handle_refusal, claim, error)
-        if not await _running.add((claim, submitted)):
-            log.info("submit_overtaken")
+            return await _handle_refusal(claim, error)
+        except DATABASE_UNAVAILABLE_ERRORS:
+            raise  # nothing can be written now: the job is found when its lease ends
+        except BaseException as error:  # noqa: BLE001
+            fault = UnexpectedError(error, sent=sent)
+            return await in_thread(handle_refusal.handle_fault, claim, fault)
         return f"submitted {claim.id} on {claim.account.label}"
 
 
-async def _order(claim: Claim, orders: _Orders) -> Submitted:
-    """Make the one call that may cost credits, after the look-ups and uploads it needs."""
+async def _handle_refusal(claim: Claim, error: DreameryError) -> str:
+    try:
+        return await in_transfer_thread(handle_refusal.handle_refusal, claim, error)
+    except DATABASE_UNAVAILABLE_ERRORS:
+        raise
+    except BaseException as unexpected:  # noqa: BLE001
+        unclear = error.kind.reaction is Reaction.UNCLEAR and not isinstance(error, NotSentError)
+        return await in_thread(handle_refusal.handle_fault, claim, UnexpectedError(unexpected, sent=unclear))
+
+
+async def _prepare_account(claim: Claim, orders: _Orders) -> Account:
+    return await prepare_account_async(claim.account) if needs_look_up(claim.account) else orders.prepare(claim.account)
+
+
+async def _prepare(claim: Claim, account: Account, uploaded: list[Row[Any]]) -> Callable[[], Awaitable[Submitted]]:
+    """Build the order. Return the one call that may cost credits. Raises ClaimTooOldError."""
     provider = get_provider()
-    if needs_look_up(claim.account):
-        account = await in_transfer_thread(prepare_account, claim.account)
-    else:
-        account = orders.prepare(claim.account)
-    uploaded: list[Row[Any]] = []
-    if claim.has_inputs:
-        claim, uploaded = await in_transfer_thread(upload_references.upload, claim, account)
     if claim.kind == "video":
         video = await in_thread(build_order.build_video_order, claim, uploaded)
         _check_age(claim)
-        return await provider.submit_video(account, video, submit_key=str(claim.submit_key))
+        return partial(provider.submit_video, account, video, submit_key=str(claim.submit_key))
     _check_age(claim)
-    return await provider.submit_image(
-        account, build_order.build_image_order(claim, uploaded), submit_key=str(claim.submit_key)
-    )
+    image = build_order.build_image_order(claim, uploaded)
+    return partial(provider.submit_image, account, image, submit_key=str(claim.submit_key))
+
+
+class ClaimTooOldError(Exception):
+    """The claim may run out before the answer to the order. Nothing was sent."""
 
 
 def _check_age(claim: Claim) -> None:
     if time.monotonic() + get_settings().call_timeout_seconds > claim.expires_at:
-        # This process was paused (frozen container, swapping), so another one may have ordered the job by now.
-        raise NotSentError("the claim is too old to be ordered")
+        # It waited for its turn, or this process was paused (frozen container, swapping): another process may order
+        # the job soon.
+        raise ClaimTooOldError
 
 
 @retry_when_database_unavailable
@@ -270,4 +306,4 @@ def _first_looks(tx: Transaction, items: list[tuple[Claim, Submitted]]) -> dict[
     return looks
 
 
-_running = GroupCommit("mark_running", _mark_running, alone=ROW_ERRORS)
+_running = GroupCommit("mark_running", _mark_running, away=DATABASE_UNAVAILABLE_ERRORS)

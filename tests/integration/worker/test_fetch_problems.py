@@ -15,11 +15,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.integration.worker.test_safe_fetch import raw_peer, send_chunks
+from tests.integration.worker.test_safe_fetch import download, raw_peer, send_chunks
 from tests.support.engine import reload_settings
 from worker.core.messages.chinese import translate
 from worker.safe_fetch.checks import FetchError
-from worker.safe_fetch.client import download
 
 
 @pytest.fixture(autouse=True)

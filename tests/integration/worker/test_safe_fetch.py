@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import httpcore
 import pytest
 
 from tests.support.engine import reload_settings
@@ -338,12 +339,12 @@ def test_dns_rebinding_is_blocked(monkeypatch: pytest.MonkeyPatch, allow) -> Non
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
         return real(host, port, *more, **options)
 
-    def connect(address, *_rest, **_options):
-        tried.append(address[0])
-        raise OSError("unreachable")
+    async def connect(_backend, host, *_rest, **_options):
+        tried.append(host)
+        raise httpcore.ConnectError("unreachable")
 
     monkeypatch.setattr(socket, "getaddrinfo", answers)
-    monkeypatch.setattr(socket, "create_connection", connect)
+    monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", connect)
     with pytest.raises(FetchError):
         download("http://rebind.example:8/", max_bytes=10, deadline_seconds=2)
     assert (asked, tried) == (["rebind.example"], ["93.184.215.14"])
@@ -360,10 +361,11 @@ def test_slow_name_server_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) 
         raise socket.gaierror
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
+    monkeypatch.setattr(async_client, "SOCKET_TIMEOUT_SECONDS", 0.3)
     begin = time.monotonic()
     try:
         with pytest.raises(FetchError, match="cannot be resolved") as late:
-            download("http://slow.example/", max_bytes=10, deadline_seconds=0.3)
+            download("http://slow.example/", max_bytes=10, deadline_seconds=15)
         assert not late.value.final
         assert time.monotonic() - begin < 10
     finally:

@@ -6,15 +6,18 @@ only for a while. On the loop, `in_thread` moves a blocking function (a transact
 
 import asyncio
 import contextvars
+import queue
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import aclosing
 from enum import Enum
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+from worker.core.concurrency.lanes import Lane
 from worker.core.concurrency.watchdog import watchdog
 from worker.core.observability.logging import get_logger
 
@@ -36,11 +39,13 @@ class Pool(Enum):
     """The pools of threads. A pool is a lane: work of one cannot take the threads of another."""
 
     DATABASE = "database"  # short transactions
-    FILES = "files"  # reading, decoding and storing a result
-    TRANSFERS = "transfers"  # uploads of references, videos: minutes
+    FILES = "files"  # reading, inspecting and storing a file
+    TRANSFERS = "transfers"  # work with a call between its transactions
 
 
-_THREADS = {Pool.DATABASE: 6, Pool.FILES: 6, Pool.TRANSFERS: 12}
+_THREADS = {Pool.DATABASE: 6, Pool.FILES: 12, Pool.TRANSFERS: 12}
+# Transactions are short whoever they are for. The threads of the other pools are shared by owner.
+_LANES = {Pool.FILES: Lane(_THREADS[Pool.FILES]), Pool.TRANSFERS: Lane(_THREADS[Pool.TRANSFERS])}
 
 
 class _Loop:
@@ -70,7 +75,14 @@ class _Loop:
         asyncio.set_event_loop(loop)
         with watchdog.watch("event-loop"):
             self._check(loop)
-            loop.run_forever()
+            while True:
+                try:
+                    loop.run_forever()
+                except (SystemExit, KeyboardInterrupt) as stop:
+                    # Raised by a library on the loop. The work of the others goes on.
+                    log.error("event_loop_interrupted", reason=type(stop).__name__)  # noqa: TRY400
+                else:
+                    return
 
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         watchdog.renew()
@@ -124,6 +136,44 @@ def run(work: Coroutine[Any, Any, Value]) -> Value:
             if result.done():
                 raise  # the coroutine itself timed out
             watchdog.renew()
+
+
+def iterate(items: AsyncGenerator[Value]) -> Generator[Value]:
+    """Yield the items of a generator that runs on the loop. Never call it on the loop. Close it when done.
+
+    The generator does not wait for its reader, so its items must be few.
+    """
+    arrived: queue.SimpleQueue[tuple[Value] | None] = queue.SimpleQueue()
+    closed = threading.Event()
+
+    async def read() -> None:
+        async with aclosing(items):
+            async for item in items:
+                arrived.put((item,))
+
+    async def read_until_closed() -> None:
+        reading = asyncio.ensure_future(read())
+        stop.append(partial(reading.get_loop().call_soon_threadsafe, reading.cancel))
+        if closed.is_set():
+            reading.cancel()
+        try:
+            await reading
+        except asyncio.CancelledError:
+            if not closed.is_set():
+                raise
+
+    stop: list[Callable[[], object]] = []
+    result = start(read_until_closed())
+    result.add_done_callback(lambda _: arrived.put(None))
+    try:
+        while (item := arrived.get()) is not None:
+            yield item[0]
+        result.result()
+    finally:
+        closed.set()
+        for cancel in stop:
+            cancel()
+        wait([result])
 
 
 # A thread waits this long for the work of its message. Then the work continues on the event loop alone, so that slow
@@ -238,7 +288,7 @@ async def in_files_thread(
     *args: Arguments.args,
     **kwargs: Arguments.kwargs,
 ) -> Value:
-    """Run work on a file in its pool."""
+    """Run work on a file in its pool, when it is the turn of its owner. Long work renews its watchdog."""
     return await _in_pool(Pool.FILES, partial(function, *args, **kwargs))
 
 
@@ -247,13 +297,18 @@ async def in_transfer_thread(
     *args: Arguments.args,
     **kwargs: Arguments.kwargs,
 ) -> Value:
-    """Run a transfer that may take minutes in its pool. The function renews its watchdog."""
+    """Run work with a call between its transactions in its pool, when it is the turn of its owner."""
     return await _in_pool(Pool.TRANSFERS, partial(function, *args, **kwargs))
 
 
 async def _in_pool(pool: Pool, call: Callable[[], Value]) -> Value:
+    lane = _LANES.get(pool)
+    party = await lane.take() if lane is not None else None
     context = contextvars.copy_context()
     work = asyncio.get_running_loop().run_in_executor(_process.pool(pool), context.run, _watched, pool, call)
+    if lane is not None and party is not None:
+        # The turn ends with the thread, also when nobody waits for it any more.
+        work.add_done_callback(lambda _: lane.give_back(party))
     # A cancelled caller does not stop a thread: the result is awaited by nobody then, but a commit is never cut.
     return await asyncio.shield(work)
 
@@ -262,6 +317,11 @@ def _watched(pool: Pool, call: Callable[[], Value]) -> Value:
     with watchdog.watch(pool.value):
         try:
             return call()
-        except (SystemExit, KeyboardInterrupt) as stop:
-            # Raised on the loop, they would end it for all work of the process.
+        except StopIteration as stop:
+            # A future cannot carry it: the waiting coroutine would never go on.
+            raise RuntimeError("StopIteration in a thread") from stop
+        except Exception:
+            raise
+        except BaseException as stop:
+            # Raised on the loop, they would end it for all work of the process, or look like a cancelled task.
             raise RuntimeError(f"{type(stop).__name__} in a thread") from stop

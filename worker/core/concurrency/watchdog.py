@@ -6,8 +6,9 @@ The supervisor (or the container runtime) starts a new process, and the interrup
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
@@ -46,6 +47,10 @@ class Watchdog:
         watched, allowed = self._deadlines.get(ident), self._allowed.get(ident)
         if watched is not None and allowed is not None:
             self._deadlines[ident] = (watched[0], time.monotonic() + allowed)
+
+    def renewer(self) -> Callable[[], None]:
+        """Return a function that resets the deadline of this thread, from whatever thread a library calls it."""
+        return partial(self.renew, threading.get_ident())
 
     def overdue(self) -> str | None:
         """Return the name of an overdue task, or None."""

@@ -2,8 +2,9 @@
 
 import ipaddress
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as LookupTimeoutError
+from typing import Any
 
 # Prefixes with an embedded IPv4 address in the last 32 bits, which a gateway or this machine may connect to: NAT64
 # (RFC 6052), IPv4-translated (RFC 2765), IPv4-compatible (RFC 4291).
@@ -18,6 +19,7 @@ _ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})
 # The argument of the error when the name server is too slow.
 NOT_IN_TIME = "not resolved in time"
 
+_Rows = list[tuple[Any, ...]]
 # Threads start on demand. A deliberately slow name server can only fill this pool.
 _resolvers = ThreadPoolExecutor(max_workers=64, thread_name_prefix="resolve")
 
@@ -27,14 +29,23 @@ def resolve(host: str, port: int, *, seconds: float) -> list[str]:
 
     The system resolver has no deadline, and the owner of a name can make its name server arbitrarily slow.
     """
-    future = _resolvers.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    future = start_lookup(host, port)
     try:
-        rows = future.result(timeout=seconds)
+        return addresses_of(future.result(timeout=seconds))
     except LookupTimeoutError:
         future.cancel()
         raise OSError(NOT_IN_TIME) from None
     except UnicodeError as error:
         raise OSError("not a name") from error
+
+
+def start_lookup(host: str, port: int) -> "Future[_Rows]":
+    """Start a look-up in a thread of its own pool."""
+    return _resolvers.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+
+
+def addresses_of(rows: _Rows) -> list[str]:
+    """Return the distinct addresses that a look-up found."""
     return list(dict.fromkeys(str(row[4][0]) for row in rows))
 
 

@@ -18,6 +18,8 @@ from worker.core.settings import get_settings
 from worker.db.accounts import accounts
 from worker.db.accounts.concurrency import SUBMIT_KINDS
 from worker.db.engine import Transaction
+from worker.db.jobs import set_aside
+from worker.db.jobs.set_aside import SetAside
 from worker.db.scheduling import account_scoring, job_selection, selection_log
 
 # The most claims of one statement.
@@ -40,6 +42,7 @@ class Claim:
     attempts_left: bool
     event_seq: int
     group_id: UUID
+    owner: str
     origin: Origin | None
     expires_at: float  # `time.monotonic()` at which the lease expires
     has_inputs: bool = True  # False: it certainly has no references
@@ -67,6 +70,8 @@ class ClaimBatch:
 
     claims: list[Claim] = field(default_factory=list)
     needs_uploads: NeedsUploads | None = None
+    # Jobs whose references must be fetched and inspected before a claim. The caller does that now.
+    set_aside: list[SetAside] = field(default_factory=list)
     yielded: Yielded | None = None
     # Seconds until the pace of the account allows more claims, if it has more jobs to claim.
     wait_seconds: float | None = None
@@ -78,8 +83,8 @@ class ClaimRequest:
 
     `keys` = submit keys of the claims, and so the most of them. `wait_for_lock` = wait for another claim on the account
     to end; otherwise the account then counts as not ready. Without `can_upload`, a job that needs uploads is not
-    claimed. With `may_yield`, a job is left to an account with a better score, unless this account already has some
-    of its references.
+    claimed; with it, one whose references are not stored yet is set aside. With `may_yield`, a job is left to an
+    account with a better score, unless this account already has some of its references.
     """
 
     keys: Sequence[UUID] = field(default_factory=lambda: [uuid4()])
@@ -100,8 +105,8 @@ _CLAIM = text(
             submit_key = input.submit_key, event_seq = event_seq + 1, absent_since = NULL,
             due_at = clock_timestamp() + make_interval(secs => :lost_after)
         FROM input WHERE jobs.id = input.id AND jobs.state = 'queued'
-        RETURNING jobs.id, attempt, kind, model, params, event_seq, group_id, origin, place, jobs.submit_key, note,
-            attempt < max_attempts AS attempts_left),
+        RETURNING jobs.id, attempt, kind, model, params, event_seq, group_id, owner, origin, place, jobs.submit_key,
+            note, attempt < max_attempts AS attempts_left),
     ev AS (
         INSERT INTO job_events (job_id, seq, from_state, to_state, actor, note)
         SELECT id, event_seq, 'queued', 'submitting', :actor, note FROM upd),
@@ -116,7 +121,7 @@ _CLAIM = text(
                 'place', greatest(r.place, (turns #>> ARRAY[r.kind, 'place'])::float8),
                 'at', extract(epoch FROM clock_timestamp()))) FROM reached r)
         WHERE accounts.id = :account_id AND EXISTS (SELECT 1 FROM upd))
-    SELECT id, attempt, kind, model, params, event_seq, group_id, origin, attempts_left, submit_key FROM upd"""
+    SELECT id, attempt, kind, model, params, event_seq, group_id, owner, origin, attempts_left, submit_key FROM upd"""
 )
 
 
@@ -143,14 +148,19 @@ def claim_batch(tx: Transaction, account_id: UUID, request: ClaimRequest) -> Cla
     most = 1 if account.capped else most_claims(account.submits_per_minute)
     limit = min(most, len(request.keys))
     selected = job_selection.select_jobs(tx, account, request.kinds, can_upload=request.can_upload, limit=limit)
-    plan = _plan(tx, selected.jobs, account, may_yield=request.may_yield)
+    aside = [job.id for job in selected.jobs if job.is_unprepared]
+    ready = [job for job in selected.jobs if not job.is_unprepared]
+    plan = _plan(tx, ready, account, may_yield=request.may_yield)
     claims = _claim(tx, plan, account, request, started) if plan.jobs else []
     waiting = selected.needs_uploads
+    is_last = selected.complete and plan.yielded is None
     return ClaimBatch(
         claims=claims,
         needs_uploads=NeedsUploads(waiting.id) if waiting is not None and plan.yielded is None else None,
+        set_aside=set_aside.set_aside(tx, aside) if aside else [],
         yielded=plan.yielded,
-        wait_seconds=pause_after(len(claims), account.submits_per_minute) if claims else None,
+        # Jobs that come later send a message of their own.
+        wait_seconds=pause_after(len(claims), account.submits_per_minute) if claims and not is_last else None,
     )
 
 
@@ -239,7 +249,7 @@ def _claimed(row: Row[Any], account: accounts.AccountRow, expires_at: float) -> 
 
 
 _FIND = text(
-    """SELECT id, attempt, kind, model, params, event_seq, group_id, origin, submit_key, account_id,
+    """SELECT id, attempt, kind, model, params, event_seq, group_id, owner, origin, submit_key, account_id,
            attempt < max_attempts AS attempts_left
        FROM jobs WHERE submit_key = ANY(:keys) AND state = 'submitting' ORDER BY id"""
 )

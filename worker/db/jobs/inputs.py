@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from worker.db.column_values import clamp, clamp_known
 from worker.db.engine import Transaction
 
 
@@ -49,7 +50,11 @@ _NOT_STORED: dict[str, Any] = dict.fromkeys(("key", "mime", "bytes", "width", "h
 
 
 def _values(stored: StoredInput | None) -> dict[str, Any]:
-    return {name: getattr(stored, name) for name in _NOT_STORED} if stored else _NOT_STORED
+    if stored is None:
+        return _NOT_STORED
+    values = {name: getattr(stored, name) for name in _NOT_STORED}
+    numbers = {name: clamp_known(values[name]) for name in ("width", "height", "milliseconds") if name in values}
+    return values | numbers
 
 
 def add_inputs(tx: Transaction, job_ids: list[UUID], new_inputs: list[NewInput]) -> None:
@@ -83,6 +88,33 @@ def job_inputs(tx: Transaction, job_id: UUID, account_id: UUID) -> list[Row[Any]
         ),
         {"job_id": job_id, "account_id": account_id},
     )
+
+
+def stored_inputs(tx: Transaction, job_id: UUID) -> list[Row[Any]]:
+    """Return the references of a job in order, without their uploads; `length` is NULL until the file is inspected."""
+    return tx.all(
+        text(
+            """SELECT n, role, media, name, url, key, mime, bytes, sha256, milliseconds AS length
+               FROM job_inputs WHERE job_id = :job_id ORDER BY n"""
+        ),
+        {"job_id": job_id},
+    )
+
+
+# SQL: whether an input `i` is stored and inspected.
+IS_PREPARED = "(i.key IS NOT NULL AND (i.media = 'image' OR i.milliseconds IS NOT NULL))"
+
+
+def is_prepared(row: Row[Any]) -> bool:
+    """Whether an input (a row of `stored_inputs`) is stored and inspected, like `IS_PREPARED`."""
+    return row.key is not None and (row.media == "image" or row.length is not None)
+
+
+def name_of(row: Row[Any]) -> str:
+    """Return what an error message calls the input."""
+    if row.role != "reference":
+        return "The first frame" if row.role == "first_frame" else "The end frame"
+    return f"Reference {row.media} {row.n + 1}"
 
 
 def original_inputs(tx: Transaction, job_id: UUID) -> list[Row[Any]]:
@@ -145,10 +177,10 @@ def record_upload(
             "n": n,
             "account_id": account_id,
             "uri": uri,
-            "width": width,
-            "height": height,
+            "width": clamp(width),
+            "height": clamp(height),
             "format": image_format,
-            "milliseconds": milliseconds,
+            "milliseconds": clamp(milliseconds),
         },
     )
 

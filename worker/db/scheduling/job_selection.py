@@ -12,6 +12,7 @@ from worker.db.accounts.available_credits import covers, credits_left
 from worker.db.accounts.concurrency import slot_limits
 from worker.db.accounts.eligibility import BOUND, bound, may_take
 from worker.db.engine import Transaction
+from worker.db.jobs.inputs import IS_PREPARED
 
 # Later than any time of the database, in epoch seconds.
 _JUST_NOW = 1e12
@@ -26,6 +27,7 @@ class Selection:
     price: int | None
     needs_uploads: bool  # the account lacks some of its references, and the caller cannot upload them
     has_inputs: bool  # it has references
+    is_unprepared: bool  # one of them is not fetched or not inspected yet
     has_uploads: bool  # the account has some of its references
     single_account: bool  # no other account may run it
     # Jobs of the same group may run on the same accounts for the same price.
@@ -35,10 +37,14 @@ class Selection:
 @dataclass(frozen=True, slots=True)
 class NextJobs:
     """The next jobs for an account, in the order in which to claim them, and whether the one after them waits for
-    references that the caller cannot upload."""
+    references that the caller cannot upload.
+
+    `complete` = after them there is no job that the account may run now.
+    """
 
     jobs: list[Selection]
     needs_uploads: Selection | None = None
+    complete: bool = False
 
 
 # Slots are counted in a separate statement after the one that locked the account: the locking statement would read a
@@ -57,7 +63,7 @@ _SELECT = text(
         LEFT JOIN used ON used.kind = k.kind WHERE k.most > coalesce(used.n, 0)),
     own AS MATERIALIZED (SELECT turns, {credits_left("a")} AS left FROM accounts a WHERE id = :account_id)
     SELECT h.*, own.left AS credits_left, (own.turns #>> ARRAY[h.kind, 'at'])::float8 AS served_at,
-        EXISTS (SELECT 1 FROM job_inputs i WHERE i.job_id = h.id) AS has_inputs,
+        (SELECT bool_and({IS_PREPARED}) FROM job_inputs i WHERE i.job_id = h.id) AS prepared,
         EXISTS (SELECT 1 FROM input_uploads u WHERE u.job_id = h.id AND u.account_id = :account_id) AS has_uploads,
         NOT :can_upload AND EXISTS (
             SELECT 1 FROM job_inputs i WHERE i.job_id = h.id AND NOT EXISTS (
@@ -91,7 +97,7 @@ def select_jobs(
         "limit": limit,
     }
     rows = tx.all(_SELECT, values)
-    return _in_claim_order(rows, limit) if rows else NextJobs([])
+    return _in_claim_order(rows, limit) if rows else NextJobs([], complete=True)
 
 
 def _in_claim_order(rows: list[Row[Any]], limit: int) -> NextJobs:
@@ -120,7 +126,7 @@ def _in_claim_order(rows: list[Row[Any]], limit: int) -> NextJobs:
             left -= first.price
         chosen.append(first)
         served_at[first.kind] = _JUST_NOW + len(chosen)
-    return NextJobs([_selection(row) for row in chosen])
+    return NextJobs([_selection(row) for row in chosen], complete=len(chosen) == len(rows) < limit)
 
 
 def _selection(row: Row[Any]) -> Selection:
@@ -129,7 +135,8 @@ def _selection(row: Row[Any]) -> Selection:
         kind=row.kind,
         price=row.price,
         needs_uploads=row.needs_uploads,
-        has_inputs=row.has_inputs,
+        has_inputs=row.prepared is not None,
+        is_unprepared=row.prepared is False,
         has_uploads=row.has_uploads,
         single_account=row.single_account,
         group=(

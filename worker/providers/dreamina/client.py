@@ -5,8 +5,8 @@ It does not imitate the further checks of a browser (protocol section 12); a ref
 
 import asyncio
 import time
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, BinaryIO
@@ -17,8 +17,8 @@ import orjson
 
 from worker.core import catalog_overrides
 from worker.core.catalog.models import get_catalog
-from worker.core.concurrency import event_loop
 from worker.core.errors import DreameryError
+from worker.core.observability.faults import before_sending
 from worker.core.settings import Settings
 from worker.providers.base import (
     Account,
@@ -40,7 +40,7 @@ from worker.providers.base import (
     VideoOrder,
 )
 from worker.providers.dreamina.agent_stream import AgentStreamParser, build_conversation_body
-from worker.providers.dreamina.credit_history import parse_history
+from worker.providers.dreamina.credit_history import parse_credits, parse_history, parse_received
 from worker.providers.dreamina.error_codes import clean
 from worker.providers.dreamina.http import UpstreamHttp, refusal
 from worker.providers.dreamina.image_requests import build_image_body
@@ -148,21 +148,21 @@ class DreaminaProvider:
 
     async def submit_image(self, account: Account, order: ImageOrder, *, submit_key: str) -> Submitted:
         """Section 6. One call, never repeated here. A response without a record or a reason is unclear."""
-        site = self._site(account)
-        return await self._submit(
-            account, site, build_image_body(order, self._catalog, site, SubmitContext.now(submit_key, self._da_version))
-        )
+        with before_sending():
+            site, context = self._site(account), SubmitContext.now(submit_key, self._da_version)
+            body = build_image_body(order, self._catalog, site, context)
+        return await self._submit(account, site, body)
 
     async def submit_video(self, account: Account, order: VideoOrder, *, submit_key: str) -> Submitted:
         """Section 7; like `submit_image`."""
-        site = self._site(account)
-        return await self._submit(
-            account, site, build_video_body(order, self._catalog, site, SubmitContext.now(submit_key, self._da_version))
-        )
+        with before_sending():
+            site, context = self._site(account), SubmitContext.now(submit_key, self._da_version)
+            body = build_video_body(order, self._catalog, site, context)
+        return await self._submit(account, site, body)
 
     async def _submit(self, account: Account, site: Site, body: bytes) -> Submitted:
         query = _query(site, self._da_version, self._web_version, "&web_component_open_flag=1")
-        answer = await self._http.call_async(account, site, site.mweb, _target(_GENERATE, query, site, account), body)
+        answer = await self._http.call(account, site, site.mweb, _target(_GENERATE, query, site, account), body)
         found = answer.get("data")
         data = found if isinstance(found, dict) else {}
         record = inner if isinstance(inner := data.get("aigc_data"), dict) else data
@@ -175,26 +175,26 @@ class DreaminaProvider:
             raise refusal("", answer, account)
         raise DreameryError("upstream_unreachable", detail=f"{_GENERATE}: accepted, but without history_record_id")
 
-    def upload_image(
+    async def upload_image(
         self, account: Account, data: bytes | BinaryIO, *, name: str, seconds: float | None = None
     ) -> Reference:
         """Section 5. `name` only appears in error details; upstream never receives the file name."""
         site = self._site(account)
         with _upload_failures(name):
-            return self._uploader.upload_image(
+            return await self._uploader.upload_image(
                 account, site, data, self._token_fetcher(account, site, 2), seconds=seconds
             )
 
-    def upload_media(
+    async def upload_media(
         self, account: Account, data: bytes | BinaryIO, *, kind: str, name: str, seconds: float | None = None
     ) -> Material:
         """Section 5.7; like `upload_image`."""
         site = self._site(account)
         fetch_token = self._token_fetcher(account, site, 1)
         with _upload_failures(name):
-            return self._uploader.upload_media(account, site, data, fetch_token, kind=kind, seconds=seconds)
+            return await self._uploader.upload_media(account, site, data, fetch_token, kind=kind, seconds=seconds)
 
-    def check_image(self, account: Account, reference: Reference) -> None:
+    async def check_image(self, account: Account, reference: Reference) -> None:
         """Section 5.6: check the content of one upload, on the Chinese site only."""
         site = self._site(account)
         if not site.cn:
@@ -209,7 +209,7 @@ class DreaminaProvider:
             }
         )
         try:
-            answer = event_loop.run(self._mweb(account, _CHECK, body, _CHECK_ENTRANCE))
+            answer = await self._mweb(account, _CHECK, body, _CHECK_ENTRANCE)
         except DreameryError as failure:
             text = failure.detail or ""
             if failure.code != "content_policy_violation" and _is_risk(text):
@@ -220,11 +220,11 @@ class DreaminaProvider:
             raise DreameryError("content_policy_violation", detail=clean(text))
 
     def _token_fetcher(self, account: Account, site: Site, scene: int) -> FetchUploadToken:
-        def fetch_token(seconds: float) -> dict[str, Any]:
+        async def fetch_token(seconds: float) -> dict[str, Any]:
             query = _query(site, self._da_version, self._web_version, "")
             target = _target(_UPLOAD_ACCESS, query, site, account)
             body = orjson.dumps({"scene": scene})
-            data = self._http.call(account, site, site.mweb, target, body, seconds=seconds).get("data")
+            data = (await self._http.call(account, site, site.mweb, target, body, seconds=seconds)).get("data")
             return data if isinstance(data, dict) else {}
 
         return fetch_token
@@ -239,7 +239,7 @@ class DreaminaProvider:
             raise DreameryError("upstream_unreachable", detail=f"{_HISTORY}: an answer without a map of records")
         return {key: parse_record(key, raw) for key, raw in records.items()}
 
-    def find_better_video(self, account: Account, result: ResultRef) -> ResultRef:
+    async def find_better_video(self, account: Account, result: ResultRef) -> ResultRef:
         """Section 8.4. After a failure `result` is returned, which is still usable."""
         if not result.item_id:
             return result
@@ -251,7 +251,7 @@ class DreaminaProvider:
             }
         )
         try:
-            items = find_items(event_loop.run(self._mweb(account, _ITEMS, body)))
+            items = find_items(await self._mweb(account, _ITEMS, body))
         except DreameryError:
             return result
         better = next(
@@ -263,7 +263,9 @@ class DreaminaProvider:
             better, seconds=better.seconds or result.seconds, poster_url=better.poster_url or result.poster_url
         )
 
-    def converse(self, account: Account, order: Conversation, *, conversation_id: str) -> Generator[AgentEvent]:
+    async def converse(
+        self, account: Account, order: Conversation, *, conversation_id: str
+    ) -> AsyncGenerator[AgentEvent]:
         """Section 9."""
         site, parser = self._site(account), AgentStreamParser(account)
         # The only call whose region is not that of the account (section 9.1).
@@ -276,13 +278,15 @@ class DreaminaProvider:
         chunks = self._http.stream(
             account, site, site.mweb, target, body, seconds=self._conversation_seconds, gap=self._conversation_gap
         )
-        with closing(chunks):
-            for chunk in chunks:
-                yield from parser.feed(chunk)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                for event in parser.feed(chunk):
+                    yield event
                 yield KeepAlive()
                 if parser.over:
                     break
-        yield from parser.close()
+        for event in parser.close():
+            yield event
 
     async def list_models(self, account: Account) -> LiveModels:
         """Section 10.3. A list that fails leaves its kind empty; raises only if both lists fail."""
@@ -305,15 +309,7 @@ class DreaminaProvider:
 
     async def fetch_credits(self, account: Account) -> Credits:
         """Section 4.3: read `data.credit`, else the JSON string `response`."""
-        answer = await self._commerce(account, _CREDIT, b"{}")
-        credit = _credit(answer.get("data")) or _credit(_from_json(answer.get("response")))
-        if credit is None:
-            raise DreameryError("upstream_error", detail=f"{_CREDIT}: an answer without credits")
-        return Credits(
-            gift=_amount(credit.get("gift_credit")),
-            purchase=_amount(credit.get("purchase_credit")),
-            vip=_amount(credit.get("vip_credit")),
-        )
+        return parse_credits(await self._commerce(account, _CREDIT, b"{}"))
 
     async def fetch_credit_history(self, account: Account, *, cursor: str = "0") -> CreditHistory:
         """Section 4.5."""
@@ -322,10 +318,7 @@ class DreaminaProvider:
 
     async def receive_credits(self, account: Account) -> int:
         """Section 4.4. A second call on the same day is harmless and returns 0."""
-        answer = await self._commerce(account, _RECEIVE, b'{"time_zone":"Asia/Shanghai"}')
-        data = answer.get("data")
-        data = data if isinstance(data, dict) else _from_json(answer.get("response"))
-        return _amount(data.get("receive_quota")) if isinstance(data, dict) else 0
+        return parse_received(await self._commerce(account, _RECEIVE, b'{"time_zone":"Asia/Shanghai"}'))
 
     def _site(self, account: Account) -> Site:
         return site_for(account.region, account.cluster, self._sandbox_url)
@@ -333,17 +326,17 @@ class DreaminaProvider:
     async def _mweb(self, account: Account, path: str, body: bytes, flags: str = "") -> dict[str, Any]:
         site = self._site(account)
         query = _query(site, self._da_version, self._web_version, flags)
-        return await self._http.call_async(account, site, site.mweb, _target(path, query, site, account), body)
+        return await self._http.call(account, site, site.mweb, _target(path, query, site, account), body)
 
     async def _commerce(self, account: Account, path: str, body: bytes) -> dict[str, Any]:
         site = self._site(account)
         query = f"aid={site.aid}&device_platform=web&region={site.region}"
-        return await self._http.call_async(account, site, site.commerce, _target(path, query, site, account), body)
+        return await self._http.call(account, site, site.commerce, _target(path, query, site, account), body)
 
     async def _probe(self, account: Account, idc: str) -> dict[str, str]:
         site = probe_site(idc)
         target = _target(_USER_INFO, f"aid={site.aid}&device_platform=web", site, account)
-        answer = await self._http.call_async(account, site, site.site, target, _USER_INFO_BODY)
+        answer = await self._http.call(account, site, site.site, target, _USER_INFO_BODY)
         cluster = read_cluster(answer, idc)
         if cluster is None:
             raise DreameryError("upstream_session_expired", detail=f"{_USER_INFO}: errmsg is not success")
@@ -382,19 +375,3 @@ def _is_risk(text: str) -> bool:
 
 def _area(result: ResultRef) -> int:
     return (result.width or 0) * (result.height or 0)
-
-
-def _credit(data: Any) -> dict[str, Any] | None:
-    credit = data.get("credit") if isinstance(data, dict) else None
-    return credit if isinstance(credit, dict) else None
-
-
-def _from_json(text: Any) -> Any:
-    try:
-        return orjson.loads(text) if isinstance(text, str) else None
-    except orjson.JSONDecodeError:
-        return None
-
-
-def _amount(value: Any) -> int:
-    return max(int(value), 0) if isinstance(value, int | float) and abs(value) < 2**53 else 0

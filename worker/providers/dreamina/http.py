@@ -7,8 +7,8 @@ with the calls of another. There are no redirects, no retries, and no proxies ex
 import asyncio
 import re
 import time
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractContextManager, aclosing
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,18 +17,18 @@ import httpx
 import orjson
 
 from worker.core import catalog_overrides
-from worker.core.concurrency import event_loop
+from worker.core.concurrency import event_loop, lanes
+from worker.core.concurrency.transfer_rate import SlowTransferError
 from worker.core.errors import DreameryError
 from worker.core.observability import metrics, tracing
+from worker.core.observability.faults import before_sending
 from worker.core.settings import Settings
-from worker.http_deadlines import Deadline
 from worker.providers.base import Account, NotSentError
-from worker.providers.dreamina.async_transports import AsyncTransports
 from worker.providers.dreamina.error_codes import clean, error_code_for, message_for
 from worker.providers.dreamina.job_records import read_fail_fields
 from worker.providers.dreamina.regions import Site
 from worker.providers.dreamina.signing import PF, sign, uid_token, web_id
-from worker.providers.dreamina.transports import DeadlineTransport, ProxyTransports
+from worker.providers.dreamina.transports import Transports
 
 # 200 records of eight images are about 10 MB.
 MAX_BODY = 16_000_000
@@ -51,11 +51,8 @@ class UpstreamHttp:
         self._appvr = overrides.get("appvr", settings.upstream_sign_ver)
         self._agent = overrides.get("user_agent", _AGENT)
         self._sdk_version = overrides.get("sdk_version", _SDK_VERSION)
-        self._deadline = Deadline()
-        self._transport = transport or DeadlineTransport(self._deadline)
         allowed = frozenset(settings.fetch_allow.replace(" ", "").split(","))
-        self._proxies = ProxyTransports(self._deadline, allowed)
-        self._async = AsyncTransports(allowed, transport)
+        self._transports = Transports(allowed, transport)
         self._timeouts = {
             # A quarter, because a host may have several dead addresses, which are tried one after the other.
             "connect": self._seconds / 4,
@@ -66,29 +63,42 @@ class UpstreamHttp:
 
     def close(self) -> None:
         """Close all connections."""
-        self._transport.close()
-        self._proxies.close()
-        if self._async.is_open:
-            event_loop.run(self._async.aclose())
+        if self._transports.is_open:
+            event_loop.run(self._transports.aclose())
 
-    async def call_async(self, account: Account, site: Site, base: str, target: str, body: bytes) -> dict[str, Any]:
-        """Like `call`, on the event loop: the calls that every job makes hold no thread while they wait."""
-        path, started = target.partition("?")[0], time.monotonic()
-        try:
-            with _span(path, base):
-                answer = await self._call_async(account, site, base, target, body)
-        except DreameryError as error:
-            _note_call(path, error.code, started)
-            raise
-        _note_call(path, "ok", started)
-        return answer
+    async def call(
+        self, account: Account, site: Site, base: str, target: str, body: bytes, *, seconds: float | None = None
+    ) -> dict[str, Any]:
+        """POST `body` to `target` (path and query) at `base`. Return the JSON of a response that is not a refusal.
 
-    async def _call_async(self, account: Account, site: Site, base: str, target: str, body: bytes) -> dict[str, Any]:
+        Waits for a turn of the caller first (`core.concurrency.lanes`). Raises NotSentError, or DreameryError:
+        `upstream_unreachable` without a readable response, else upstream's refusal. The caller knows whether
+        `upstream_unreachable` is unclear for its call.
+        """
         path = target.partition("?")[0]
-        request = self._request(account, site, base, target, body)
+        async with lanes.of_calls(proxied=bool(account.proxy)).turn():
+            started = time.monotonic()
+            try:
+                with _span(path, base):
+                    answer = await self._call(
+                        account, site, base, target, body, seconds=min(seconds or self._seconds, self._seconds)
+                    )
+            except DreameryError as error:
+                _note_call(path, error.code, started)
+                raise
+            _note_call(path, "ok", started)
+            return answer
+
+    async def _call(
+        self, account: Account, site: Site, base: str, target: str, body: bytes, *, seconds: float
+    ) -> dict[str, Any]:
+        path = target.partition("?")[0]
+        # No chained exceptions below: the HTTP library's frames hold the cookie, and a traceback may print locals.
+        with before_sending():
+            request = self._request(account, site, base, target, body)
         try:
-            async with asyncio.timeout(self._seconds):
-                status, kind, content = await self._exchange_async(account, request)
+            async with asyncio.timeout(seconds):
+                status, kind, content = await self._exchange(account, request)
         except TimeoutError:
             raise _unreachable(path, "total deadline of the call") from None
         except _NOT_SENT as failure:
@@ -97,55 +107,18 @@ class UpstreamHttp:
             raise _unreachable(path, _describe(failure, account)) from None
         return _parse_response(path, status, kind, content, account)
 
-    async def _exchange_async(self, account: Account, request: httpx.Request) -> tuple[int, str, bytes]:
-        async with self._async.use(account.proxy) as transport:
+    async def _exchange(
+        self, account: Account, request: httpx.Request, *, uploads: bool = False
+    ) -> tuple[int, str, bytes]:
+        async with self._transports.use(account.proxy, uploads=uploads) as transport:
             response = await transport.handle_async_request(request)
             try:
-                size = 0
-                chunks: list[bytes] = []
-                async for chunk in response.aiter_bytes():
-                    size += len(chunk)
-                    if size > MAX_BODY:
-                        raise httpx.ReadError(f"the response is longer than {MAX_BODY} bytes")
-                    chunks.append(chunk)
-                return response.status_code, response.headers.get("content-type", ""), b"".join(chunks)
+                content = b"".join([chunk async for chunk in _limit_size(response)])
+                return response.status_code, response.headers.get("content-type", ""), content
             finally:
                 await response.aclose()
 
-    def call(
-        self, account: Account, site: Site, base: str, target: str, body: bytes, *, seconds: float | None = None
-    ) -> dict[str, Any]:
-        """POST `body` to `target` (path and query) at `base`. Return the JSON of a response that is not a refusal.
-
-        Raises NotSentError, or DreameryError: `upstream_unreachable` without a readable response, else upstream's
-        refusal. The caller knows whether `upstream_unreachable` is unclear for its call.
-        """
-        path, started = target.partition("?")[0], time.monotonic()
-        try:
-            with _span(path, base):
-                answer = self._call(account, site, base, target, body, seconds=seconds)
-        except DreameryError as error:
-            _note_call(path, error.code, started)
-            raise
-        _note_call(path, "ok", started)
-        return answer
-
-    def _call(
-        self, account: Account, site: Site, base: str, target: str, body: bytes, *, seconds: float | None
-    ) -> dict[str, Any]:
-        path = target.partition("?")[0]
-        # No chained exceptions below: the HTTP library's frames hold the cookie, and a traceback may print locals.
-        request = self._request(account, site, base, target, body)
-        self._deadline.start(min(seconds or self._seconds, self._seconds))
-        try:
-            status, kind, content = self._exchange(account, request)
-        except _NOT_SENT as failure:
-            raise _not_sent(account, f"{path}: {_describe(failure, account)}") from None
-        except httpx.HTTPError as failure:
-            raise _unreachable(path, _describe(failure, account)) from None
-        return _parse_response(path, status, kind, content, account)
-
-    def send(
+    async def send(
         self,
         account: Account,
         site: Site,
@@ -153,12 +126,13 @@ class UpstreamHttp:
         method: str,
         url: str,
         headers: dict[str, str],
-        body: bytes | Iterable[bytes],
+        body: bytes | AsyncIterator[bytes],
         seconds: float,
     ) -> tuple[int, bytes]:
         """Send a call without session and envelope to a host of section 5. Return any status and body.
 
-        `seconds` is the total deadline. Without a response it raises NotSentError, because these calls cost nothing.
+        `seconds` is the total deadline, from the turn on. Without a response it raises NotSentError, because these
+        calls cost nothing.
         """
         target = httpx.URL(url)
         headers = {"User-Agent": self._agent, "Accept": "*/*", "Accept-Encoding": "gzip, deflate", **headers}
@@ -173,19 +147,24 @@ class UpstreamHttp:
             "write": min(seconds, self._seconds / 2),
         }
         request = httpx.Request(method, url, headers=headers, content=body, extensions={"timeout": timeouts})
-        self._deadline.start(seconds)
-        try:
-            with tracing.span(f"upstream {method}", kind="client", server__address=target.host):
-                status, _, content = self._exchange(account, request)
-        except _NOT_SENT as failure:
-            raise _not_sent(account, f"{target.host}: {_describe(failure, account)}") from None
-        except httpx.HTTPError as failure:
-            raise NotSentError(f"{target.host}: {_describe(failure, account)}") from None
+        async with lanes.UPLOADS.turn():
+            try:
+                async with asyncio.timeout(seconds):
+                    with tracing.span(f"upstream {method}", kind="client", server__address=target.host):
+                        status, _, content = await self._exchange(account, request, uploads=True)
+            except TimeoutError:
+                raise NotSentError(f"{target.host}: total deadline of the call") from None
+            except SlowTransferError as slow:
+                raise NotSentError(f"{target.host}: {slow}") from None
+            except _NOT_SENT as failure:
+                raise _not_sent(account, f"{target.host}: {_describe(failure, account)}") from None
+            except httpx.HTTPError as failure:
+                raise NotSentError(f"{target.host}: {_describe(failure, account)}") from None
         return status, content
 
-    def stream(
+    async def stream(
         self, account: Account, site: Site, base: str, target: str, body: bytes, *, seconds: float, gap: float
-    ) -> Generator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """POST `body` and yield the chunks of the event stream: at most `gap` seconds apart, `seconds` in total.
 
         A response that is not a stream, and a stream that breaks, raise like `call`.
@@ -195,37 +174,20 @@ class UpstreamHttp:
         # Compression would delay the chunks until a block is full.
         request.headers.update({"Accept": "text/event-stream", "Accept-Encoding": "identity"})
         request.extensions = {"timeout": {**self._timeouts, "read": gap}}
-        self._deadline.start(seconds)
         try:
-            with _span(path, base), self._transport_for(account) as transport:
-                yield from self._iter_chunks(account, path, transport.handle_request(request))
+            async with asyncio.timeout(seconds):
+                with _span(path, base):
+                    async with self._transports.stream(account.proxy) as transport:
+                        response = await transport.handle_async_request(request)
+                        async with aclosing(_iter_events(account, path, response)) as chunks:
+                            async for chunk in chunks:
+                                yield chunk
+        except TimeoutError:
+            raise _unreachable(path, "total deadline of the call") from None
         except _NOT_SENT as failure:
             raise _not_sent(account, f"{path}: {_describe(failure, account)}") from None
         except httpx.HTTPError as failure:
             raise _unreachable(path, _describe(failure, account)) from None
-
-    def _iter_chunks(self, account: Account, path: str, response: httpx.Response) -> Iterator[bytes]:
-        kind = response.headers.get("content-type", "")
-        may_stream = response.status_code == 200 and "json" not in kind and "html" not in kind
-        until, head, size, streaming = self._deadline.until, b"", 0, False
-        try:
-            for chunk in response.iter_bytes():
-                size += len(chunk)
-                if size > MAX_BODY:
-                    raise httpx.ReadError(f"the response is longer than {MAX_BODY} bytes")
-                if not streaming:
-                    # Gateways and refusals send JSON or a page, whatever content type they declare.
-                    head += chunk
-                    streaming = may_stream and head.lstrip()[:1] not in {b"", b"{", b"<"}
-                    chunk = head  # noqa: PLW2901
-                if streaming:
-                    yield chunk
-                    self._deadline.resume(until)
-            if not streaming:
-                _parse_response(path, response.status_code, kind, head, account)
-                raise _unreachable(path, "a response without a stream")
-        finally:
-            response.close()
 
     @property
     def seconds(self) -> float:
@@ -248,32 +210,35 @@ class UpstreamHttp:
             "POST", base + target, headers=headers, content=body, extensions={"timeout": self._timeouts}
         )
 
-    def _exchange(self, account: Account, request: httpx.Request) -> tuple[int, str, bytes]:
-        with self._transport_for(account) as transport:
-            return self._read_response(transport, request)
 
-    @contextmanager
-    def _transport_for(self, account: Account) -> Iterator[httpx.BaseTransport]:
-        if not account.proxy:
-            yield self._transport
-            return
-        with self._proxies.use(account.proxy) as transport:
-            yield transport
+async def _limit_size(response: httpx.Response) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in response.aiter_bytes():
+        size += len(chunk)
+        if size > MAX_BODY:
+            raise httpx.ReadError(f"the response is longer than {MAX_BODY} bytes")
+        yield chunk
 
-    def _read_response(self, transport: httpx.BaseTransport, request: httpx.Request) -> tuple[int, str, bytes]:
-        response = transport.handle_request(request)
-        try:
-            size = 0
-            chunks: list[bytes] = []
-            for chunk in response.iter_bytes():
-                size += len(chunk)
-                if size > MAX_BODY:
-                    raise httpx.ReadError(f"the response is longer than {MAX_BODY} bytes")
-                self._deadline.remaining(httpx.ReadTimeout)
-                chunks.append(chunk)
-            return response.status_code, response.headers.get("content-type", ""), b"".join(chunks)
-        finally:
-            response.close()
+
+async def _iter_events(account: Account, path: str, response: httpx.Response) -> AsyncGenerator[bytes]:
+    """Yield the chunks of a stream. Gateways and refusals send JSON or a page, whatever content type they declare."""
+    kind = response.headers.get("content-type", "")
+    may_stream = response.status_code == 200 and "json" not in kind and "html" not in kind
+    head, streaming = b"", False
+    try:
+        async for chunk in _limit_size(response):
+            if streaming:
+                yield chunk
+                continue
+            head += chunk
+            streaming = may_stream and head.lstrip()[:1] not in {b"", b"{", b"<"}
+            if streaming:
+                yield head
+        if not streaming:
+            _parse_response(path, response.status_code, kind, head, account)
+            raise _unreachable(path, "a response without a stream")
+    finally:
+        await response.aclose()
 
 
 def _span(path: str, base: str) -> AbstractContextManager[tracing.SpanHandle]:

@@ -1,13 +1,17 @@
-"""Transports of upstream calls: connection pools with a total deadline, and one pool per proxy.
+"""Transports of upstream calls on the event loop: small connection pools, and one pool per proxy.
 
-A caller names the proxy in a token (protocol section 1.3), so it must not lead into the private network.
+A call waits here without a thread. The cost of a request of the library grows with the connections of one pool (0.7 ms
+with 16, 4 ms with 48), so the connections are spread over several. The caller limits the total time of a call and takes
+a turn of a lane (`core.concurrency.lanes`), so that no pool ever lacks a connection. A caller names the proxy in a
+token (protocol section 1.3), so it must not lead into the private network.
 """
 
+import asyncio
 import ssl
-import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -15,14 +19,21 @@ from urllib.parse import unquote, urlsplit
 import httpcore
 import httpx
 
-from worker.core.security.ip_addresses import is_public, resolve
-from worker.http_deadlines import Deadline, DeadlineBackend
+from worker.core.concurrency import lanes
+from worker.core.concurrency.name_lookups import resolve_in_turn
+from worker.core.security.ip_addresses import is_public
 
-MAX_CONNECTIONS = 64
-MAX_IDLE = 32
-# More than a worker has threads, so at least one is always idle and can be closed.
+# Beyond so many, transports of proxies that are not in use are closed.
 MAX_PROXIES = 128
-RESOLVE_SECONDS = 5.0
+_RESOLVE_SECONDS = 5.0
+_CONNECTIONS_PER_POOL = 8
+# More than a process has threads for conversations.
+_STREAMS = 512
+_KEEP_ALIVE_SECONDS = 5.0
+# Calls of one proxy at a time: a caller names it, so it must not take the connections of others.
+_CONNECTIONS_PER_PROXY = 16
+# The sockets that a call through a proxy opened: the library leaks the socket when a SOCKS server refuses.
+_opened_streams: ContextVar[list[httpcore.AsyncNetworkStream]] = ContextVar("opened_streams")
 
 
 @lru_cache(maxsize=1)
@@ -31,151 +42,190 @@ def tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
-class DeadlineTransport(httpx.HTTPTransport):
-    """The transport of httpx over a pool whose sockets know the total deadline."""
+@contextmanager
+def opened_sockets() -> Iterator[list[httpcore.AsyncNetworkStream]]:
+    """Collect the sockets that are opened within the block."""
+    streams: list[httpcore.AsyncNetworkStream] = []
+    token = _opened_streams.set(streams)
+    try:
+        yield streams
+    finally:
+        _opened_streams.reset(token)
 
-    def __init__(self, deadline: Deadline) -> None:
+
+class SpreadTransport(httpx.AsyncBaseTransport):
+    """Several small pools of httpx; each request goes to the pool with the fewest open requests."""
+
+    def __init__(self, connections: int) -> None:
+        self._pools = [_DirectTransport() for _ in range(connections // _CONNECTIONS_PER_POOL)]
+        self._open = [0] * len(self._pools)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send the request. Its pool counts it until the response has begun."""
+        index = min(range(len(self._open)), key=self._open.__getitem__)
+        self._open[index] += 1
+        try:
+            return await self._pools[index].handle_async_request(request)
+        finally:
+            self._open[index] -= 1
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for pool in self._pools:
+            await pool.aclose()
+
+
+class _DirectTransport(httpx.AsyncHTTPTransport):
+    def __init__(self, connections: int = _CONNECTIONS_PER_POOL) -> None:
         context = tls_context()
         super().__init__(verify=context, trust_env=False)
-        self._pool = httpcore.ConnectionPool(
+        self._pool = httpcore.AsyncConnectionPool(
             ssl_context=context,
-            max_connections=MAX_CONNECTIONS,
-            max_keepalive_connections=MAX_IDLE,
-            keepalive_expiry=5.0,
-            network_backend=DeadlineBackend(httpcore.SyncBackend(), deadline),
+            max_connections=connections,
+            max_keepalive_connections=connections,
+            keepalive_expiry=_KEEP_ALIVE_SECONDS,
         )
 
 
-class ProxyTransport(httpx.HTTPTransport):
-    """Like `DeadlineTransport`, through one proxy: `http`, `https` or `socks5`, in the form of `SessionToken.proxy`."""
+class _ProxyTransport(httpx.AsyncHTTPTransport):
+    """A pool through one proxy: `http`, `https` or `socks5`, in the form of `SessionToken.proxy`."""
 
-    def __init__(self, deadline: Deadline, proxy: str, allowed: frozenset[str]) -> None:
+    def __init__(self, proxy: str, allowed: frozenset[str]) -> None:
         context = tls_context()
         super().__init__(verify=context, trust_env=False)
+        self.users = 0
         parts = urlsplit(proxy)
         url = httpcore.URL(scheme=parts.scheme, host=str(parts.hostname), port=parts.port, target="/")
         auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
-        self._tracker = _TrackingBackend(DeadlineBackend(PublicBackend(httpcore.SyncBackend(), allowed), deadline))
         shared: dict[str, Any] = {
             "ssl_context": context,
-            "max_connections": MAX_CONNECTIONS,
-            "max_keepalive_connections": MAX_IDLE,
-            "keepalive_expiry": 5.0,
-            "network_backend": self._tracker,
+            "max_connections": _CONNECTIONS_PER_PROXY,
+            "max_keepalive_connections": _CONNECTIONS_PER_PROXY,
+            "keepalive_expiry": _KEEP_ALIVE_SECONDS,
+            "network_backend": PublicBackend(allowed),
         }
         if parts.scheme == "socks5":
-            self._pool = httpcore.SOCKSProxy(url, proxy_auth=auth, **shared)
+            self._pool = httpcore.AsyncSOCKSProxy(url, proxy_auth=auth, **shared)
         else:
             own = context if parts.scheme == "https" else None
-            self._pool = httpcore.HTTPProxy(url, proxy_auth=auth, proxy_ssl_context=own, **shared)
+            self._pool = httpcore.AsyncHTTPProxy(url, proxy_auth=auth, proxy_ssl_context=own, **shared)
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Return the response. An error that a broken SOCKS server causes in the library becomes a network error."""
-        self._tracker.streams = []
-        try:
-            return super().handle_request(request)
-        except httpx.HTTPError:
-            self._tracker.close_all()
-            raise
-        except Exception as failure:  # noqa: BLE001 - socksio raises assertions and its own errors
-            self._tracker.close_all()
-            raise httpx.RemoteProtocolError(f"proxy: {type(failure).__name__}") from None
+        with opened_sockets() as opened:
+            try:
+                return await super().handle_async_request(request)
+            except BaseException as failure:
+                for stream in opened:
+                    await stream.aclose()
+                if isinstance(failure, httpx.HTTPError) or not isinstance(failure, Exception):
+                    raise
+                # socksio raises assertions and errors of its own.
+                raise httpx.RemoteProtocolError(f"proxy: {type(failure).__name__}") from None
 
 
-class ProxyTransports:
-    """One transport per proxy. Beyond the maximum, the least recently used idle one is closed. Thread-safe."""
+class Transports:
+    """The direct transports and one transport per proxy. Beyond the maximum, an idle one is closed."""
 
-    def __init__(self, deadline: Deadline, allowed: frozenset[str]) -> None:
-        self._deadline = deadline
+    def __init__(self, allowed: frozenset[str], direct: httpx.AsyncBaseTransport | None = None) -> None:
         self._allowed = allowed
-        self._lock = threading.Lock()
-        self._open: OrderedDict[str, ProxyTransport] = OrderedDict()
-        self._users: dict[str, int] = {}
+        self._direct = self._direct_uploads = self._direct_streams = direct
+        self._proxies: OrderedDict[str, _ProxyTransport] = OrderedDict()
 
-    @contextmanager
-    def use(self, proxy: str) -> Iterator[ProxyTransport]:
-        """Return the transport of a proxy. It stays open at least until the block ends."""
-        with self._lock:
-            transport = self._open.get(proxy)
-            if transport is None:
-                transport = self._open[proxy] = ProxyTransport(self._deadline, proxy, self._allowed)
-            self._open.move_to_end(proxy)
-            self._users[proxy] = self._users.get(proxy, 0) + 1
-            idle = [self._open.pop(name) for name in self._surplus()]
-        for old in idle:
-            old.close()
+    @property
+    def is_open(self) -> bool:
+        """Whether there may be connections to close."""
+        return any((self._direct, self._direct_uploads, self._direct_streams, self._proxies))
+
+    @asynccontextmanager
+    async def use(self, proxy: str | None, *, uploads: bool = False) -> AsyncIterator[httpx.AsyncBaseTransport]:
+        """Wait for a turn and return the transport of a proxy (None = direct). It stays open until the block ends.
+
+        Uploads have connections of their own, because they take longer than other calls.
+        """
+        async with (lanes.UPLOADS if uploads else lanes.of_calls(proxied=bool(proxy))).turn():
+            if proxy:
+                async with self._use_proxy(proxy) as transport:
+                    yield transport
+            else:
+                yield self._open_direct(uploads=uploads)
+
+    @asynccontextmanager
+    async def stream(self, proxy: str | None) -> AsyncIterator[httpx.AsyncBaseTransport]:
+        """Like `use`, without a turn: streams stay open for minutes, and the number of conversations has a limit."""
+        if proxy:
+            async with self._use_proxy(proxy) as transport:
+                yield transport
+        else:
+            self._direct_streams = self._direct_streams or _DirectTransport(_STREAMS)
+            yield self._direct_streams
+
+    def _open_direct(self, *, uploads: bool) -> httpx.AsyncBaseTransport:
+        # Created on the loop, not with the provider: their locks belong to the loop.
+        if uploads:
+            self._direct_uploads = self._direct_uploads or SpreadTransport(lanes.UPLOADS.turns)
+            return self._direct_uploads
+        self._direct = self._direct or SpreadTransport(lanes.CALLS.turns)
+        return self._direct
+
+    @asynccontextmanager
+    async def _use_proxy(self, proxy: str) -> AsyncIterator[httpx.AsyncBaseTransport]:
+        transport = self._proxies.get(proxy)
+        if transport is None:
+            transport = self._proxies[proxy] = _ProxyTransport(proxy, self._allowed)
+        self._proxies.move_to_end(proxy)
+        transport.users += 1
         try:
+            await self._close_surplus()
             yield transport
         finally:
-            with self._lock:
-                self._users[proxy] -= 1
-                if not self._users[proxy]:
-                    del self._users[proxy]
+            transport.users -= 1
 
-    def _surplus(self) -> list[str]:
-        unused = [name for name in self._open if name not in self._users]
-        return unused[: max(len(self._open) - MAX_PROXIES, 0)]
+    async def _close_surplus(self) -> None:
+        idle = [name for name, transport in self._proxies.items() if not transport.users]
+        for name in idle[: max(len(self._proxies) - MAX_PROXIES, 0)]:
+            await self._proxies.pop(name).aclose()
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Close all connections."""
-        with self._lock:
-            for transport in self._open.values():
-                transport.close()
-            self._open.clear()
+        for transport in (self._direct, self._direct_uploads, self._direct_streams):
+            if transport is not None:
+                await transport.aclose()
+        while self._proxies:
+            await self._proxies.popitem()[1].aclose()
 
 
-class _TrackingBackend(threading.local, httpcore.NetworkBackend):
-    """Tracks the sockets that a call of this thread opened: httpcore leaks the socket when a SOCKS proxy refuses."""
+class PublicBackend(httpcore.AsyncNetworkBackend):
+    """Connects only to public addresses and to hosts in `FETCH_ALLOW`: to the very address that was checked."""
 
-    def __init__(self, inner: httpcore.NetworkBackend) -> None:
-        self._inner = inner
-        self.streams: list[httpcore.NetworkStream] = []
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: "Iterable[Any] | None" = None,
-    ) -> httpcore.NetworkStream:
-        """Connect and track the socket."""
-        stream = self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
-        self.streams.append(stream)
-        return stream
-
-    def close_all(self) -> None:
-        """Close the sockets that the failed call opened."""
-        for stream in self.streams:
-            stream.close()
-        self.streams = []
-
-
-class PublicBackend(httpcore.NetworkBackend):
-    """Connects only to public addresses and to hosts in `FETCH_ALLOW`. It connects to the very address it checked."""
-
-    def __init__(self, inner: httpcore.NetworkBackend, allowed: frozenset[str]) -> None:
-        self._inner = inner
+    def __init__(self, allowed: frozenset[str], inner: httpcore.AsyncNetworkBackend | None = None) -> None:
+        self._inner = inner or httpcore.AnyIOBackend()
         self._allowed = allowed
 
-    def connect_tcp(
+    async def connect_tcp(
         self,
         host: str,
         port: int,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the interface of the library
         local_address: str | None = None,
         socket_options: "Iterable[Any] | None" = None,
-    ) -> httpcore.NetworkStream:
-        """Connect to the first allowed address of the host."""
+    ) -> httpcore.AsyncNetworkStream:
+        """Connect to the first allowed address of the host, and note the socket."""
         if host not in self._allowed and f"{host}:{port}" not in self._allowed:
-            host = find_public_address(host, port, timeout or RESOLVE_SECONDS)
-        return self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
+            host = await find_public_address(host, port, timeout or _RESOLVE_SECONDS)
+        stream = await self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
+        _opened_streams.get().append(stream)
+        return stream
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
 
 
-def find_public_address(host: str, port: int, seconds: float) -> str:
+async def find_public_address(host: str, port: int, seconds: float) -> str:
     """Return the first public address of a proxy's host. Raises httpcore.ConnectError."""
     try:
-        found = resolve(host, port, seconds=seconds)
+        found = await resolve_in_turn(host, port, seconds=seconds)
     except OSError:
         raise httpcore.ConnectError("the proxy's host name cannot be resolved") from None
     for address in found:

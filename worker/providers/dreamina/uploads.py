@@ -6,17 +6,19 @@ Uploads cost no credits, so every failure to reach a host is NotSentError: the c
 import hashlib
 import re
 import secrets
-import threading
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, ClassVar
 
 import orjson
 
+from worker.core.concurrency.event_loop import in_files_thread
+from worker.core.concurrency.transfer_rate import TransferRate
 from worker.core.errors import DreameryError
+from worker.core.settings import get_settings
 from worker.providers.base import Account, Material, NotSentError, Reference
 from worker.providers.dreamina.error_codes import clean
 from worker.providers.dreamina.http import UpstreamHttp
@@ -28,7 +30,9 @@ MAX_BYTES = 100 * 1024 * 1024
 _VERSION = "2018-08-01"
 _MEDIA_VERSION = "2020-11-19"
 _STORED = 2000
-_CHUNK_BYTES = 262_144
+_CHUNK_BYTES = 1_048_576
+# A piece is written within the write timeout, so its size decides which rate is too slow for it.
+_PIECE_BYTES = 65_536
 _MAX_CACHED_CREDENTIALS = 1024
 # Credentials are valid for about an hour (undocumented); at most half of the stated lifetime is used.
 _MAX_LIFETIME = 3600.0
@@ -37,7 +41,7 @@ _HEADER = re.compile(r"[!-~]([ -~]{0,4094}[!-~])?")
 _FORMAT = re.compile(r"[a-z0-9]{1,16}")
 
 # Calls `get_upload_token` within the given seconds and returns the data of the response.
-FetchUploadToken = Callable[[float], dict[str, Any]]
+FetchUploadToken = Callable[[float], Awaitable[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +65,13 @@ class _UploadTarget:
 
 
 class Uploader:
-    """Uploads files and caches the upload credentials of each account. Thread-safe."""
+    """Uploads files and caches the upload credentials of each account. Use it on one event loop."""
 
     def __init__(self, http: UpstreamHttp) -> None:
         self._http = http
-        self._lock = threading.Lock()
         self._cache: OrderedDict[str, _UploadAccess] = OrderedDict()
 
-    def upload_image(
+    async def upload_image(
         self,
         account: Account,
         site: Site,
@@ -79,9 +82,11 @@ class Uploader:
     ) -> Reference:
         """Upload an image and return it. `seconds` is the total deadline of all four steps."""
         upload = _Upload(self._http, account, site, time.monotonic() + (seconds or self._http.seconds))
-        return upload.commit(*self._store(upload, data, fetch_token, _cache_key(account, site, "imagex")))
+        return await upload.commit(
+            *await self._store(upload, data, fetch_token, _cache_key(account, site, "imagex"))
+        )
 
-    def upload_media(
+    async def upload_media(
         self,
         account: Account,
         site: Site,
@@ -94,42 +99,40 @@ class Uploader:
         """Upload a video or audio file and return it. `seconds` is the total deadline of all four steps."""
         upload = _MediaUpload(self._http, account, site, time.monotonic() + (seconds or self._http.seconds))
         upload.kind = kind
-        return upload.finish(*self._store(upload, data, fetch_token, _cache_key(account, site, "vod")))
+        return await upload.finish(*await self._store(upload, data, fetch_token, _cache_key(account, site, "vod")))
 
-    def _store(
+    async def _store(
         self, upload: "_Upload", data: bytes | BinaryIO, fetch_token: FetchUploadToken, key: str
     ) -> tuple["_UploadAccess", "_UploadTarget"]:
         """Run the first three steps. New credentials are fetched only if no cached ones work."""
-        size, crc = _measure(data)
+        size, crc = await in_files_thread(_measure, data)
         access = self._cached(key)
         if access:
             try:
-                target = upload.apply(access, size)
+                target = await upload.apply(access, size)
             except DreameryError as failure:
                 if failure.code not in {"upstream_error", "upstream_sign_error"}:
                     raise
                 # The credentials may have expired early: try once more with new ones.
                 access = None
         if access is None:
-            access = self._put_in_cache(key, upload.access(fetch_token(upload.remaining())))
-            target = upload.apply(access, size)
-        upload.put(target, data, size, crc)
+            access = self._put_in_cache(key, upload.access(await fetch_token(upload.remaining())))
+            target = await upload.apply(access, size)
+        await upload.put(target, data, size, crc)
         return access, target
 
     def _cached(self, key: str) -> _UploadAccess | None:
-        with self._lock:
-            access = self._cache.get(key)
-            if access is None or access.until <= time.monotonic():
-                return None
-            self._cache.move_to_end(key)
-            return access
+        access = self._cache.get(key)
+        if access is None or access.until <= time.monotonic():
+            return None
+        self._cache.move_to_end(key)
+        return access
 
     def _put_in_cache(self, key: str, access: _UploadAccess) -> _UploadAccess:
-        with self._lock:
-            self._cache[key] = access
-            self._cache.move_to_end(key)
-            if len(self._cache) > _MAX_CACHED_CREDENTIALS:
-                self._cache.popitem(last=False)
+        self._cache[key] = access
+        self._cache.move_to_end(key)
+        if len(self._cache) > _MAX_CACHED_CREDENTIALS:
+            self._cache.popitem(last=False)
         return access
 
 
@@ -153,7 +156,7 @@ class _Upload:
             raise NotSentError("upload: total deadline")
         return remaining
 
-    def apply(self, access: _UploadAccess, size: int) -> _UploadTarget:
+    async def apply(self, access: _UploadAccess, size: int) -> _UploadTarget:
         """Section 5.2: request an upload target for a file of this size."""
         query = {
             "Action": "ApplyImageUpload",
@@ -164,7 +167,7 @@ class _Upload:
         }
         if not self._site.cn:
             query["device_platform"] = "web"
-        address = _dict(self._signed(access, "GET", query, b"").get("UploadAddress"))
+        address = _dict((await self._signed(access, "GET", query, b"")).get("UploadAddress"))
         store = _first(address.get("StoreInfos"))
         hosts = address.get("UploadHosts")
         host = (hosts[0] if isinstance(hosts, list) and hosts else None) or address.get("UploadHost")
@@ -174,7 +177,7 @@ class _Upload:
         """Read the response of `get_upload_token` (section 5.1)."""
         return _access(data, self._site.upload_host, self._site.upload_service)
 
-    def put(self, target: _UploadTarget, data: bytes | BinaryIO, size: int, crc: str) -> None:
+    async def put(self, target: _UploadTarget, data: bytes | BinaryIO, size: int, crc: str) -> None:
         """Section 5.3: send the bytes."""
         headers = {
             "Authorization": target.auth,
@@ -184,15 +187,15 @@ class _Upload:
             **self.extra_headers,
         }
         url = f"{self._site.upload_origin(target.host)}/upload/v1/{target.uri}"
-        body = data if isinstance(data, bytes) else _iter_chunks(data)
-        answer = self._parse_response("upload", self._send("POST", url, headers, body, self.remaining()))
+        body = _iter_pieces(data)
+        answer = self._parse_response("upload", await self._send("POST", url, headers, body, self.remaining()))
         if answer.get("code") != _STORED:
             raise _bad_response(f"upload: code={answer.get('code')} {answer.get('message')}")
 
-    def commit(self, access: _UploadAccess, target: _UploadTarget) -> Reference:
+    async def commit(self, access: _UploadAccess, target: _UploadTarget) -> Reference:
         """Section 5.4: commit. A failure is final: an uncommitted image may be unreadable (section 11, row 12)."""
         query = {"Action": "CommitImageUpload", "ServiceId": access.service, "Version": _VERSION}
-        result = self._signed(access, "POST", query, orjson.dumps({"SessionKey": target.session_key}))
+        result = await self._signed(access, "POST", query, orjson.dumps({"SessionKey": target.session_key}))
         stored = _first(result.get("Results"))
         if stored.get("UriStatus") != _STORED:
             raise _bad_response(f"CommitImageUpload: UriStatus={stored.get('UriStatus')}")
@@ -206,7 +209,7 @@ class _Upload:
             format=kind if _FORMAT.fullmatch(kind) else "",
         )
 
-    def _signed(self, access: _UploadAccess, method: str, query: dict[str, str], body: bytes) -> dict[str, Any]:
+    async def _signed(self, access: _UploadAccess, method: str, query: dict[str, str], body: bytes) -> dict[str, Any]:
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         headers = sign_aws_request(
             access.keys, method, query, body, moment=moment, region=self._site.aws_region, service=self.service
@@ -217,7 +220,7 @@ class _Upload:
         action = query["Action"]
         # Only sending the bytes may take longer than a call.
         seconds = min(self.remaining(), self._http.seconds)
-        answer = self._parse_response(action, self._send(method, url, headers, body, seconds))
+        answer = self._parse_response(action, await self._send(method, url, headers, body, seconds))
         response_metadata = _dict(answer.get("ResponseMetadata"))
         error = response_metadata.get("Error")
         if error or response_metadata.get("Action") != action:
@@ -226,10 +229,10 @@ class _Upload:
             raise DreameryError(code, detail=clean(f"{action}: {fault.get('Code')} {fault.get('Message')}"))
         return _dict(answer.get("Result"))
 
-    def _send(
-        self, method: str, url: str, headers: dict[str, str], body: bytes | Iterator[bytes], seconds: float
+    async def _send(
+        self, method: str, url: str, headers: dict[str, str], body: bytes | AsyncIterator[bytes], seconds: float
     ) -> tuple[int, bytes]:
-        return self._http.send(
+        return await self._http.send(
             self._account, self._site, method=method, url=url, headers=headers, body=body, seconds=seconds
         )
 
@@ -260,7 +263,7 @@ class _MediaUpload(_Upload):
         """Read the response of `get_upload_token` for scene 1."""
         return _access(data, self._site.vod_host, self._site.vod_service)
 
-    def apply(self, access: _UploadAccess, size: int) -> _UploadTarget:
+    async def apply(self, access: _UploadAccess, size: int) -> _UploadTarget:
         """Request an upload target for a file of this size."""
         query = {
             "Action": "ApplyUploadInner",
@@ -271,15 +274,15 @@ class _MediaUpload(_Upload):
             "Version": _MEDIA_VERSION,
             "s": secrets.token_hex(5),
         }
-        nodes = _dict(self._signed(access, "GET", query, b"").get("InnerUploadAddress")).get("UploadNodes")
-        node = _first(nodes)
+        address = _dict((await self._signed(access, "GET", query, b"")).get("InnerUploadAddress"))
+        node = _first(address.get("UploadNodes"))
         return _target(node.get("UploadHost"), _first(node.get("StoreInfos")), node.get("SessionKey"))
 
-    def finish(self, access: _UploadAccess, target: _UploadTarget) -> Material:
+    async def finish(self, access: _UploadAccess, target: _UploadTarget) -> Material:
         """Commit; the response has the id and the properties of the file."""
         query = {"Action": "CommitUploadInner", "SpaceName": access.service, "Version": _MEDIA_VERSION}
         body = orjson.dumps({"SessionKey": target.session_key, "Functions": []})
-        stored = _first(self._signed(access, "POST", query, body).get("Results"))
+        stored = _first((await self._signed(access, "POST", query, body)).get("Results"))
         vid, info = stored.get("Vid"), _dict(stored.get("VideoMeta"))
         if not (isinstance(vid, str) and _matches(_URI, vid)):
             raise _bad_response("CommitUploadInner: a response without Vid")
@@ -338,6 +341,20 @@ def _measure(data: bytes | BinaryIO) -> tuple[int, str]:
 def _iter_chunks(file: BinaryIO) -> Iterator[bytes]:
     while chunk := file.read(_CHUNK_BYTES):
         yield chunk
+
+
+async def _iter_pieces(data: bytes | BinaryIO) -> AsyncIterator[bytes]:
+    """Yield the body piece by piece. Raises SlowTransferError when they are taken too slowly."""
+    rate = TransferRate(get_settings().min_transfer_bytes_per_second)
+    if isinstance(data, bytes):
+        for start in range(0, len(data), _PIECE_BYTES):
+            rate.add(_PIECE_BYTES)
+            yield data[start : start + _PIECE_BYTES]
+        return
+    while chunk := await in_files_thread(data.read, _CHUNK_BYTES):
+        for start in range(0, len(chunk), _PIECE_BYTES):
+            rate.add(_PIECE_BYTES)
+            yield chunk[start : start + _PIECE_BYTES]
 
 
 def _cache_key(account: Account, site: Site, service: str) -> str:

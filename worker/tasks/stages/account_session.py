@@ -4,18 +4,21 @@ The hosts of region `auto` are looked up when they are unknown or old (protocol 
 only mean that the session moved to another cluster, so the hosts are looked up once more before the 1015 counts.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
 from worker.core.concurrency.event_loop import in_thread, run
+from worker.core.concurrency.lanes import acting_for, acting_owner
 from worker.core.concurrency.watchdog import watchdog
 from worker.core.errors import DreameryError
+from worker.core.observability.faults import UnexpectedError
 from worker.core.security.encryption import SecretUnreadableError, decrypt_secret
 from worker.core.settings import get_settings
 from worker.db.accounts import accounts
 from worker.db.accounts.accounts import AccountRow
-from worker.db.engine import transaction
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, transaction
 from worker.providers.base import Account, NotSentError
 from worker.providers.registry import get_provider
 
@@ -65,25 +68,40 @@ def needs_look_up(row: AccountRow) -> bool:
 
 def call_upstream(row: AccountRow, call: Callable[[Account], Answer]) -> Answer:
     """Return the result of a call that costs nothing. After a 1015 on stored hosts, repeat it once on fresh hosts."""
-    account = prepare_account(row)
-    try:
-        return call(account)
-    except DreameryError as error:
-        if not _may_have_moved(row, account, error):
-            raise
-    watchdog.renew()
-    return call(run(_look_up_hosts(row, account)))
+    with _faults_as_errors():
+        account = prepare_account(row)
+        try:
+            return call(account)
+        except DreameryError as error:
+            if not _may_have_moved(row, account, error):
+                raise
+        watchdog.renew()
+        return call(run(_look_up_hosts(row, account)))
 
 
 async def call_upstream_async(row: AccountRow, call: Callable[[Account], Awaitable[Answer]]) -> Answer:
     """Like `call_upstream`, on the event loop: it holds no thread while it waits."""
-    account = await prepare_account_async(row)
+    with _faults_as_errors():
+        account = await prepare_account_async(row)
+        try:
+            return await call(account)
+        except DreameryError as error:
+            if not _may_have_moved(row, account, error):
+                raise
+        return await call(await _look_up_hosts(row, account))
+
+
+@contextmanager
+def _faults_as_errors() -> Iterator[None]:
+    """Raise unexpected exceptions as UnexpectedError, so that whoever handles upstream's refusals handles them too."""
     try:
-        return await call(account)
-    except DreameryError as error:
-        if not _may_have_moved(row, account, error):
-            raise
-    return await call(await _look_up_hosts(row, account))
+        yield
+    except DreameryError:
+        raise
+    except DATABASE_UNAVAILABLE_ERRORS:
+        raise
+    except BaseException as error:  # noqa: BLE001
+        raise UnexpectedError(error) from None
 
 
 def _may_have_moved(row: AccountRow, account: Account, error: DreameryError) -> bool:

@@ -13,6 +13,7 @@ from worker.db.accounts.concurrency import SUBMIT_KINDS
 from worker.db.engine import retry_when_database_unavailable, transaction
 from worker.db.jobs import claims
 from worker.db.jobs.claims import Claim, ClaimBatch, ClaimRequest, NeedsUploads
+from worker.db.jobs.set_aside import SetAside
 from worker.db.scheduling import account_scoring
 from worker.messaging import celery_app
 
@@ -49,19 +50,21 @@ def claim_batch(options: ClaimOptions, account_id: UUID, *, limit: int = claims.
     if better.claims:
         # The account of the message may have more jobs: it continues.
         return replace(batch, claims=[*batch.claims, *better.claims], wait_seconds=batch.wait_seconds or 0.0)
+    if better.set_aside:
+        return replace(batch, set_aside=[*batch.set_aside, *better.set_aside])
     own = _claim(account_id, replace(request, keys=[uuid4()], may_yield=False))
-    if not own.claims:
+    if not own.claims and not own.set_aside:
         # While this task held the job, others may have skipped it, and now both accounts are busy.
         celery_app.enqueue_claim(yielded.kind, job_id=yielded.id)
-    return replace(own, claims=[*batch.claims, *own.claims])
+    return replace(own, claims=[*batch.claims, *own.claims], set_aside=[*batch.set_aside, *own.set_aside])
 
 
 def claim_job(
     options: ClaimOptions, *, job_id: UUID | None = None, account_id: UUID | None = None
-) -> tuple[Claim | NeedsUploads | None, UUID | None]:
+) -> tuple[Claim | NeedsUploads | SetAside | None, UUID | None]:
     """Claim the first job of the account, or of the best account for the job.
 
-    Return the claim and that account, which may have room for more jobs.
+    Return the claim and that account, which may have room for more jobs. A job that is set aside lacks references.
     """
     tried: set[UUID] = set()
     while True:
@@ -69,7 +72,8 @@ def claim_job(
         if target is None or target in tried:
             return None, target
         batch = claim_batch(options, target, limit=1)
-        result = batch.claims[0] if batch.claims else batch.needs_uploads
+        found: list[Claim | SetAside] = [*batch.claims, *batch.set_aside]
+        result = found[0] if found else batch.needs_uploads
         if result is not None or account_id is not None:
             return result, target
         # Other tasks filled the account between the choice and the claim; another account may be free for the job.

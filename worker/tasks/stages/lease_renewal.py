@@ -3,16 +3,38 @@
 Used by submit (references) and save. A transfer that stalls renews nothing, so its timeouts still end it.
 """
 
+import asyncio
 import io
 import threading
 import time
-from collections.abc import Callable
-from typing import IO, BinaryIO
+from collections.abc import Callable, Coroutine
+from typing import IO, Any, BinaryIO, TypeVar
 
+from worker.core.concurrency.event_loop import in_thread, spawn
 from worker.core.concurrency.watchdog import watchdog
 
+Value = TypeVar("Value")
+
 _WATCHDOG_EVERY_SECONDS = 1.0
-_LEASE_EVERY_SECONDS = 10.0
+LEASE_EVERY_SECONDS = 10.0
+
+
+class LeaseLostError(Exception):
+    """Another task has the row now, or it is in another state."""
+
+
+async def keep_lease(work: Coroutine[Any, Any, Value], renew: Callable[[], object]) -> Value:
+    """Run work on the event loop and renew its lease meanwhile, also while it waits for a turn.
+
+    `renew` is a transaction; an exception from it ends the work, which must have time limits of its own.
+    """
+    task = spawn(work)
+    try:
+        while not (await asyncio.wait([task], timeout=LEASE_EVERY_SECONDS))[0]:
+            await in_thread(renew)
+        return task.result()
+    finally:
+        task.cancel()
 
 
 class LeaseRenewer:
@@ -32,7 +54,7 @@ class LeaseRenewer:
         if now - self._watchdog_renewed_at >= _WATCHDOG_EVERY_SECONDS:
             self._watchdog_renewed_at = now
             watchdog.renew(self._ident)
-        if now - self._lease_renewed_at >= _LEASE_EVERY_SECONDS:
+        if now - self._lease_renewed_at >= LEASE_EVERY_SECONDS:
             self._lease_renewed_at = now
             self._renew_lease()
 

@@ -6,36 +6,39 @@ same bytes under the same keys (I10).
 
 import io
 from dataclasses import dataclass, field
-from typing import IO, Any, cast
+from typing import IO, Any
 from uuid import UUID
 
-from worker import storage
+from worker.core.concurrency.event_loop import in_files_thread, in_thread
+from worker.core.concurrency.lanes import RESULTS
 from worker.core.concurrency.watchdog import watchdog
 from worker.core.errors import DreameryError
 from worker.core.media.image import InvalidImageError
 from worker.core.media.image_structure import read_complete_image
+from worker.core.media.isolation.client import DecodingUnavailableError, run_async
 from worker.core.media.video import (
     InvalidMediaError,
     JpegImage,
-    extract_first_frame,
-    inspect_video,
-    make_sprite_sheet,
+    first_frame,
+    sprite_sheet,
+    video_inspection,
 )
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.db.accounts import accounts
+from worker.db.accounts.accounts import AccountRow
 from worker.db.engine import Row, transaction
 from worker.db.jobs.files import NewFile
 from worker.providers.base import ResultRef
 from worker.providers.registry import get_provider
+from worker.safe_fetch.async_client import download
 from worker.safe_fetch.checks import DownloadedFile, FetchError
-from worker.safe_fetch.client import download
-from worker.tasks.stages.account_session import call_upstream
-from worker.tasks.stages.lease_renewal import LeaseRenewer, RenewingFile
+from worker.tasks.stages import storage_wait
+from worker.tasks.stages.account_session import call_upstream_async
 
 log = get_logger("save_video")
 
-# Enough for two gigabytes at ten megabits per second; the lease is renewed while the bytes arrive.
+# Enough for two gigabytes at ten megabits per second; the lease is renewed meanwhile.
 VIDEO_DEADLINE_SECONDS = 1800.0
 _POSTER_BYTES = 20 * 1024 * 1024
 _POSTER_DEADLINE_SECONDS = 15.0
@@ -62,25 +65,26 @@ def parse_result_ref(ref: dict[str, Any]) -> ResultRef:
     )
 
 
-def copy_video(claim: Row[Any], n: int, ref: dict[str, Any], renew: LeaseRenewer) -> CopiedVideo:
-    """Store the video of `ref` and its images. Raises FetchError, and any exception of `renew`."""
+async def copy_video(claim: Row[Any], n: int, ref: dict[str, Any]) -> CopiedVideo:
+    """Store the video of `ref` and its images. Raises FetchError, StorageError."""
     known = parse_result_ref(ref)
-    best = _find_better(claim, known)
+    best = await _find_better(claim, known)
     try:
-        body = _download(best.url, renew)
+        body = await _download(best.url)
     except FetchError as error:
         if best.url == known.url:
             raise
         log.warning("better_video_not_copied", job_id=str(claim.id), reason=str(error))
-        body = _download(known.url, renew)
+        body = await _download(known.url)
     with body.content as content:
-        watchdog.renew()
         try:
-            facts = inspect_video(content, keep_alive=renew)
+            facts = await run_async(await in_files_thread(video_inspection, content))
         except InvalidMediaError as error:
             raise FetchError(f"the response is not a video: {error}") from error
+        except DecodingUnavailableError as error:
+            raise FetchError(f"it could not be inspected: {error}") from error
         key = f"jobs/{claim.id.hex}/{n}.{facts.extension}"
-        storage.put_file(key, cast("IO[bytes]", RenewingFile(content, renew)))
+        await in_files_thread(_put, key, content, body.size)
         video = NewFile(
             n=n,
             key=key,
@@ -91,44 +95,47 @@ def copy_video(claim: Row[Any], n: int, ref: dict[str, Any], renew: LeaseRenewer
             height=facts.height,
             seconds=facts.milliseconds / 1000,
         )
-        return _with_images(claim.id, video, content, best.poster_url, renew)
+        return await _with_images(claim.id, video, content, best.poster_url)
 
 
-def _download(url: str, renew: LeaseRenewer) -> DownloadedFile:
-    return download(
-        url, max_bytes=get_settings().max_video_bytes, deadline_seconds=VIDEO_DEADLINE_SECONDS, on_chunk=renew
-    )
+def _put(key: str, content: IO[bytes], size: int) -> None:
+    storage_wait.put_file(key, content, size, renew=watchdog.renewer())
 
 
-def _find_better(claim: Row[Any], ref: ResultRef) -> ResultRef:
+async def _download(url: str) -> DownloadedFile:
+    most = get_settings().max_video_bytes
+    return await download(url, max_bytes=most, deadline_seconds=VIDEO_DEADLINE_SECONDS, lane=RESULTS)
+
+
+async def _find_better(claim: Row[Any], ref: ResultRef) -> ResultRef:
     """Return the same video at a higher bit rate, if upstream has one, else `ref`. Makes one call and never fails."""
-    if not ref.item_id:
-        return ref
-    with transaction() as tx:
-        account = accounts.get_account(tx, claim.account_id)
+    account = await in_thread(_read_account, claim.account_id) if ref.item_id else None
     if account is None:
         return ref
     try:
-        return call_upstream(account, lambda ready: get_provider().find_better_video(ready, ref))
+        return await call_upstream_async(account, lambda ready: get_provider().find_better_video(ready, ref))
     except DreameryError as error:
         log.info("better_video_not_asked", job_id=str(claim.id), reason=error.code)
         return ref
-    finally:
-        watchdog.renew()
 
 
-def _with_images(
-    job_id: UUID, video: NewFile, content: IO[bytes], poster_url: str | None, renew: LeaseRenewer
-) -> CopiedVideo:
+def _read_account(account_id: UUID) -> AccountRow | None:
+    with transaction() as tx:
+        return accounts.get_account(tx, account_id)
+
+
+async def _with_images(job_id: UUID, video: NewFile, content: IO[bytes], poster_url: str | None) -> CopiedVideo:
     copied = CopiedVideo(files=[video])
     try:
-        copied.files.append(_store_image(job_id, video.n, "thumbnail", extract_first_frame(content, keep_alive=renew)))
-    except InvalidMediaError as error:
+        frame = await run_async(await in_files_thread(first_frame, content))
+        copied.files.append(await in_files_thread(_store_image, job_id, video.n, "thumbnail", frame))
+    except (InvalidMediaError, DecodingUnavailableError) as error:
         copied.remarks.append(f"thumbnail of {video.n} not made: {error}")
-        _copy_poster(job_id, video.n, poster_url, copied)
+        await _copy_poster(job_id, video.n, poster_url, copied)
     try:
-        copied.files.append(_store_image(job_id, video.n, "spritesheet", make_sprite_sheet(content, keep_alive=renew)))
-    except InvalidMediaError as error:
+        sheet = await run_async(await in_files_thread(sprite_sheet, content))
+        copied.files.append(await in_files_thread(_store_image, job_id, video.n, "spritesheet", sheet))
+    except (InvalidMediaError, DecodingUnavailableError) as error:
         copied.remarks.append(f"spritesheet of {video.n} not made: {error}")
     for remark in copied.remarks:
         log.warning("film_without_picture", job_id=str(job_id), remark=remark)
@@ -136,9 +143,8 @@ def _with_images(
 
 
 def _store_image(job_id: UUID, n: int, variant: str, image: JpegImage) -> NewFile:
-    watchdog.renew()
     key = f"jobs/{job_id.hex}/{n}.{variant}.jpeg"
-    storage.put_file(key, io.BytesIO(image.data))
+    _put(key, io.BytesIO(image.data), len(image.data))
     return NewFile(
         n=n,
         key=key,
@@ -151,17 +157,18 @@ def _store_image(job_id: UUID, n: int, variant: str, image: JpegImage) -> NewFil
     )
 
 
-def _copy_poster(job_id: UUID, n: int, url: str | None, copied: CopiedVideo) -> None:
+async def _copy_poster(job_id: UUID, n: int, url: str | None, copied: CopiedVideo) -> None:
     """Copy upstream's poster as the thumbnail, because no frame could be read."""
     if url is None:
         return
-    watchdog.renew()
     try:
-        body = download(url, max_bytes=_POSTER_BYTES, deadline_seconds=_POSTER_DEADLINE_SECONDS)
+        body = await download(
+            url, max_bytes=_POSTER_BYTES, deadline_seconds=_POSTER_DEADLINE_SECONDS, lane=RESULTS
+        )
         with body.content as content:
-            facts = read_complete_image(content)
+            facts = await in_files_thread(read_complete_image, content)
             key = f"jobs/{job_id.hex}/{n}.thumbnail.{facts.extension}"
-            storage.put_file(key, content)
+            await in_files_thread(_put, key, content, body.size)
     except (FetchError, InvalidImageError) as error:
         copied.remarks.append(f"upstream's poster of {n} not copied: {error}")
         return

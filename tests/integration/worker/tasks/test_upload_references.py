@@ -15,16 +15,16 @@ from starlette.responses import RedirectResponse, Response
 
 from tests.support import factories
 from tests.support.engine import Engine
+from tests.support.platform import eventually
 from tests.support.servers.http_servers import RequestPause, running_app
 from tests.support.uploads import MediaHost, make_image, run_submit, use_upload_provider
 from worker import storage
-from worker.core.concurrency.watchdog import watchdog
 from worker.db.engine import get_engine, transaction
 from worker.db.jobs import inputs, state_machine
-from worker.db.jobs.claims import Claim
 from worker.db.jobs.inputs import NewInput, StoredInput
 from worker.tasks.cleanup import clean_up
-from worker.tasks.stages import upload_references
+from worker.tasks.stages import fetch_references, lease_renewal
+from worker.tasks.submit import submit
 
 RED, BLUE = make_image("red"), make_image("blue", kind="JPEG")
 
@@ -148,30 +148,27 @@ def test_submit_killed_between_uploads_continues_where_it_stopped(engine: Engine
     assert engine.charge_count() == 1
 
 
-class Crash(BaseException):
-    """Stands for the end of the process: no handler of the task catches it."""
-
-
-def test_submit_killed_between_fetches_fetches_each_url_once(
-    engine: Engine, host: MediaHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_submit_killed_between_fetches_fetches_what_it_stored_once(engine: Engine, host: MediaHost) -> None:
     job = job_from(engine, [engine.add_account()], host.add_file("/a", RED), host.add_file("/b", BLUE))
-    real, calls = upload_references._renew_claim, []
+    stop, real = RequestPause(), host.pages["/b"]
 
-    def crash(claim: Claim) -> Claim:
-        # The first URL renews before and after its fetch; the third renewal is before the second URL.
-        calls.append(claim)
-        if len(calls) == 3:
-            raise Crash
-        return real(claim)
+    def hold() -> Response:
+        stop("/b", b"")
+        return real()
 
-    with monkeypatch.context() as patch:
-        patch.setattr(upload_references, "_renew_claim", crash)
-        with pytest.raises(Crash):
-            engine.submit(job)
-    assert engine.job_row(job).state == "submitting"
+    host.pages["/b"] = hold
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=run_submit, args=(dict(engine.env), host.url, {"job_id": job}), daemon=True)
+    process.start()
+    stop.wait()
+    process.kill()
+    process.join(10)
+    stop.release()
+    host.pages["/b"] = real
+    row = engine.job_row(job)
+    assert (row.state, row.holds_slot, row.account_id) == ("queued", False, None)
     assert engine.run_until_final(job) == ["succeeded"]
-    assert (host.gets, engine.charge_count()) == (["/a", "/b"], 1)
+    assert (host.gets, engine.charge_count()) == (["/a", "/b", "/b"], 1)
 
 
 def test_failover_uploads_again_only_to_the_new_account(engine: Engine, host: MediaHost) -> None:
@@ -226,7 +223,7 @@ def test_dead_url_fails_the_job_without_charge(engine: Engine, host: MediaHost, 
         f"Reference image 2 could not be fetched: the server answered with HTTP status {status} ("
     )
     assert host.uploads == []
-    assert engine.job_row(job).attempt == 1
+    assert engine.job_row(job).attempt == 0, "no account was claimed for it"
 
 
 def test_temporary_fetch_failure_is_retried(engine: Engine, host: MediaHost) -> None:
@@ -253,7 +250,7 @@ def test_url_without_image_is_refused(engine: Engine, host: MediaHost, data: byt
 
 
 def test_too_large_reference_is_refused(engine: Engine, host: MediaHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload_references, "MAX_INPUT_BYTES", 1000)
+    monkeypatch.setattr(fetch_references, "MAX_INPUT_BYTES", 1000)
     job = job_from(engine, [engine.add_account()], host.add_file("/a", RED + b"x" * 2000))
     engine.submit(job)
     failed_without_charge(engine, job, "input_unavailable")
@@ -271,26 +268,48 @@ def test_private_urls_are_refused_also_after_a_redirect(engine: Engine, host: Me
     assert inside.gets == []
 
 
-def test_each_file_renews_lease_and_watchdog(engine: Engine, host: MediaHost, monkeypatch: pytest.MonkeyPatch) -> None:
+def lease_of(engine: Engine, job_id: UUID) -> float:
+    [row] = engine.sql("SELECT extract(epoch FROM due_at - now())::float8 AS s FROM jobs WHERE id = :id", id=job_id)
+    return row.s
+
+
+def test_transfers_renew_their_lease(engine: Engine, host: MediaHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """The job does not count as lost during its transfers, however long they take in total."""
-    job = job_from(engine, [engine.add_account()], host.add_file("/a", RED), host.add_file("/b", BLUE))
-    real, left, renewals = host.pages["/b"], [], []
-    monkeypatch.setattr(watchdog, "renew", lambda: renewals.append(1))
+    monkeypatch.setattr(lease_renewal, "LEASE_EVERY_SECONDS", 0.05)
+    job = job_from(engine, [engine.add_account()], host.add_file("/a", RED))
+
+    def use_up_the_lease() -> None:
+        engine.sql("UPDATE jobs SET due_at = now() + interval '1 second' WHERE id = :id", id=job)
+        eventually(lambda: lease_of(engine, job) > 30, within=10, what="a renewed lease")
 
     def slow() -> Response:
-        # Simulates that the first image took almost the whole lease.
-        left.append(engine.sql("SELECT extract(epoch FROM due_at - now()) AS s FROM jobs WHERE id = :id", id=job)[0].s)
-        return real()
-
-    def before() -> Response:
-        engine.sql("UPDATE jobs SET due_at = now() + interval '1 second' WHERE id = :id", id=job)
+        use_up_the_lease()
         return Response(RED)
 
-    host.pages.update({"/a": before, "/b": slow})
+    host.pages["/a"] = slow
+    host.upload_status = lambda _account, _data: use_up_the_lease() or 200
     engine.submit(job)
     assert engine.job_row(job).state == "running"
-    assert float(left[0]) > 80
-    assert len(renewals) >= 5
+
+
+def test_slow_link_holds_no_slot(engine: Engine, host: MediaHost) -> None:
+    """While the references of a job are fetched, its account serves the other jobs."""
+    account = engine.add_account()
+    engine.sql("UPDATE accounts SET max_images = 1 WHERE id = :id", id=account)
+    job = job_from(engine, [account], host.add_file("/a", RED))
+    others: list[str] = []
+
+    def slow() -> Response:
+        other = engine.add_job(account)
+        submit(job_id=other)
+        others.append(engine.job_row(other).state)
+        row = engine.job_row(job)
+        assert (row.state, row.holds_slot, row.account_id) == ("queued", False, None)
+        return Response(RED)
+
+    host.pages["/a"] = slow
+    engine.submit(job)
+    assert others == ["running"]
 
 
 def test_i2_no_database_connection_is_held_during_transfers(engine: Engine, host: MediaHost) -> None:
@@ -308,16 +327,28 @@ def test_i2_no_database_connection_is_held_during_transfers(engine: Engine, host
     assert held == [0, 0, 0]
 
 
-def test_lost_claim_orders_nothing(engine: Engine, host: MediaHost) -> None:
-    job = job_from(engine, [engine.add_account()], host.add_file("/a", RED))
+def test_job_that_is_not_queued_any_more_is_left_alone(engine: Engine, host: MediaHost) -> None:
+    job = job_from(engine, [engine.add_account()], host.add_file("/a", RED), host.add_file("/b", RED))
 
     def taken_over() -> Response:
         engine.sql("UPDATE jobs SET attempt = attempt + 1 WHERE id = :id", id=job)
         return Response(RED)
 
     host.pages["/a"] = taken_over
+    assert "left" in engine.submit(job)
+    assert (engine.job_row(job).state, engine.submits(), host.gets) == ("queued", [], ["/a"])
+
+
+def test_lost_claim_orders_nothing(engine: Engine, host: MediaHost) -> None:
+    job = job_from(engine, [engine.add_account()], host.add_file("/a", RED))
+
+    def taken_over(_account: str, _data: bytes) -> int:
+        engine.sql("UPDATE jobs SET attempt = attempt + 1 WHERE id = :id", id=job)
+        return 200
+
+    host.upload_status = taken_over
     engine.submit(job)
-    assert (engine.job_row(job).state, engine.submits(), host.uploads) == ("submitting", [], [])
+    assert (engine.job_row(job).state, engine.submits(), host.orders) == ("submitting", [], [])
 
 
 def test_cancel_request_ends_the_job_before_the_order(engine: Engine, host: MediaHost) -> None:

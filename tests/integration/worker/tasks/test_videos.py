@@ -23,7 +23,6 @@ from worker.db.engine import transaction
 from worker.db.jobs import inputs, state_machine
 from worker.db.jobs.files import NewFile
 from worker.db.jobs.inputs import NewInput
-from worker.safe_fetch import client as safe_fetch
 from worker.tasks.cleanup import clean_up
 from worker.tasks.save import save
 from worker.tasks.stages import lease_renewal, save_video
@@ -513,13 +512,3 @@ def test_retention_deletes_every_variant_of_a_result(engine: Engine) -> None:
     for key in keys:
         with pytest.raises(storage.MissingFileError):
             storage.read_file(key)
-
-
-def test_download_calls_on_chunk_for_every_chunk(engine: Engine, host: MediaHost) -> None:
-    chunks: list[int] = []
-    link = host.add_file("/big", b"x" * 3_000_000)
-    with safe_fetch.download(
-        link, max_bytes=5_000_000, deadline_seconds=10, on_chunk=lambda: chunks.append(1)
-    ).content as content:
-        assert len(content.read()) == 3_000_000
-    assert len(chunks) >= 3

@@ -7,6 +7,7 @@ import pytest
 import structlog
 
 from worker.core.concurrency import event_loop
+from worker.core.concurrency.lanes import acting_for
 
 
 def test_value_and_error_reach_the_waiting_thread():
@@ -116,3 +117,50 @@ def test_interruptions_of_background_work_are_one_line(monkeypatch):
         event_loop.start_later(fail, error)
     assert event_loop.run(asyncio.sleep(0.05, "waited")) == "waited"
     assert lines == [("background_work_put_off", "ConnectionResetError"), ("background_work_failed", "")]
+
+
+def test_iterated_items_and_the_error_after_them_reach_the_thread():
+    async def items():
+        for n in range(3):
+            await asyncio.sleep(0)
+            yield n
+        raise LookupError("no more")
+
+    got = []
+    with pytest.raises(LookupError, match="no more"):
+        got.extend(event_loop.iterate(items()))
+    assert got == [0, 1, 2]
+    received = event_loop.iterate(items())
+    assert [next(received), next(received)] == [0, 1]
+    received.close()
+
+
+def test_a_closed_iteration_ends_its_generator_on_the_loop():
+    ended = threading.Event()
+
+    async def items():
+        try:
+            yield 1
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    received = event_loop.iterate(items())
+    assert next(received) == 1
+    received.close()
+    assert ended.is_set()
+
+
+def test_threads_for_files_are_shared_by_owner():
+    """One owner whose files take long leaves threads to the others."""
+    release, done = threading.Event(), threading.Event()
+    try:
+        with acting_for("anna"):
+            slow = [event_loop.start(event_loop.in_files_thread(release.wait, 10)) for _ in range(40)]
+        with acting_for("ben"):
+            event_loop.start(event_loop.in_files_thread(done.set)).result(10)
+        assert done.is_set()
+        assert not any(one.done() for one in slow)
+    finally:
+        release.set()
+    assert all(one.result(10) for one in slow)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.recorded_upstream import FIXTURES, SESSION, ScriptedUpstream, load_fixture, make_account
+from worker.core.concurrency import event_loop
 from worker.core.errors import DreameryError
 from worker.providers.base import (
     AgentEvent,
@@ -248,9 +250,15 @@ def test_refusal_inside_the_stream_raises(event, code):
 # --- the call ---
 
 
+async def later(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """The chunks as the body of a response on the event loop."""
+    for chunk in chunks:
+        yield chunk
+
+
 def converse(answer: Any, region: str = "us", order: Conversation = HUSKY) -> tuple[ScriptedUpstream, list[AgentEvent]]:
     script = ScriptedUpstream(answer)
-    events = list(script.provider.converse(make_account(region), order, conversation_id=ID))
+    events = list(event_loop.iterate(script.provider.converse(make_account(region), order, conversation_id=ID)))
     return script, [event for event in events if not isinstance(event, KeepAlive)]
 
 
@@ -292,7 +300,7 @@ def test_refusal_instead_of_stream_raises_for_any_content_type(kind, step):
     raw = (FIXTURES / "agent.error_json_body.txt").read_bytes()
     chunks = (raw[n : n + step] for n in range(0, len(raw), step))
     with pytest.raises(DreameryError) as caught:
-        converse(httpx.Response(200, content=chunks, headers={"content-type": kind}))
+        converse(httpx.Response(200, content=later(chunks), headers={"content-type": kind}))
     assert caught.value.code == "upstream_session_expired"
     assert "20231114000000EXAMPLELOGID" in caught.value.detail
     assert SESSION not in f"{caught.value!r} {caught.value.detail}"
@@ -328,8 +336,8 @@ def test_text_before_a_broken_connection_is_emitted():
         yield stream(message("assistant"), delta("append", "I will"))
         raise httpx.ReadError("reset")
 
-    script = ScriptedUpstream(httpx.Response(200, content=broken(), headers={"content-type": "text/event-stream"}))
-    events = script.provider.converse(make_account("us"), HUSKY, conversation_id=ID)
+    script = ScriptedUpstream(httpx.Response(200, content=later(broken()), headers={"content-type": "text/event-stream"}))
+    events = event_loop.iterate(script.provider.converse(make_account("us"), HUSKY, conversation_id=ID))
     assert next(events) == TextDelta("I will")
     with pytest.raises(DreameryError, match="upstream_unreachable"):
         list(events)
@@ -346,7 +354,7 @@ def test_agent_without_end_is_cut_at_the_size_limit():
             yield chunk
 
     with pytest.raises(DreameryError, match="upstream_unreachable") as caught:
-        converse(httpx.Response(200, content=endless(), headers={"content-type": "text/event-stream"}))
+        converse(httpx.Response(200, content=later(endless()), headers={"content-type": "text/event-stream"}))
     assert f"longer than {MAX_BODY} bytes" in caught.value.detail
     assert not isinstance(caught.value, NotSentError), "jobs that it started may have been charged"
     assert MAX_BODY < sent <= MAX_BODY + 2 * len(chunk)

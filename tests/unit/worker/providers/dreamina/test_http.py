@@ -1,15 +1,15 @@
 """The envelope (protocol section 2), other origins, and the total deadline."""
 
 import asyncio
+import contextlib
+import socket
 import threading
+from collections.abc import Iterator
 
-import httpcore
 import httpx
 import pytest
 
 from tests.support.recorded_upstream import KEY, SESSION, ScriptedUpstream, make_account, make_order
-from tests.support.servers.fake_clock import use_clock
-from worker import http_deadlines
 from worker.core.concurrency import event_loop
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
@@ -99,44 +99,6 @@ def test_session_invalid_as_cookie_is_neither_sent_nor_shown(session):
     assert not session or session not in str(caught.value.detail)
 
 
-class SlowBody(httpx.SyncByteStream):
-    """An endless body; every chunk takes three seconds of a fake clock."""
-
-    def __init__(self, clock: list[float], chunk: bytes) -> None:
-        self.clock = clock
-        self.chunk = chunk
-        self.closed = False
-
-    def __iter__(self):
-        while True:
-            self.clock[0] += 3
-            yield self.chunk
-
-    def close(self) -> None:
-        self.closed = True
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    now = [1000.0]
-    use_clock(monkeypatch, now, http, http_deadlines)
-    return now
-
-
-def ask_for_upload(script: ScriptedUpstream) -> None:
-    """Make the calls that wait in a thread."""
-    script.provider.upload_image(make_account(), b"image", name="a.png")
-
-
-def test_slow_body_of_a_free_call_ends_at_the_total_deadline(clock):
-    stream = SlowBody(clock, b" ")
-    with pytest.raises(DreameryError) as caught:
-        ask_for_upload(ScriptedUpstream(httpx.Response(200, stream=stream)))
-    assert caught.value.code == "upstream_unreachable"
-    assert clock[0] <= 1000 + 20 + 3
-    assert stream.closed
-
-
 class SlowAsyncBody(httpx.AsyncByteStream):
     """An endless body, a byte at a time."""
 
@@ -165,73 +127,44 @@ def test_body_of_a_submit_ends_at_the_total_deadline_or_the_size_limit(chunk, pa
     assert stream.closed
 
 
-def test_endless_body_ends_at_the_size_limit(clock):
-    stream = SlowBody([0.0], b" " * 1_000_000)
-    with pytest.raises(DreameryError) as caught:
-        ask_for_upload(ScriptedUpstream(httpx.Response(200, stream=stream)))
+@pytest.mark.parametrize(("chunk", "pause", "seconds"), [(b" ", 0.01, 0.2), (b" " * 1_000_000, 0.0, 15)])
+def test_body_of_an_upload_ends_at_the_total_deadline_or_the_size_limit(chunk, pause, seconds):
+    stream = SlowAsyncBody(chunk, pause)
+    script = ScriptedUpstream(httpx.Response(200, stream=stream), call_timeout_seconds=seconds)
+    with pytest.raises(NotSentError) as caught:
+        event_loop.run(script.provider.upload_image(make_account(), b"image", name="a.png"))
     assert caught.value.code == "upstream_unreachable"
     assert stream.closed
 
 
-class SlowStream(httpcore.NetworkStream):
-    """A server that sends one header byte every six seconds and records the timeouts it gets."""
+@contextlib.contextmanager
+def trickling_server() -> Iterator[str]:
+    """Run a server that sends one byte of a header every 50 ms; yield its URL."""
+    over = threading.Event()
 
-    def __init__(self, clock: list[float]) -> None:
-        self.clock = clock
-        self.timeouts: list[float | None] = []
-        self.remaining = b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 1000
+    def serve(server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = server.accept()
+            with connection:
+                for byte in b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 1000:
+                    connection.sendall(bytes([byte]))
+                    if over.wait(0.05):
+                        return
 
-    def read(self, _max_bytes, timeout=None):
-        self.timeouts.append(timeout)
-        self.clock[0] += 6
-        byte, self.remaining = self.remaining[:1], self.remaining[1:]
-        return byte
-
-    def write(self, _buffer, timeout=None):
-        self.timeouts.append(timeout)
-
-    def close(self):
-        pass
-
-
-class SlowBackend(httpcore.NetworkBackend):
-    def __init__(self, stream: SlowStream) -> None:
-        self.stream = stream
-
-    def connect_tcp(self, _host, _port, timeout=None, *_rest):
-        assert timeout == 5
-        return self.stream
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, args=(server,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        over.set()
+    thread.join(10)
 
 
-def test_slow_headers_end_at_the_total_deadline(clock, monkeypatch):
-    stream = SlowStream(clock)
-    monkeypatch.setattr(httpcore, "SyncBackend", lambda: SlowBackend(stream))
-    lines = http.UpstreamHttp(Settings(_env_file=None))
-    site = site_for("sandbox", None, "http://127.0.0.1:9")
-    with pytest.raises(DreameryError) as caught:
-        lines.call(make_account("sandbox"), site, "http://127.0.0.1:9", "/mweb/v1/x?a=1", b"{}")
-    lines.close()
+def test_slow_headers_end_at_the_total_deadline():
+    with trickling_server() as url:
+        lines = http.UpstreamHttp(Settings(_env_file=None, call_timeout_seconds=0.5))
+        site = site_for("sandbox", None, url)
+        with pytest.raises(DreameryError) as caught:
+            event_loop.run(lines.call(make_account("sandbox"), site, url, "/mweb/v1/x?a=1", b"{}"))
+        lines.close()
     assert caught.value.code == "upstream_unreachable"
-    assert caught.value.detail is not None
-    assert "ReadTimeout" in caught.value.detail
-    assert clock[0] <= 1000 + 20 + 6
-    assert stream.timeouts == [20, 20, 20, 14, 8, 2]
-
-
-def test_each_thread_has_its_own_deadline(clock):
-    deadline = http.Deadline()
-    deadline.start(5)
-    received: list[float] = []
-
-    def other() -> None:
-        deadline.start(50)
-        received.append(deadline.remaining(TimeoutError))
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    thread.join()
-    assert received == [50]
-    assert deadline.remaining(TimeoutError) == 5
-    clock[0] += 5
-    with pytest.raises(TimeoutError):
-        deadline.remaining(TimeoutError)
+    assert "total deadline" in str(caught.value.detail)

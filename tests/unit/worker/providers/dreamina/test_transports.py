@@ -13,11 +13,10 @@ from tests.support.recorded_upstream import KEY, SESSION
 from worker.core.concurrency import event_loop
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
-from worker.http_deadlines import Deadline
 from worker.providers.base import Account, NotSentError
 from worker.providers.dreamina import transports
 from worker.providers.dreamina.client import DreaminaProvider
-from worker.providers.dreamina.transports import ProxyTransports, PublicBackend
+from worker.providers.dreamina.transports import PublicBackend, Transports
 
 ANSWER = b'{"ret":"0","data":{}}'
 HTTP_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
@@ -107,18 +106,22 @@ def test_private_proxy_is_refused_unless_allowed(server):
 def test_connection_uses_the_checked_address(monkeypatch, address):
     tried: list[str] = []
 
-    class Inner(httpcore.NetworkBackend):
-        def connect_tcp(self, host, *_rest):
+    class Inner(httpcore.AsyncNetworkBackend):
+        async def connect_tcp(self, host, *_rest):
             tried.append(host)
+
+    async def connect() -> None:
+        with transports.opened_sockets():
+            await backend.connect_tcp("proxy.example", 1)
 
     rows = [(0, 0, 0, "", (address, 1)), (0, 0, 0, "", ("93.184.215.14", 1))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_a, **_k: rows)
-    backend = PublicBackend(Inner(), frozenset({""}))
-    backend.connect_tcp("proxy.example", 1)
+    backend = PublicBackend(frozenset({""}), Inner())
+    event_loop.run(connect())
     assert tried == ["93.184.215.14"]
     del rows[1]
     with pytest.raises(httpcore.ConnectError):
-        backend.connect_tcp("proxy.example", 1)
+        event_loop.run(connect())
 
 
 def test_unresolvable_proxy_host_raises_not_sent(monkeypatch):
@@ -133,17 +136,21 @@ def test_unresolvable_proxy_host_raises_not_sent(monkeypatch):
 
 def test_only_idle_transports_are_closed(monkeypatch):
     monkeypatch.setattr(transports, "MAX_PROXIES", 2)
-    pool = ProxyTransports(Deadline(), frozenset())
-    with pool.use("http://a:1") as first:
-        for name in "bcd":
-            with pool.use(f"http://{name}:1"):
-                pass
-        with pool.use("http://a:1") as again:
-            assert again is first
-        assert list(pool._open) == ["http://d:1", "http://a:1"]
-    assert pool._users == {}
-    pool.close()
-    assert not pool._open
+
+    async def use() -> None:
+        pool = Transports(frozenset())
+        async with pool.use("http://a:1") as first:
+            for name in "bcd":
+                async with pool.use(f"http://{name}:1"):
+                    pass
+            async with pool.use("http://a:1") as again:
+                assert again is first
+            assert list(pool._proxies) == ["http://d:1", "http://a:1"]
+        assert [transport.users for transport in pool._proxies.values()] == [0, 0]
+        await pool.aclose()
+        assert not pool._proxies
+
+    event_loop.run(use())
 
 
 def test_errors_do_not_contain_the_proxy():

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.recorded_upstream import SESSION, ScriptedUpstream, load_fixture, make_account
 from tests.support.servers.fake_clock import use_clock
-from worker import http_deadlines
+from worker.core.concurrency import event_loop
 from worker.core.errors import DreameryError
 from worker.providers.base import Material, NotSentError, Reference
 from worker.providers.dreamina import uploads
@@ -53,7 +53,7 @@ class UploadServer:
 def upload(region: str = "cn", data: Any = DATA, **answers: Any) -> tuple[Reference, ScriptedUpstream, UploadServer]:
     steps = UploadServer(region, **answers)
     script = ScriptedUpstream(steps)
-    return script.provider.upload_image(make_account(region), data, name="cat.png"), script, steps
+    return event_loop.run(script.provider.upload_image(make_account(region), data, name="cat.png")), script, steps
 
 
 def upload_error(**answers: Any) -> DreameryError:
@@ -241,7 +241,7 @@ def test_unusable_upload_address_is_refused(change):
 def test_empty_image_is_refused_before_any_call(data):
     steps = UploadServer()
     with pytest.raises(DreameryError) as caught:
-        ScriptedUpstream(steps).provider.upload_image(make_account(), data, name="x")
+        event_loop.run(ScriptedUpstream(steps).provider.upload_image(make_account(), data, name="x"))
     assert (caught.value.code, steps.steps) == ("invalid_value", [])
 
 
@@ -258,13 +258,13 @@ def test_too_large_image_is_refused(monkeypatch):
 
 def test_credentials_are_cached_per_account_and_session_for_half_their_lifetime(monkeypatch):
     now = [1000.0]
-    use_clock(monkeypatch, now, uploads, http_deadlines)
+    use_clock(monkeypatch, now, uploads)
     steps = UploadServer()
     provider = ScriptedUpstream(steps).provider
 
     def tokens(session: str = SESSION) -> int:
         steps.steps.clear()
-        provider.upload_image(make_account(session=session), DATA, name="x")
+        event_loop.run(provider.upload_image(make_account(session=session), DATA, name="x"))
         return steps.steps.count("token")
 
     assert [tokens(), tokens(), tokens("OTHER"), tokens()] == [1, 0, 1, 0]
@@ -278,21 +278,21 @@ def test_early_expired_credentials_are_renewed_once():
     error = load_fixture("apply_image_upload.error.json")
     steps = UploadServer()
     provider = ScriptedUpstream(steps).provider
-    provider.upload_image(make_account(), DATA, name="x")
+    event_loop.run(provider.upload_image(make_account(), DATA, name="x"))
     steps.answers["apply"] = [error, load_fixture("apply_image_upload.json")]
     steps.steps.clear()
-    provider.upload_image(make_account(), DATA, name="x")
+    event_loop.run(provider.upload_image(make_account(), DATA, name="x"))
     assert steps.steps == ["apply", "token", "apply", "put", "commit"]
     steps.answers["apply"] = error
     steps.steps.clear()
     with pytest.raises(DreameryError):
-        provider.upload_image(make_account(), DATA, name="x")
+        event_loop.run(provider.upload_image(make_account(), DATA, name="x"))
     assert steps.steps == ["apply", "token", "apply"]
 
 
 def test_four_upload_steps_share_one_deadline(monkeypatch):
     now = [1000.0]
-    use_clock(monkeypatch, now, uploads, http_deadlines)
+    use_clock(monkeypatch, now, uploads)
     steps = UploadServer()
 
     def slow(request: httpx.Request) -> httpx.Response:
@@ -300,10 +300,10 @@ def test_four_upload_steps_share_one_deadline(monkeypatch):
         return steps(request)
 
     with pytest.raises(NotSentError):
-        ScriptedUpstream(slow).provider.upload_image(make_account(), DATA, name="x")
+        event_loop.run(ScriptedUpstream(slow).provider.upload_image(make_account(), DATA, name="x"))
     assert steps.steps == ["token", "apply", "put"]
     steps.steps.clear()
-    ScriptedUpstream(slow).provider.upload_image(make_account(), DATA, name="x", seconds=60)
+    event_loop.run(ScriptedUpstream(slow).provider.upload_image(make_account(), DATA, name="x", seconds=60))
     assert steps.steps == ["token", "apply", "put", "commit"]
 
 
@@ -313,7 +313,7 @@ def test_four_upload_steps_share_one_deadline(monkeypatch):
 def test_upstream_origin_also_replaces_upload_hosts():
     steps = UploadServer()
     script = ScriptedUpstream(steps, upstream_origin="http://127.0.0.1:7777")
-    script.provider.upload_image(make_account(), DATA, name="x")
+    event_loop.run(script.provider.upload_image(make_account(), DATA, name="x"))
     assert {f"{request.url.scheme}://{request.url.netloc.decode()}" for request in script.requests} == {
         "http://127.0.0.1:7777"
     }
@@ -331,13 +331,13 @@ def test_sandbox_is_its_own_upload_host():
     token["data"]["upload_domain"] = "127.0.0.1:9"
     apply["Result"]["UploadAddress"]["UploadHosts"] = ["127.0.0.1:9"]
     script = ScriptedUpstream(UploadServer(token=token, apply=apply), upstream_origin="http://127.0.0.1:7777")
-    script.provider.upload_image(make_account("sandbox"), DATA, name="x")
+    event_loop.run(script.provider.upload_image(make_account("sandbox"), DATA, name="x"))
     assert {f"{request.url.scheme}://{request.url.netloc.decode()}" for request in script.requests} == {
         "http://127.0.0.1:9"
     }
     assert all("x-orig-host" not in request.headers for request in script.requests)
     del token["data"]["upload_domain"]
-    script.provider.upload_image(make_account("sandbox", session="B"), DATA, name="x")
+    event_loop.run(script.provider.upload_image(make_account("sandbox", session="B"), DATA, name="x"))
     assert {request.url.port for request in script.requests} == {9}
 
 
@@ -358,7 +358,7 @@ def media_steps(**answers: Any) -> UploadServer:
 @pytest.mark.parametrize("kind", ["video", "audio"])
 def test_media_upload(kind):
     script = ScriptedUpstream(media_steps())
-    material = script.provider.upload_media(make_account(), DATA, kind=kind, name="x.mp4")
+    material = event_loop.run(script.provider.upload_media(make_account(), DATA, kind=kind, name="x.mp4"))
     assert material == Material(kind, vid="v0synthetic0001", width=1280, height=720, milliseconds=4050)
     token, apply, put, commit = script.requests
     assert json.loads(token.content) == {"scene": 1}
@@ -384,23 +384,27 @@ def test_media_upload(kind):
 def test_media_without_length_and_without_id():
     commit = load_fixture("commit_upload_inner.json")
     del commit["Result"]["Results"][0]["VideoMeta"]["Duration"]
-    material = ScriptedUpstream(media_steps(commit=commit)).provider.upload_media(
-        make_account(), DATA, kind="video", name="x"
+    material = event_loop.run(
+        ScriptedUpstream(media_steps(commit=commit)).provider.upload_media(make_account(), DATA, kind="video", name="x")
     )
     assert material.milliseconds == 0
     del commit["Result"]["Results"][0]["Vid"]
     with pytest.raises(DreameryError) as caught:
-        ScriptedUpstream(media_steps(commit=commit)).provider.upload_media(make_account(), DATA, kind="video", name="x")
+        event_loop.run(
+            ScriptedUpstream(media_steps(commit=commit)).provider.upload_media(
+                make_account(), DATA, kind="video", name="x"
+            )
+        )
     assert caught.value.code == "upstream_error"
 
 
 def test_images_and_media_use_separate_credentials():
     steps = UploadServer()
     script = ScriptedUpstream(steps)
-    script.provider.upload_image(make_account(), DATA, name="x")
+    event_loop.run(script.provider.upload_image(make_account(), DATA, name="x"))
     media = media_steps()
     steps.answers = media.answers
-    script.provider.upload_media(make_account(), DATA, kind="video", name="x")
+    event_loop.run(script.provider.upload_media(make_account(), DATA, kind="video", name="x"))
     assert steps.steps.count("token") == 2
 
 
@@ -409,7 +413,7 @@ def test_images_and_media_use_separate_credentials():
 
 def run_check(answer: Any, region: str = "cn") -> ScriptedUpstream:
     script = ScriptedUpstream(answer)
-    script.provider.check_image(make_account(region), Reference(URI))
+    event_loop.run(script.provider.check_image(make_account(region), Reference(URI)))
     return script
 
 

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.support.recorded_upstream import ScriptedUpstream, load_fixture, make_account
+from worker.core.concurrency import event_loop
 from worker.providers.base import Record, RecordState, ResultRef
 from worker.providers.dreamina.job_records import parse_record, read_video_result
 
@@ -100,7 +101,7 @@ def test_better_video_is_found(name):
     answer = load_fixture("get_local_item_list.video.json")
     answer["data"] = {name: answer["data"]["item_list"]}
     script = ScriptedUpstream(httpx.Response(200, json=answer))
-    better = script.provider.find_better_video(make_account(), SMALL)
+    better = event_loop.run(script.provider.find_better_video(make_account(), SMALL))
     assert better.url.startswith(f"{CDN}/origin.mp4?")
     assert (better.poster_url, better.seconds, better.item_id) == (POSTER, 5.042, ITEM)
     assert json.loads(script.last_request.content) == load_fixture("get_local_item_list.video.request.json")["body"]
@@ -134,11 +135,11 @@ def cut_url() -> httpx.Response:
     ],
 )
 def test_missing_better_video_keeps_the_result(answer):
-    assert ScriptedUpstream(answer).provider.find_better_video(make_account(), SMALL) == SMALL
+    assert event_loop.run(ScriptedUpstream(answer).provider.find_better_video(make_account(), SMALL)) == SMALL
 
 
 def test_result_without_item_id_makes_no_call():
     script = ScriptedUpstream("user_credit.json")
     ref = ResultRef("https://v/a", None, None, None)
-    assert script.provider.find_better_video(make_account(), ref) is ref
+    assert event_loop.run(script.provider.find_better_video(make_account(), ref)) is ref
     assert script.requests == []
