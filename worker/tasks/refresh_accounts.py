@@ -7,13 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 
 from worker.core.concurrency.event_loop import in_thread, run
+from worker.core.concurrency.work_in_shares import work_in_shares
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.db.accounts import model_listings
 from worker.db.accounts.accounts import AccountRow
 from worker.db.engine import retry_when_database_unavailable, transaction
 from worker.tasks.stages.account_check import check_account
-from worker.tasks.stages.work_in_shares import work_in_shares
 
 log = get_logger("refresh_accounts")
 

@@ -12,6 +12,7 @@ from functools import partial
 from uuid import UUID
 
 from worker.core.concurrency.event_loop import in_thread, run
+from worker.core.concurrency.work_in_shares import work_in_shares
 from worker.core.errors import DreameryError
 from worker.core.observability.faults import UnexpectedError
 from worker.core.observability.logging import get_logger
@@ -27,7 +28,6 @@ from worker.providers.base import Account, CreditHistory, CreditRecord, NotSentE
 from worker.providers.registry import get_provider
 from worker.tasks.stages.account_check import call_within
 from worker.tasks.stages.account_session import SecretLockedError
-from worker.tasks.stages.work_in_shares import work_in_shares
 
 log = get_logger("sync_credits")
 

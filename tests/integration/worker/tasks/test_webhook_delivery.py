@@ -136,7 +136,7 @@ def test_two_secrets_sign_during_rotation_and_one_afterwards(engine: Engine, rec
 
 
 def test_delivery_whose_secret_cannot_be_read_waits_for_the_operator(engine: Engine, receiver: WebhookReceiver) -> None:
-    """Neither the receiver nor its owner is at fault: no try is counted, and the endpoint stays enabled for ever."""
+    """Neither the receiver nor its owner is at fault: no try is counted, and the endpoint stays enabled."""
     endpoint, secret = add_endpoint(engine, receiver.url)
     readable = endpoint_row(engine, endpoint).secret
     other = encrypt_secret(secret, context="webhook:of another row")

@@ -11,13 +11,13 @@ from tests.support.engine import Engine
 from tests.support.platform import eventually
 from tests.support.servers.tarpits import Tarpit, running_tarpit
 from worker.core.concurrency import event_loop
+from worker.core.concurrency.work_in_shares import MOST_PER_SHARE
 from worker.core.security.session_tokens import SessionToken
 from worker.db.accounts import management, session_checks
 from worker.db.accounts.session_checks import MAX_RUNNING_PER_OWNER
 from worker.db.credits import settlement
 from worker.db.engine import transaction
 from worker.tasks import check_session, refresh_accounts, sync_credits
-from worker.tasks.stages.work_in_shares import MOST_PER_SHARE
 
 SLOW, QUICK = 20, "the other user"
 

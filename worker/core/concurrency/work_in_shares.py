@@ -1,5 +1,5 @@
-"""Works on accounts side by side on the event loop, few of each owner, so that one owner's stalling proxies do not
-delay the accounts of others.
+"""Works on items side by side on the event loop, few of each owner, so that one owner's stalling proxies do not
+delay the items of others.
 """
 
 import asyncio
