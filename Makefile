@@ -1,7 +1,7 @@
 # All targets use .venv and create it when needed. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test test-unit test-integration test-e2e test-ops test-clients lint fmt audit bench mutants docs revision lock clean
+.PHONY: help setup demo up test test-unit test-integration test-e2e test-ops test-clients lint fmt audit bench chaos soak mutants docs revision lock clean
 
 PY := .venv/bin/python
 # Some containers set this variable; every process would then compile every module again.
@@ -37,7 +37,7 @@ test-e2e: .venv/.dreamery-dev ## tests of the whole platform as processes
 
 # What is missing and cannot be installed is skipped, with the reason.
 test-ops: .venv/.dreamery-dev ## tests with PgBouncer, nginx, Redis, firewalls and full disks (root installs them with apt-get)
-	@$(PY) -m tests.support.debian_packages
+	@$(PY) -m tests.ops.debian_packages
 	@$(BOUND) -m pytest tests/ops -n 2 --dist loadfile --session-timeout=180 $(ARGS)
 
 test-clients: .venv/.dreamery-dev ## Open WebUI, unmodified, in Chromium (installs several gigabytes below .venv the first time)
@@ -66,6 +66,12 @@ bench: .venv/.dreamery-dev ## benchmark a fresh platform; ARGS=--json for script
 
 mutants: .venv/.dreamery-dev ## plant faults in a copy of the tree and tell which ones the tests notice (half an hour)
 	@$(BOUND) -m tests.mutants $(ARGS)
+
+chaos: .venv/.dreamery-dev ## break a platform in five ways under two loads: what is lost, paid twice, how long it pauses; ARGS=--quick
+	@$(BOUND) -m tests.chaos $(ARGS)
+
+soak: .venv/.dreamery-dev ## a constant load for ARGS="--minutes 30"; nothing may grow
+	@$(BOUND) -m tests.soak $(ARGS)
 
 revision: .venv/.dreamery-dev ## draft a migration from the tables: make revision m="add a column" (DREAMERY_DATABASE_URL set)
 	@test -n "$(m)" || { echo 'Describe the change: make revision m="add a column"' >&2; exit 2; }

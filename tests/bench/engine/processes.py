@@ -51,7 +51,7 @@ def read_usage(root: int, *, memory: bool) -> Usage:
         fields = _stat(pid)
         if not fields:
             continue
-        role = "supervisor" if pid == root else _role(pid)
+        role = "supervisor" if pid == root else role_of(pid)
         ms = 1000 * sum(int(value) for value in fields[11:15]) / _TICK
         usage.cpu_ms[role] = usage.cpu_ms.get(role, 0.0) + ms
         if memory:
@@ -67,7 +67,8 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
-def _role(pid: int) -> str:
+def role_of(pid: int) -> str:
+    """Return the role of a process by its command line."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
