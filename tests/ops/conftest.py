@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.debian_packages import PACKAGES, SEARCH_PATH
+from tests.ops.debian_packages import PACKAGES, SEARCH_PATH
 
 # Programs that need root, and the command that tells whether this machine lets them work.
 _PROBES = {

@@ -131,10 +131,12 @@ def padded_png(size: int) -> bytes:
 def test_metrics_are_not_shown_outside(nginx: Nginx, platform: CheckedPlatform, path: str, spelling: str) -> None:
     """Sent as they are: a library would normalise the path."""
     request = f"GET {path}{spelling} HTTP/1.1\r\nHost: 127.0.0.1:{nginx.port}\r\nConnection: close\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", nginx.port), timeout=20) as plain:
-        with nginx.context.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
-            connection.sendall(request.encode())
-            answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+    with (
+        socket.create_connection(("127.0.0.1", nginx.port), timeout=20) as plain,
+        nginx.context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+    ):
+        connection.sendall(request.encode())
+        answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
     assert answer.split()[1] in {"404", "403"}, answer[:200]
     assert "dreamery_" not in answer
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import debian_packages
+from tests.ops import debian_packages
 
 
 def test_a_missing_program_skips_with_its_name(program: Callable[[str], Path]) -> None:

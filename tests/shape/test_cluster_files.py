@@ -257,8 +257,30 @@ def test_units_run_every_role() -> None:
         assert "NoNewPrivileges=yes\n" in text
         assert "ProtectSystem=strict\n" in text
     target = (SYSTEMD / "dreamery.target").read_text()
+    for role in ("worker", "talker", "scheduler"):
+        assert f"dreamery-health@{role}.timer" in target, "what hangs is restarted"
     for name in re.findall(r"dreamery-[\w@]+\.(?:service|timer)", target):
         assert (SYSTEMD / re.sub(r"@\w+", "@", name)).exists(), name
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("worker", "health worker --name worker"),
+        ("talker", "health worker --name talker"),
+        ("scheduler", "health scheduler"),
+    ],
+)
+def test_health_unit_asks_for_its_role(tmp_path: Path, name: str, asked: str) -> None:
+    """The command of the unit, as systemd expands it, with a program that records its arguments."""
+    program = tmp_path / "dreamery"
+    program.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n')
+    program.chmod(0o755)
+    text = (SYSTEMD / "dreamery-health@.service").read_text()
+    (line,) = re.findall(r"^ExecStart=/bin/sh -c '(.+)'$", text, re.MULTILINE)
+    command = line.replace("%i", name).replace("$$", "$").replace("/opt/dreamery/.venv/bin/dreamery", str(program))
+    subprocess.run(["sh", "-c", command], check=True, timeout=20)
+    assert (tmp_path / "asked").read_text().strip() == asked
 
 
 # --- Render: the licence of its schema does not allow a copy, so these are the fields of its published specification ---

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from api.cli.operator import storage_checks
+from api.cli.operator import public_url_checks, storage_checks
 from api.cli.operator.findings import Finding as Finding  # noqa: PLC0414 - part of this module's interface
 from api.cli.operator.findings import first_line
+from api.cli.output import platform_client
 from worker.core.security import configuration
 from worker.core.security.connection_urls import find_url_problems
 from worker.core.security.production_checks import find_problems, find_warnings
@@ -89,6 +90,8 @@ def _check_settings() -> list[Finding]:
     findings = [
         Finding("settings", ok=True, detail=f"{len(settings.model_fields_set)} set, all others at their defaults")
     ]
+    accepted = "on" if settings.session_tokens else "off: set DREAMERY_SESSION_TOKENS=on to accept upstream session ids"
+    findings.append(Finding("settings", ok=True, detail=f"session tokens are {accepted}"))
     findings += [Finding("production", ok=False, detail=text) for text in find_problems(settings) if master]
     findings += [Finding("production", ok=True, detail=text) for text in find_warnings(settings)]
     findings += [
@@ -174,7 +177,10 @@ def _master_key_findings() -> list[Finding]:
         hint = "Run `dreamery rotate-master-key`."
         return [Finding("master key", ok=False, detail=f"{outdated} secrets use an older key", hint=hint)]
     if lost:
-        hint = "Their key is not in DREAMERY_MASTER_KEY: append it to the list again, or add the accounts again."
+        hint = (
+            "Their key is not in DREAMERY_MASTER_KEY: append it again. Otherwise add the accounts again and rotate the "
+            "webhook secrets."
+        )
         return [
             Finding(
                 "master key", ok=False, detail=f"{lost} secrets cannot be decrypted with any configured key", hint=hint
@@ -234,11 +240,19 @@ def _check_storage() -> list[Finding]:
     return _url_findings("storage") or storage_checks.check_storage()
 
 
+def _check_commands() -> list[Finding]:
+    """Say which platform and which key the other commands use here."""
+    client = platform_client("", "")
+    return [Finding("commands", ok=True, detail=f"they ask {client.url}. {client.key_hint}".replace("It used", "With"))]
+
+
 _CHECKS: tuple[tuple[str, Callable[[], list[Finding]]], ...] = (
     ("settings", _check_settings),
     ("database", _check_database),
     ("redis", _check_redis),
     ("storage", _check_storage),
+    ("public url", public_url_checks.check_public_url),
+    ("commands", _check_commands),
     ("disk", lambda: [] if _url_findings("storage") else storage_checks.check_disks()),
 )
 

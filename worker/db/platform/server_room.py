@@ -12,7 +12,8 @@ def write_some(tx: Transaction) -> int:
     """
     tx.run(
         text(
-            "CREATE TEMPORARY TABLE dreamery_room ON COMMIT DROP AS SELECT md5(n::text) FROM generate_series(1, 60000) n"
+            """CREATE TEMPORARY TABLE dreamery_room ON COMMIT DROP AS
+               SELECT md5(n::text) FROM generate_series(1, 60000) n"""
         )
     )
     row = tx.first(text("SELECT pg_database_size(current_database()) AS bytes"))

@@ -1,6 +1,6 @@
 """Installs the programs that `make test-ops` tests with, where apt-get and root are there. It starts no service.
 
-`python -m tests.support.debian_packages` always ends with 0: what is missing is skipped by the tests that need it.
+`python -m tests.ops.debian_packages` always ends with 0: what is missing is skipped by the tests that need it.
 """
 
 import os
