@@ -16,14 +16,13 @@ from worker.core.observability.logging import configure_logging, get_logger
 from worker.core.settings import get_settings
 from worker.messaging.circuit_breaker import CircuitBreaker
 from worker.messaging.debounce import Debounce
+from worker.messaging.message_expiry import ExpiringTask
 from worker.messaging.redis_connection import celery_settings
 from worker.messaging.redis_errors import explain
 from worker.messaging.timer import Timer
 
 log = get_logger("queue")
 
-# A worker that comes back must not find a backlog of outdated messages: the tick enqueues what is still due.
-MESSAGE_EXPIRES_SECONDS = 30
 # The jobs of a message are saved side by side.
 MOST_SAVES_PER_MESSAGE = 50
 
@@ -47,7 +46,7 @@ QUEUE_OF = {
 
 
 def _create_app() -> Celery:
-    celery = Celery("dreamery")
+    celery = Celery("dreamery", task_cls=ExpiringTask)
     celery.conf.update(
         **celery_settings(get_settings().redis_url),
         task_ignore_result=True,
@@ -78,12 +77,12 @@ def _create_app() -> Celery:
             "tick": {
                 "task": "dreamery.tick",
                 "schedule": get_settings().tick_seconds,
-                "options": {"expires": 2, "queue": "fast"},
+                "options": {"queue": "fast"},
             },
-            "sweep": {"task": "dreamery.sweep", "schedule": 2.0, "options": {"expires": 4, "queue": "fast"}},
-            "refresh": {"task": "dreamery.refresh", "schedule": 60.0, "options": {"expires": 50, "queue": "bulk"}},
-            "ledger": {"task": "dreamery.ledger", "schedule": 60.0, "options": {"expires": 50, "queue": "bulk"}},
-            "upkeep": {"task": "dreamery.upkeep", "schedule": 600.0, "options": {"expires": 300, "queue": "bulk"}},
+            "sweep": {"task": "dreamery.sweep", "schedule": 2.0, "options": {"queue": "fast"}},
+            "refresh": {"task": "dreamery.refresh", "schedule": 60.0, "options": {"queue": "bulk"}},
+            "ledger": {"task": "dreamery.ledger", "schedule": 60.0, "options": {"queue": "bulk"}},
+            "upkeep": {"task": "dreamery.upkeep", "schedule": 600.0, "options": {"queue": "bulk"}},
         },
         beat_max_loop_interval=1,
         worker_hijack_root_logger=False,
@@ -106,7 +105,7 @@ _breaker = CircuitBreaker()
 def _send(name: str, **ids: str) -> bool:
     if _breaker.may_call():
         try:
-            app.send_task(name, kwargs=ids, expires=MESSAGE_EXPIRES_SECONDS, queue=QUEUE_OF[name], ignore_result=True)
+            app.send_task(name, kwargs=ids, queue=QUEUE_OF[name], ignore_result=True)
         except Exception as error:  # noqa: BLE001
             # kombu also raises AttributeError when the consumer has just closed the connection.
             _breaker.record(success=False)
