@@ -233,6 +233,11 @@ class Engine:
         self.sql("UPDATE accounts SET rest_until = now() - interval '1 second' WHERE rest_until IS NOT NULL")
         self.sql("UPDATE accounts SET kind_rests = '{}'")
 
+    def lease_seconds(self, job_id: UUID) -> float:
+        """Return the seconds until the job is due."""
+        [row] = self.sql("SELECT extract(epoch FROM due_at - now())::float8 AS s FROM jobs WHERE id = :id", id=job_id)
+        return float(row.s)
+
     def expire_leases(self) -> None:
         """Expire all leases and grace periods, and make everything due."""
         self.sql(

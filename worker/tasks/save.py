@@ -57,7 +57,7 @@ class _Outcome:
 
     stored: list[files.NewFile] = field(default_factory=list)
     errors: list[FetchError] = field(default_factory=list)
-    storage_errors: list[storage.StorageError] = field(default_factory=list)  # those of `errors` that are not upstream's
+    storage_errors: list[storage.StorageError] = field(default_factory=list)  # those of `errors` that are ours
     remarks: list[str] = field(default_factory=list)
     faults: list[UnexpectedError] = field(default_factory=list)
 
@@ -144,6 +144,8 @@ async def _copy_all(claim: Row[Any]) -> _Outcome:
     """Copy the results one after the other, so that a job with many of them takes one turn at a time."""
     outcome = _Outcome()
     for n, ref in enumerate(claim.result_refs):
+        if n:
+            await in_thread(_renew_lease, claim)
         try:
             if claim.kind == "video":
                 copied = await save_video.copy_video(claim, n, ref)

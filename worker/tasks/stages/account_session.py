@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from worker.core.concurrency.event_loop import in_thread, run
 from worker.core.concurrency.lanes import acting_for, acting_owner
-from worker.core.concurrency.watchdog import watchdog
 from worker.core.errors import DreameryError
 from worker.core.observability.faults import UnexpectedError
 from worker.core.security.encryption import SecretUnreadableError, decrypt_secret
@@ -66,22 +65,13 @@ def needs_look_up(row: AccountRow) -> bool:
     return row.region == "auto" and (row.cluster is None or outdated)
 
 
-def call_upstream(row: AccountRow, call: Callable[[Account], Answer]) -> Answer:
-    """Return the result of a call that costs nothing. After a 1015 on stored hosts, repeat it once on fresh hosts."""
-    with _faults_as_errors():
-        account = prepare_account(row)
-        try:
-            return call(account)
-        except DreameryError as error:
-            if not _may_have_moved(row, account, error):
-                raise
-        watchdog.renew()
-        return call(run(_look_up_hosts(row, account)))
-
-
 async def call_upstream_async(row: AccountRow, call: Callable[[Account], Awaitable[Answer]]) -> Answer:
-    """Like `call_upstream`, on the event loop: it holds no thread while it waits."""
-    with _faults_as_errors():
+    """Return the result of a call that costs nothing. After a 1015 on stored hosts, repeat it once on fresh hosts.
+
+    Its turns count for the user whose account it is, or whom the caller acts for, else for the account alone.
+    """
+    owner = f"user:{row.user_id}" if row.user_id is not None else acting_owner() or f"account:{row.id}"
+    with _faults_as_errors(), acting_for(owner, row.id):
         account = await prepare_account_async(row)
         try:
             return await call(account)

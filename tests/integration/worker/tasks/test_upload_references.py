@@ -268,11 +268,6 @@ def test_private_urls_are_refused_also_after_a_redirect(engine: Engine, host: Me
     assert inside.gets == []
 
 
-def lease_of(engine: Engine, job_id: UUID) -> float:
-    [row] = engine.sql("SELECT extract(epoch FROM due_at - now())::float8 AS s FROM jobs WHERE id = :id", id=job_id)
-    return row.s
-
-
 def test_transfers_renew_their_lease(engine: Engine, host: MediaHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """The job does not count as lost during its transfers, however long they take in total."""
     monkeypatch.setattr(lease_renewal, "LEASE_EVERY_SECONDS", 0.05)
@@ -280,7 +275,7 @@ def test_transfers_renew_their_lease(engine: Engine, host: MediaHost, monkeypatc
 
     def use_up_the_lease() -> None:
         engine.sql("UPDATE jobs SET due_at = now() + interval '1 second' WHERE id = :id", id=job)
-        eventually(lambda: lease_of(engine, job) > 30, within=10, what="a renewed lease")
+        eventually(lambda: engine.lease_seconds(job) > 30, within=10, what="a renewed lease")
 
     def slow() -> Response:
         use_up_the_lease()
