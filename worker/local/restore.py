@@ -72,6 +72,11 @@ def check_target(database_url: str, *, force: bool) -> None:
             f"The database contains tables of another application ({names}), and a restore deletes all tables. Use a "
             "separate database."
         )
+    if present.through_pooler:
+        raise StartError(
+            "A restore must know whether a platform uses the database, and a pooler such as PgBouncer hides it. Run "
+            "this command with DREAMERY_DATABASE_URL naming Postgres itself."
+        )
     if present.connections:
         raise StartError(
             f"A platform uses this database ({present.connections} connections). Stop it first: its changes would "

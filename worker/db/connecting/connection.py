@@ -48,7 +48,8 @@ class BoundedConnection(psycopg.Connection[Any]):
                 raise
             # What it answers later would belong to another statement.
             self.pgconn.finish()
-            raise errors.ConnectionTimeout(f"no answer from the server within {limit:.0f} s") from None
+            hint = ", or the pooler has no free connection" if self.through_pooler else ""
+            raise errors.ConnectionTimeout(f"no answer from the server within {limit:.0f} s{hint}") from None
 
     def _start_query(self) -> PQGen[None]:
         if not self.local_settings or self._autocommit or self.pgconn.transaction_status != pq.TransactionStatus.IDLE:

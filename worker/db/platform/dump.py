@@ -130,6 +130,7 @@ class DatabaseContents:
     has_rows: bool
     connections: int  # connections of a running platform
     revision: str | None  # revision of the schema
+    through_pooler: bool  # `connections` are those of the pooler then, whose clients may all be gone
 
 
 def inspect_database(url: str) -> DatabaseContents:
@@ -149,12 +150,14 @@ def inspect_database(url: str) -> DatabaseContents:
         )
         version = sa.text(f"SELECT version_num FROM {VERSION_TABLE}")
         revision = connection.execute(version).scalar() if VERSION_TABLE in tables else None
+        driver: Any = connection.connection.driver_connection
     return DatabaseContents(
         tables,
         is_dreamery=set(tables) >= _REQUIRED_TABLES or not tables,
         has_rows=has_rows,
         connections=connections,
         revision=revision,
+        through_pooler=driver.through_pooler,
     )
 
 
