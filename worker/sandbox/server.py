@@ -1,12 +1,14 @@
 """The sandbox's HTTP server: routes, common checks of each call, faults, and control routes.
 
-It imitates the private web API of Dreamina and Jimeng and shares no code with the client that calls it.
+It imitates the private web API of Dreamina and Jimeng, and below `/ark` the official API (`ark/`). It shares no code
+with the clients that call it.
 """
 
 import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -19,6 +21,8 @@ from starlette.types import Receive, Scope, Send
 
 from worker.sandbox import responses as sandbox_responses
 from worker.sandbox.agent import converse
+from worker.sandbox.ark.routes import ArkInterface
+from worker.sandbox.ark.state import ArkState
 from worker.sandbox.ledger import MEDIA
 from worker.sandbox.models.hosts import HOSTS, Host, family_of
 from worker.sandbox.options import CONTROL_HEADER, Options
@@ -241,7 +245,9 @@ def create_app(options: Options | None = None) -> Starlette:
     routes.append(Route("/_media/{path:path}", _media_endpoint(state)))
     routes += upload_routes(state, _respond_with_fault)
     routes += _control_routes(state)
+    ark = ArkState(state.options)
+    routes += ArkInterface(ark, state.results).routes(partial(_guarded, state))
     unknown_path = _unknown_path(state)
     app = Sandbox(routes=routes, exception_handlers={404: unknown_path, 405: unknown_path})
-    app.state.sandbox = state
+    app.state.sandbox, app.state.ark = state, ark
     return app

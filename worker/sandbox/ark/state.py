@@ -1,0 +1,164 @@
+"""The state of the Ark interface: main accounts, their tasks, limits, and the ledger of what was made and charged."""
+
+from collections import Counter, OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.sandbox.ark.refusals import RefusedError
+from worker.sandbox.ark.requests import ImageOrder, VideoOrder
+from worker.sandbox.ark.tasks import FINAL, Task
+from worker.sandbox.options import Options
+from worker.sandbox.scripts import Script
+
+KEEP = 20_000
+_KEPT_SECONDS = 7 * 86_400
+_WINDOW_SECONDS = 60.0
+# Calls a minute and main account, and the pace of lists.
+IMAGES_PER_MINUTE = 500
+CREATES_PER_MINUTE = 600
+LIST_SECONDS = 1.0
+_IN_FLIGHT = 10
+_CLIP_SECONDS = 5.0
+
+
+@dataclass
+class MainAccount:
+    """A paying customer: all keys with the same text before the first dot share limits, tasks and money."""
+
+    name: str
+    tasks: OrderedDict[str, Task] = field(default_factory=OrderedDict)
+    calls: dict[str, deque[float]] = field(default_factory=dict)
+    listed_at: float = 0.0
+
+    def count_call(self, what: str, most: int, now: float, *, weight: int = 1) -> None:
+        """Count calls in the last minute. Raises RefusedError above the limit."""
+        calls = self.calls.setdefault(what, deque())
+        while calls and calls[0] <= now - _WINDOW_SECONDS:
+            calls.popleft()
+        if len(calls) + weight > most:
+            code = (
+                "ModelAccountIpmRateLimitExceeded" if what.startswith("image") else "ModelAccountRpmRateLimitExceeded"
+            )
+            raise RefusedError(code, "too many requests in a minute")
+        calls.extend([now] * weight)
+
+    def count_list(self, now: float) -> None:
+        """Raises RefusedError if the last list was less than a second ago."""
+        if now - self.listed_at < LIST_SECONDS * 0.9:
+            raise RefusedError("RateLimitExceeded.EndpointRPMExceeded", "one list a second")
+        self.listed_at = now
+
+    def in_flight(self, model: str, now: float) -> list[Task]:
+        """Return the tasks of a model that are running, and those that will."""
+        return [task for task in self.tasks.values() if task.order.model == model and task.status(now) not in FINAL]
+
+
+class ArkLedger:
+    """What was asked for, made and charged. It never contains keys."""
+
+    def __init__(self) -> None:
+        self.totals: Counter[str] = Counter()
+        self.violations: Counter[str] = Counter()
+        self.details: deque[dict[str, Any]] = deque(maxlen=20)
+        self.images: deque[dict[str, Any]] = deque(maxlen=KEEP)
+        self.videos: deque[Task] = deque(maxlen=KEEP)
+
+    def record_images(self, main: str, order: ImageOrder, generated: int, now: float) -> None:
+        """Record an image call that was carried out; `generated` images are charged."""
+        self.totals.update(image_calls=1, images=generated)
+        self.images.append(
+            {"account": main, "model": order.model, "prompt": order.prompt, "generated": generated, "at": now}
+        )
+
+    def record_video(self, task: Task) -> None:
+        """Record a created task."""
+        self.totals["tasks"] += 1
+        self.videos.append(task)
+
+    def record_violation(self, error: RefusedError, main: str, now: float) -> None:
+        """Record a call that breaks upstream's rules."""
+        self.violations[error.code] += 1
+        self.details.append({"code": error.code, "param": error.param, "account": main, "at": now})
+
+    def view(self, now: float) -> dict[str, Any]:
+        """Return the ledger: totals, violations, image calls and tasks with what each cost."""
+        videos = [
+            {
+                "id": task.id,
+                "account": task.main,
+                "model": task.order.model,
+                "prompt": task.order.prompt,
+                "safety_identifier": task.order.safety_identifier,
+                "status": task.status(now),
+                "tokens": task.tokens if task.status(now) == "succeeded" else 0,
+                "at": task.created_at,
+            }
+            for task in self.videos
+        ]
+        return {
+            "totals": {**self.totals, "tokens": sum(video["tokens"] for video in videos)},
+            "violations": dict(self.violations),
+            "details": list(self.details),
+            "images": list(self.images),
+            "videos": videos,
+        }
+
+
+class ArkState:
+    """Main accounts by name, the ledger, and the faults that prompts have used up."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.mains: OrderedDict[str, MainAccount] = OrderedDict()
+        self.ledger = ArkLedger()
+        self._used_faults: set[tuple[str, str]] = set()
+
+    def main_of(self, key: str) -> MainAccount:
+        """Return the main account of a key."""
+        name = key.partition(".")[0]
+        main = self.mains.get(name)
+        if main is None:
+            main = self.mains[name] = MainAccount(name)
+            while len(self.mains) > KEEP:
+                self.mains.popitem(last=False)
+        return main
+
+    def create_task(self, main: MainAccount, order: VideoOrder, script: Script, now: float, *, failure: str) -> Task:
+        """Create a task. More tasks of a model than may run at once wait for each other."""
+        seconds = self.options.seconds if script.seconds is None else script.seconds
+        waiting = sorted(task.finish_at for task in main.in_flight(order.model, now))
+        start = waiting[-_IN_FLIGHT] if len(waiting) >= _IN_FLIGHT else now
+        start = max(start, now) + script.queue
+        task = Task(
+            main=main.name,
+            order=order,
+            script=script,
+            created_at=now,
+            start_at=start,
+            finish_at=float("inf") if script.hang else start + seconds,
+            failure=failure,
+            clip_seconds=_CLIP_SECONDS * order.clips,
+        )
+        main.tasks[task.id] = task
+        self._forget_old(main, now)
+        self.ledger.record_video(task)
+        return task
+
+    def _forget_old(self, main: MainAccount, now: float) -> None:
+        while main.tasks:
+            oldest = next(iter(main.tasks.values()))
+            if len(main.tasks) <= KEEP and oldest.created_at > now - _KEPT_SECONDS:
+                return
+            main.tasks.popitem(last=False)
+
+    def take_fault(self, prompt: str, kinds: tuple[str, ...]) -> str:
+        """Return the first of these faults that the prompt has not used up."""
+        for kind in kinds:
+            if (prompt, kind) not in self._used_faults:
+                self._used_faults.add((prompt, kind))
+                return kind
+        return ""
