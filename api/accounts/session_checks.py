@@ -24,9 +24,10 @@ from worker.messaging import celery_app
 WAIT_SECONDS = 25.0
 # A queue message may be lost; an answer takes a second or two.
 _ENQUEUE_AGAIN_SECONDS = 6.0
-# Limits of unanswered checks, so that one client cannot occupy all workers.
+# Limits of unanswered checks, so that one client cannot occupy all workers. Beyond the total, each owner may have a few.
 MAX_OPEN_PER_OWNER = 200
 MAX_OPEN = 2000
+ALWAYS_OPEN_PER_OWNER = 5
 
 Tokens = tuple[tuple[str, SessionToken], ...]
 Result = dict[str, Any] | None
@@ -62,7 +63,8 @@ async def wait_for_results(
 def has_capacity(tx: Transaction, owner: str, number: int) -> bool:
     """Return whether `number` more checks may be open."""
     own, total = session_checks.count_open(tx, owner)
-    return own + number <= MAX_OPEN_PER_OWNER and total + number <= MAX_OPEN
+    most = MAX_OPEN_PER_OWNER if total + number <= MAX_OPEN else ALWAYS_OPEN_PER_OWNER
+    return own + number <= most
 
 
 def ensure_capacity(tx: Transaction, owner: str, number: int) -> None:

@@ -51,7 +51,7 @@ _MAX_MESSAGE_CHARS = 2000
 # How long one message works on the due deliveries of its lane; the sweep enqueues the rest again.
 _LANE_SECONDS = 15.0
 # Deliveries in progress in this process, in fair shares per owner. Each costs a connection, but no thread.
-DELIVERIES = Lane(128)
+DELIVERIES = Lane(256)
 # What this platform cannot sign is tried again this often, until its key is back.
 _LOCKED_SECONDS = 60.0
 _LOCKED = "this platform cannot read the signing secret; its operator has to add the key to DREAMERY_MASTER_KEY"
