@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -31,6 +32,13 @@ pytestmark = pytest.mark.timeout(400)
 MAX_GROWTH = 64 * 1024 * 1024
 OMNI = "jimeng-video-seedance-2.0"
 MEGABYTE = 1024 * 1024
+
+
+QUICK: dict[str, Any] = {
+    "image": ("a.gif", encode_image("GIF"), "image/gif"),
+    "prompt": (None, "a boat"),
+    "async": (None, "true"),
+}
 
 
 class Links:
@@ -160,7 +168,7 @@ def test_pictures_of_sixty_megapixels_are_decoded_elsewhere(
     # GIF is converted, so its 60 million pixels must be decoded.
     picture = encode_image("GIF", (7900, 7900), "1")
     assert len(picture) < 5 * MEGABYTE
-    files = {"image": ("a.gif", picture, "image/gif"), "prompt": (None, "a boat"), "async": (None, "true")}
+    files = {**QUICK, "image": ("a.gif", picture, "image/gif")}
     with memory_is_kept(platform), others_are_answered(other):
         statuses = together(lambda _: member.http.post("/v1/images/edits", files=files, timeout=120).status_code, 4)
     assert set(statuses) == {202}
@@ -169,17 +177,16 @@ def test_pictures_of_sixty_megapixels_are_decoded_elsewhere(
 def test_picture_of_endless_passes_delays_its_owner_only(
     platform: CheckedPlatform, member: ApiClient, other: ApiClient
 ) -> None:
-    slow = {"image": ("a.jpg", slow_jpeg(orientation=6), "image/jpeg"), "prompt": (None, "a boat")}
-    quick = {"image": ("a.gif", encode_image("GIF"), "image/gif"), "prompt": (None, "a boat"), "async": (None, "true")}
+    slow = {**QUICK, "image": ("a.jpg", slow_jpeg(400, orientation=6), "image/jpeg")}
     with memory_is_kept(platform), ThreadPoolExecutor(6) as pool:
         waiting = [pool.submit(member.http.post, "/v1/images/edits", files=slow, timeout=200) for _ in range(6)]
         eventually(lambda: decoding(platform), what="a slow file is read")
         with others_are_answered(other):
-            answer = other.http.post("/v1/images/edits", files=quick, timeout=60)
+            answer = other.http.post("/v1/images/edits", files=QUICK, timeout=60)
         assert answer.status_code == 202, answer.text
         assert not all(one.done() for one in waiting), "the slow files still wait"
-        codes = {one.result().json()["error"]["code"] for one in waiting}
-    assert codes <= {"invalid_image", "overloaded"}
+        statuses = {one.result().status_code for one in waiting}
+    assert statuses <= {202, 400, 503}
 
 
 def decoding(platform: CheckedPlatform) -> list[psutil.Process]:

@@ -65,6 +65,14 @@ def test_only_the_header_is_read(image_format):
     assert content.count < 4096 < len(content.getvalue())
 
 
+@pytest.mark.parametrize("filler", [b"\x00", b"\xff", b"\xff\xe1\x00\x04ab", b"\xff\xd0"])
+def test_endless_header_is_not_read_to_its_end(filler):
+    content = CountedBytes(b"\xff\xd8\xff" + filler * 2_000_000)
+    with pytest.raises(InvalidImageError):
+        read_image_header(content)
+    assert content.count < 200_000
+
+
 @pytest.mark.parametrize(
     "data",
     [
