@@ -14,7 +14,7 @@ from tests.support.engine import Engine
 from worker.core.observability.faults import FAULT_PREFIX, UnexpectedError
 from worker.db.engine import transaction
 from worker.db.jobs import queries, state_machine
-from worker.providers.registry import get_provider
+from worker.providers.registry import PROVIDERS
 from worker.tasks import poll as poll_task
 from worker.tasks import save as save_task
 from worker.tasks.poll import poll
@@ -116,7 +116,7 @@ def test_fault_after_the_order_is_looked_up_and_never_sent_again(
 ) -> None:
     account = engine.add_account()
     job = engine.add_job(account)
-    provider = get_provider()
+    provider = PROVIDERS["dreamina"]()
     real = provider.submit_image
 
     async def accepted_then_broken(*args: Any, **values: Any) -> Any:
@@ -233,7 +233,7 @@ def test_fault_of_a_poll_is_noted_and_the_account_is_polled_again(
     job = engine.add_job(account)
     engine.submit(job)
     engine.finish_upstream()
-    monkeypatch.setattr(get_provider(), "fetch_records", raises_async(fault_of(kind)))
+    monkeypatch.setattr(PROVIDERS["dreamina"](), "fetch_records", raises_async(fault_of(kind)))
     pauses = []
     for _ in range(3):
         engine.poll(account)
@@ -255,7 +255,7 @@ def test_record_that_breaks_the_answer_is_found_and_asked_for_alone(
     engine.make_due()
     bad = jobs[7]
     key = str(engine.job_row(bad).submit_key)
-    provider, calls = get_provider(), list[int]()
+    provider, calls = PROVIDERS["dreamina"](), list[int]()
     real = provider.fetch_records
 
     async def fetch(row: Any, keys: list[str]) -> Any:

@@ -19,7 +19,7 @@ from worker.db.jobs import inputs
 from worker.providers.base import Record, Submitted
 from worker.providers.dreamina.credit_history import parse_credits, parse_history, parse_received
 from worker.providers.dreamina.job_records import parse_record
-from worker.providers.registry import get_provider
+from worker.providers.registry import PROVIDERS
 from worker.tasks.sync_credits import sum_entries
 
 HUGE = [2**31, 2**53 - 1, 2**63, 1e300, -(2**40), float("inf"), float("nan"), "9" * 16, True, None, [], {"a": 1}]
@@ -63,7 +63,7 @@ def test_progress_of_a_poll_fits_its_columns(engine: Engine, value: Any) -> None
     async def fetch(_account: Any, _keys: list[str]) -> dict[str, Record]:
         return {key: record}
 
-    provider = get_provider()
+    provider = PROVIDERS["dreamina"]()
     real, provider.fetch_records = provider.fetch_records, fetch  # type: ignore[method-assign]
     try:
         engine.poll(account)
@@ -79,7 +79,7 @@ def test_numbers_of_any_provider_are_bounded_at_the_database(engine: Engine, mon
     async def submit(*_args: Any, **_values: Any) -> Submitted:
         return Submitted("upstream-1", queue_position=2**60, forecast_seconds=-(2**60))
 
-    monkeypatch.setattr(get_provider(), "submit_image", submit)
+    monkeypatch.setattr(PROVIDERS["dreamina"](), "submit_image", submit)
     engine.submit(job)
     row = engine.job_row(job)
     assert (row.state, row.queue_position, row.forecast_seconds) == ("running", MAX_INTEGER, 0)
@@ -186,7 +186,7 @@ def test_values_of_a_result_reference_survive_their_row(engine: Engine, monkeypa
     job: UUID = engine.add_job(account)
     engine.submit(job)
     engine.finish_upstream()
-    provider = get_provider()
+    provider = PROVIDERS["dreamina"]()
     real = provider.fetch_records
 
     async def odd(row: Any, keys: list[str]) -> dict[str, Record]:
