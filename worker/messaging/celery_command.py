@@ -29,8 +29,8 @@ def _listen_on(fd: int) -> None:
 
 def _prepare_flower(settings: "Settings") -> None:
     """Check the server, as the other roles do, and give Flower our client: it would read the URL in its own way."""
-    import flower.utils.broker
-    import flower.views
+    import flower.utils.broker  # type: ignore[import-untyped]
+    import flower.views  # type: ignore[import-untyped]
     import redis.asyncio
 
     from worker.messaging.redis_connection import create_async_pool, require_usable_redis

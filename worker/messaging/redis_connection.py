@@ -19,6 +19,7 @@ import redis.asyncio.sentinel
 import redis.retry
 import redis.sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError
 
 from worker.core.security.redis_urls import RedisAddress, RedisUrlError, parse_redis_url
 from worker.core.settings import get_settings
@@ -144,31 +145,99 @@ def _client(url: str) -> redis.Redis:
     return create_client(url)
 
 
-# Queued in a transaction that is given up, so nothing is written; Redis checks rights, memory and role all the same.
-_PROBE = (("LPUSH", _QUEUE, ""), ("SET", "dreamery:probe", ""))
-
-
 def find_redis_problem() -> str | None:
     """Return why Redis cannot be used, in words; None = it answers and accepts writes."""
     try:
-        refused = refused_commands(redis_client(), _PROBE)
+        refused = _try_in_vain(redis_client(), _WRITES)
     except _ERRORS as error:
         return explain(error)
-    return explain(refused[0]) if refused else None
+    return explain(refused[0][1]) if refused else None
 
 
-def refused_commands(client: redis.Redis, commands: tuple[tuple[str, ...], ...]) -> list[redis.ResponseError]:
-    """Return the refusals of commands that are checked but not run. Raises RedisError or OSError."""
+def diagnose_redis() -> str:
+    """Return what is wrong with the URL, the server or the rights of its user; an empty string = nothing."""
+    if wrong := find_wrong_redis_url():
+        return wrong
+    if lacking := _find_missing_rights():
+        return f"its user may not run {', '.join(lacking)}"
+    return find_redis_problem() or ""
+
+
+def _find_missing_rights() -> list[str]:
+    """Return the commands that the user of the URL may not run, each with an example of a key."""
+    database = parse_redis_url(get_settings().redis_url).database
+    commands = [tuple(line.format(database).split()) for line in _NEEDED.split("\n") if line.strip()]
+    try:
+        refused = _try_in_vain(redis_client(), [*_WRITES, *commands])
+    except _ERRORS:
+        return []
+    return [" ".join(command[:2]) for command, error in refused if isinstance(error, NoPermissionError)]
+
+
+# One command for each right, key and channel. Most would fail, or do nothing, if they were run.
+_WRITES: list[tuple[str, ...]] = [("LPUSH", _QUEUE, "-"), ("SET", "dreamery:probe", "-")]
+_NEEDED = """
+    BRPOP fast bulk talk outbox self:worker 1
+    RPOP fast
+    RPUSH fast -
+    LLEN outbox
+    EXPIRE self:worker 1
+    HSET unacked - -
+    HDEL unacked -
+    HGET dreamery:seen -
+    HGETALL dreamery:workers
+    HINCRBYFLOAT dreamery:metrics - 0
+    ZADD unacked_index 1 -
+    ZREM unacked_index -
+    ZRANGE unacked_index 0 0
+    ZREVRANGEBYSCORE unacked_index 0 0
+    SADD _kombu.binding.fast -
+    SREM _kombu.binding.fast -
+    SMEMBERS _kombu.binding.fast
+    ZRANGEBYSCORE _kombu.binding_deadlines 0 0
+    EXISTS dreamery:limits
+    DEL dreamery:limits
+    GET dreamery:limits
+    PTTL dreamery:limits
+    INCRBY dreamery:limits 1
+    RENAME dreamery:limits dreamery:limits
+    LPUSH reply.celery.pidbox -
+    LPUSH celeryev -
+    PUBLISH dreamery:jobs -
+    PUBLISH /{0}.celeryev/worker -
+    SUBSCRIBE dreamery:jobs
+    PSUBSCRIBE /{0}.celery.pidbox
+    PSUBSCRIBE /{0}.celeryev/*
+    UNSUBSCRIBE dreamery:jobs
+    PUNSUBSCRIBE /{0}.celery.pidbox
+    EVALSHA - 0
+    SCRIPT LOAD -
+    SCRIPT EXISTS -
+    INFO
+    TIME
+"""
+
+
+def _try_in_vain(
+    client: redis.Redis, commands: list[tuple[str, ...]]
+) -> list[tuple[tuple[str, ...], redis.ResponseError]]:
+    """Return what Redis refuses, without running anything. Raises RedisError or OSError.
+
+    The commands are queued in a transaction that is given up: rights, memory and role are checked all the same.
+    """
     pool = client.connection_pool
     connection = pool.get_connection()
-    refused: list[redis.ResponseError] = []
+    refused: list[tuple[tuple[str, ...], redis.ResponseError]] = []
     try:
-        connection.send_packed_command(connection.pack_commands([("MULTI",), *commands, ("DISCARD",)]))  # type: ignore[no-untyped-call]
-        for _ in range(len(commands) + 2):
+        connection.send_command("MULTI")  # type: ignore[no-untyped-call]
+        connection.read_response()
+        everything = [*commands, ("DISCARD",)]
+        connection.send_packed_command(connection.pack_commands(everything))  # type: ignore[no-untyped-call]
+        for command in everything:
             try:
                 connection.read_response()
             except redis.ResponseError as error:
-                refused.append(error)
+                refused.append((command, error))
     except BaseException:
         connection.disconnect()  # type: ignore[no-untyped-call]
         raise
@@ -182,24 +251,27 @@ def require_usable_redis() -> None:
 
     A server that does not answer is no reason: it may come back.
     """
+    if problem := find_wrong_redis_url():
+        raise SystemExit(f"Error: {problem}")
+
+
+def find_wrong_redis_url() -> str:
+    """Return what is wrong with DREAMERY_REDIS_URL according to the server; an empty string = nothing is known."""
     url = get_settings().redis_url
     try:
         with contextlib.closing(create_client(url)) as client:
             info = client.info("server")
     except _ERRORS as error:
-        if wrong := find_wrong_setting(error) or _find_wrong_server(parse_redis_url(url), error):
-            raise SystemExit(f"Error: DREAMERY_REDIS_URL is wrong: {wrong}. Correct it.") from None
-        return
+        wrong = find_wrong_setting(error) or _find_wrong_server(parse_redis_url(url), error)
+        return f"DREAMERY_REDIS_URL is wrong: {wrong}. Correct it." if wrong else ""
     mode = info.get("redis_mode") or info.get("server_mode")
-    if mode in {"sentinel", "cluster"}:
-        raise SystemExit(
-            f"Error: DREAMERY_REDIS_URL names a server in {mode} mode"
-            + (
-                ": write sentinel://HOST:26379/0?master_name=NAME."
-                if mode == "sentinel"
-                else ", which is not supported: name a single server, or use Redis Sentinel."
-            )
-        )
+    if mode == "sentinel":
+        remedy = "write sentinel://HOST:26379/0?master_name=NAME"
+    elif mode == "cluster":
+        remedy = "that is not supported, so name a single server, or use Redis Sentinel"
+    else:
+        return ""
+    return f"DREAMERY_REDIS_URL names a server in {mode} mode: {remedy}."
 
 
 def _find_wrong_server(address: RedisAddress, error: BaseException) -> str:

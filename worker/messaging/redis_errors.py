@@ -19,7 +19,7 @@ _REFUSALS = {
     "MASTERDOWN": "Redis is a replica that has lost its primary",
     "LOADING": "Redis is loading its data",
     "BUSY": "Redis is busy with a script",
-    "NOPERM": "Redis refuses a command: its user lacks rights (docs/operations.md, Redis)",
+    "NOPERM": "Redis refuses a command: its user lacks rights (docs/redis.md)",
     "CLUSTERDOWN": "Redis is part of a cluster that is down",
 }
 CLIENT_CERTIFICATE = "Redis requires a certificate of its clients: name it with ssl_certfile and ssl_keyfile"

@@ -205,18 +205,15 @@ def _accounts_finding(by_state: dict[str, int]) -> Finding:
 
 def _check_redis() -> list[Finding]:
     from worker.messaging import heartbeat
-    from worker.messaging.redis_connection import find_redis_problem
+    from worker.messaging.redis_connection import diagnose_redis
 
     if not get_settings().redis_url:
         hint = "Set DREAMERY_REDIS_URL, or start a platform on this machine with `dreamery up`."
         return [Finding("redis", ok=False, detail="not set, and none runs here", hint=hint)]
     if wrong := _url_findings("redis"):
         return wrong
-    if problem := find_redis_problem():
-        hint = (
-            "Check DREAMERY_REDIS_URL, and that the server runs and accepts connections and writes from this machine: "
-            "docs/operations.md, Redis."
-        )
+    if problem := diagnose_redis():
+        hint = "docs/redis.md says what the URL may contain, which rights its user needs, and what to do."
         return [Finding("redis", ok=False, detail=problem, hint=hint)]
     workers = heartbeat.list_workers()
     names = [worker.name if worker.is_responsive else f"{worker.name} (unresponsive)" for worker in workers]
