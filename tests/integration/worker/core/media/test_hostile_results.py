@@ -11,7 +11,7 @@ import pytest
 from starlette.responses import Response
 
 from tests.support.engine import MEDIA, Engine
-from tests.support.hostile_files import WEBP_BOMB, encode_image, slow_jpeg
+from tests.support.media_files import WEBP_BOMB, encode_image, slow_jpeg
 from worker import storage
 from worker.core.media.isolation import client
 

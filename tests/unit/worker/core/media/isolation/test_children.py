@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.hostile_files import encode_image, slow_jpeg
+from tests.support.media_files import encode_image, slow_jpeg
 from tests.support.platform import eventually
 from tests.unit.worker.core.media.test_image import bomb
 from worker.core.media.conversion import ConversionError, OutputFormat, conversion_work
@@ -198,7 +198,7 @@ def test_exception_while_waiting_ends_the_child(monkeypatch: pytest.MonkeyPatch)
 
 _PARENT = """
 import io, sys
-from tests.support.hostile_files import slow_jpeg
+from tests.support.media_files import slow_jpeg
 from worker.core.media.conversion import OutputFormat, conversion_work
 from worker.core.media.isolation import client
 work = conversion_work(io.BytesIO(slow_jpeg()), OutputFormat("png"))

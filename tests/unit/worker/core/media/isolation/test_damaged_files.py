@@ -9,8 +9,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.hostile_files import WEBP_BOMB, encode_image, slow_jpeg, video_with_unknown_codec, wav_with_rate
-from tests.support.media_files import make_audio, make_video
+from tests.support.media_files import (
+    WEBP_BOMB,
+    encode_image,
+    make_audio,
+    make_video,
+    slow_jpeg,
+    video_with_unknown_codec,
+    wav_with_rate,
+)
 from worker.core.media import video
 from worker.core.media.conversion import ConversionError, OutputFormat, conversion_work
 from worker.core.media.image import MAX_INPUT_PIXELS, ImageInfo, InvalidImageError

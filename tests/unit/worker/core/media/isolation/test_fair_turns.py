@@ -28,7 +28,7 @@ def test_owners_get_places_in_turn() -> None:
     assert [has_come(lines[owner][1]) for owner in "abc"] == [True, False, False]
 
 
-def test_large_file_is_not_passed_by_small_ones_for_ever() -> None:
+def test_large_file_does_not_wait_for_later_small_ones() -> None:
     turns = FairTurns(4, 2)
     running = [turns.enter(f"owner {n}", 1) for n in range(3)]
     large = turns.enter("large", 2)
@@ -73,7 +73,7 @@ def test_limits_hold_and_nothing_waits_beside_free_places(steps: list[tuple[str,
             assert not [turn for turn in waiting if not taken[turn.owner]]
     while open_turns:
         running = [turn for turn in open_turns if has_come(turn)]
-        assert running, "somebody waits for ever"
+        assert running, "nobody can go on"
         turns.leave(running[0])
         open_turns.remove(running[0])
     assert not turns._running

@@ -16,14 +16,14 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tests.support.api_client import ApiClient, assert_error, new_key
-from tests.support.hostile_files import (
+from tests.support.media_files import (
     WEBP_BOMB,
     encode_image,
+    make_video,
     slow_jpeg,
     video_with_unknown_codec,
     wav_with_rate,
 )
-from tests.support.media_files import make_video
 from tests.support.platform import CheckedPlatform, eventually, start_platform
 from tests.support.servers.http_servers import running_app
 
