@@ -164,3 +164,26 @@ def test_threads_for_files_are_shared_by_owner():
     finally:
         release.set()
     assert all(one.result(10) for one in slow)
+
+
+@pytest.mark.parametrize("error", [StopIteration, asyncio.CancelledError, SystemExit, BaseException])
+def test_thread_that_raises_what_is_no_exception_does_not_hang_its_waiter(error):
+    def work():
+        raise error("x")
+
+    with pytest.raises(RuntimeError, match=error.__name__):
+        event_loop.run(event_loop.in_thread(work))
+
+
+def test_loop_survives_an_exit_on_it():
+    async def leave():
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        event_loop.run(leave())
+
+    async def work():
+        await asyncio.sleep(0.01)
+        return await event_loop.in_thread(lambda: 5)
+
+    assert event_loop.run(work()) == 5

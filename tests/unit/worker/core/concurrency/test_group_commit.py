@@ -101,11 +101,39 @@ def test_large_arrivals_are_split():
 
 @pytest.mark.parametrize("count", [1, 7])
 def test_order_of_outcomes_is_the_order_of_items(count):
-    group: GroupCommit[int, int] = GroupCommit(
-        "test", lambda items: [item * 2 for item in items], away=(AwayError,)
-    )
+    group: GroupCommit[int, int] = GroupCommit("test", lambda items: [item * 2 for item in items], away=(AwayError,))
 
     async def work():
         return await asyncio.gather(*(group.add(item) for item in range(count)))
 
     assert event_loop.run(work()) == [item * 2 for item in range(count)]
+
+
+class PanicError(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [AttributeError, MemoryError, RecursionError, StopIteration, PanicError, SystemExit])
+def test_any_error_of_one_item_leaves_the_others_alone(error):
+    def write(items):
+        if -1 in items:
+            raise error
+        return items
+
+    async def work():
+        group = GroupCommit("test", write, away=(AwayError,))
+        tasks = [asyncio.ensure_future(group.add(item)) for item in (1, -1, 2, 3)]
+        return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20)
+
+    first, bad, *others = event_loop.run(work())
+    assert (first, others) == (1, [2, 3])
+    assert isinstance(bad, RuntimeError if not issubclass(error, Exception) or error is StopIteration else error)
+
+
+def test_wrong_number_of_outcomes_leaves_nobody_waiting():
+    async def work():
+        group = GroupCommit("test", lambda items: [*items, "one too many"], away=(AwayError,))
+        tasks = [asyncio.ensure_future(group.add(item)) for item in (1, 2, 3)]
+        return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20)
+
+    assert [type(outcome) for outcome in event_loop.run(work())] == [ValueError] * 3
