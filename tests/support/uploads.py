@@ -106,7 +106,7 @@ def use_upload_provider(url: str, patch: pytest.MonkeyPatch) -> list[UploadingPr
             providers.append(UploadingProvider(get_settings()))
         return providers[0]
 
-    patch.setattr(registry, "_dreamina", provider)
+    patch.setitem(registry.PROVIDERS, "dreamina", provider)
     return providers
 
 

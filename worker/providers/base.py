@@ -17,10 +17,11 @@ class Account:
     """What a call needs to know about an account. `session` is decrypted just before the call and never kept."""
 
     id: str
-    region: str  # auto, cn, us, sg, hk, jp, sandbox
+    region: str  # one of the provider's
     session: str = field(repr=False)
     cluster: "dict[str, str] | None" = None  # looked-up hosts of an `auto` account, from the accounts table
     proxy: str | None = field(default=None, repr=False)  # as `worker.core.security.session_tokens` writes it
+    provider: str = "dreamina"
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,20 +267,15 @@ class StreamEnded:
 AgentEvent = TextDelta | ToolCalled | JobStarted | KeepAlive | StreamEnded
 
 
-class Provider(Protocol):
-    """An upstream. Implementations are thread-safe.
-
-    The calls without transfers are coroutines for the event loop of the process (`core.concurrency.event_loop`).
-    """
+class HostLookup(Protocol):
+    """An upstream whose accounts live on different hosts, which must be found first."""
 
     async def look_up_hosts(self, account: Account) -> dict[str, str]:
         """Look up the hosts of an account with region `auto` (four probes). Raises upstream_session_expired."""
 
-    async def submit_image(self, account: Account, order: ImageOrder, *, submit_key: str) -> Submitted:
-        """Order images, once, without any retry."""
 
-    async def submit_video(self, account: Account, order: VideoOrder, *, submit_key: str) -> Submitted:
-        """Order a video, once, without any retry."""
+class Uploads(Protocol):
+    """An upstream that takes references as uploads before the order."""
 
     async def upload_image(
         self, account: Account, data: bytes | BinaryIO, *, name: str, seconds: float | None = None
@@ -300,8 +296,16 @@ class Provider(Protocol):
         Raises `content_policy_violation` if the image is refused. Any other failure does not concern the image.
         """
 
+
+class BetterVideos(Protocol):
+    """An upstream that has the same video at several bit rates."""
+
     async def find_better_video(self, account: Account, result: ResultRef) -> ResultRef:
         """Return the same video at a higher bit rate if there is one, else `result`. Upstream errors are ignored."""
+
+
+class Agent(Protocol):
+    """An upstream with an assistant that answers and starts generations itself."""
 
     def converse(self, account: Account, order: Conversation, *, conversation_id: str) -> AsyncGenerator[AgentEvent]:
         """Send a conversation, once, and yield its events up to `StreamEnded`. Close it when done.
@@ -309,20 +313,64 @@ class Provider(Protocol):
         Raises before or between events. If it may have been sent, `upstream_unreachable` leaves its effect unclear.
         """
 
-    async def list_models(self, account: Account) -> LiveModels:
-        """Return the models that upstream lists for this account."""
 
-    async def fetch_records(self, account: Account, submit_keys: list[str]) -> dict[str, Record]:
-        """Return the records of many jobs in one call, by submit key. Unknown keys are absent."""
+class CreditBalance(Protocol):
+    """An upstream that tells what an account has left."""
 
     async def fetch_credits(self, account: Account) -> Credits:
         """Return the credits left."""
 
+
+class CreditLedger(Protocol):
+    """An upstream that lists what it charged for which order."""
+
     async def fetch_credit_history(self, account: Account, *, cursor: str = "0") -> CreditHistory:
         """Return one page of the account's credit history."""
 
+
+class DailyCredits(Protocol):
+    """An upstream that gives free credits every day."""
+
     async def receive_credits(self, account: Account) -> int:
         """Claim the daily free credits. Return the number gained; 0 = nothing left to claim today."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an upstream offers beyond the core; None = it does not."""
+
+    hosts: HostLookup | None = None
+    uploads: Uploads | None = None
+    better_videos: BetterVideos | None = None
+    agent: Agent | None = None
+    balance: CreditBalance | None = None
+    ledger: CreditLedger | None = None
+    daily_credits: DailyCredits | None = None
+
+
+class Provider(Protocol):
+    """An upstream. Implementations are thread-safe. The calls are coroutines for the event loop of the process
+    (`core.concurrency.event_loop`).
+    """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this upstream offers beyond the core."""
+
+    async def check_account(self, account: Account) -> int | None:
+        """Make a free call that only a valid credential passes. Return the credits left, or None if it tells none."""
+
+    async def submit_image(self, account: Account, order: ImageOrder, *, submit_key: str) -> Submitted:
+        """Order images, once, without any retry."""
+
+    async def submit_video(self, account: Account, order: VideoOrder, *, submit_key: str) -> Submitted:
+        """Order a video, once, without any retry."""
+
+    async def fetch_records(self, account: Account, submit_keys: list[str]) -> dict[str, Record]:
+        """Return the records of many jobs in one call, by submit key. Unknown keys are absent."""
+
+    async def list_models(self, account: Account) -> LiveModels:
+        """Return the models that upstream lists for this account."""
 
 
 class NotSentError(DreameryError):

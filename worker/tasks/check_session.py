@@ -23,8 +23,8 @@ from worker.db.accounts.accounts import AccountRow
 from worker.db.credits import balances, daily_credits
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Row, retry_when_database_unavailable, transaction
 from worker.messaging import pubsub
-from worker.providers.base import Credits
-from worker.providers.registry import get_provider
+from worker.providers.base import Account, Credits
+from worker.providers.registry import get_provider, required
 from worker.tasks.stages.account_check import CHECK_SECONDS, call_within, check_account, error_dict
 from worker.tasks.stages.account_session import SESSION_EXPIRED
 
@@ -129,7 +129,7 @@ async def _claim_daily_credits(account: AccountRow, until: float) -> Result:
     refusal = None
     gained = 0
     try:
-        gained = await call_within(account, lambda ready: get_provider().receive_credits(ready), until=until)
+        gained = await call_within(account, _receive, until=until)
     except DreameryError as error:
         if error.code in {SESSION_EXPIRED, "proxy_unreachable", "upstream_unreachable"}:
             raise
@@ -145,8 +145,16 @@ _ANSWERS: dict[str, Callable[[AccountRow, float], Awaitable[Result]]] = {
 }
 
 
+async def _receive(account: Account) -> int:
+    return await required(get_provider(account).capabilities.daily_credits).receive_credits(account)
+
+
+async def _read_balance(account: Account) -> Credits:
+    return await required(get_provider(account).capabilities.balance).fetch_credits(account)
+
+
 async def _fetch_credits(account: AccountRow, until: float) -> Credits:
-    return await call_within(account, lambda ready: get_provider().fetch_credits(ready), until=until)
+    return await call_within(account, _read_balance, until=until)
 
 
 def _points(left: Credits) -> dict[str, int]:

@@ -38,7 +38,7 @@ from worker.providers.base import (
     TextDelta,
     ToolCalled,
 )
-from worker.providers.registry import get_provider
+from worker.providers.registry import get_provider, required
 from worker.tasks.stages import handle_refusal
 from worker.tasks.stages.account_session import prepare_account
 from worker.tasks.stages.claim import ClaimOptions, claim_job
@@ -131,7 +131,9 @@ class _ConversationStream:
         claim = self._claim
         messages = tuple(ConversationMessage(item["role"], item["text"]) for item in claim.params["order"]["messages"])
         events = event_loop.iterate(
-            get_provider().converse(account, Conversation(messages), conversation_id=str(claim.submit_key))
+            required(get_provider(account).capabilities.agent).converse(
+                account, Conversation(messages), conversation_id=str(claim.submit_key)
+            )
         )
         complete = False
         try:

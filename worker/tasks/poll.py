@@ -30,9 +30,9 @@ from worker.providers.base import Record, RecordState
 from worker.providers.registry import get_provider
 from worker.tasks.stages.account_session import call_upstream_async
 from worker.tasks.stages.fail_job import announce
-from worker.tasks.stages.next_poll import poll_later
 from worker.tasks.stages.polling import settle_record
 from worker.tasks.stages.polling.fetch_apart import fetch_apart, known_faults, note_fault
+from worker.tasks.stages.polling.next_poll import poll_later
 from worker.tasks.stages.polling.settle_record import ABSENT_SECONDS, STABLE_POLLS, STABLE_SECONDS
 
 log = get_logger("poll")
@@ -117,7 +117,7 @@ def _known_durations(tx: Transaction, job: OpenJob) -> tuple[float, ...] | None:
 
 async def _fetch(account: AccountRow, jobs: list[OpenJob]) -> dict[str, Record]:
     keys = [str(job.submit_key) for job in jobs]
-    return await call_upstream_async(account, lambda ready: get_provider().fetch_records(ready, keys))
+    return await call_upstream_async(account, lambda ready: get_provider(ready).fetch_records(ready, keys))
 
 
 async def _poll_claimed(claimed: _Claimed) -> str:

@@ -317,7 +317,7 @@ async def _fetch_fresh_refs(claim: Row[Any]) -> list[dict[str, Any]] | None:
         return None
     key = str(claim.submit_key)
     try:
-        records = await call_upstream_async(account, lambda ready: get_provider().fetch_records(ready, [key]))
+        records = await call_upstream_async(account, lambda ready: get_provider(ready).fetch_records(ready, [key]))
     except DreameryError as error:
         log.warning("fresh_links_not_given", job_id=str(claim.id), reason=error.code)
         return None

@@ -39,7 +39,7 @@ from worker.tasks.stages.account_session import decrypt_account, needs_look_up, 
 from worker.tasks.stages.claim import ClaimOptions, claim_batch, claim_job, find_account
 from worker.tasks.stages.fail_job import announce
 from worker.tasks.stages.lease_renewal import LeaseLostError
-from worker.tasks.stages.next_poll import poll_later
+from worker.tasks.stages.polling.next_poll import poll_later
 
 log = get_logger("submit")
 
@@ -253,7 +253,7 @@ async def _prepare_account(claim: Claim, orders: _Orders) -> Account:
 
 async def _prepare(claim: Claim, account: Account, uploaded: list[Row[Any]]) -> Callable[[], Awaitable[Submitted]]:
     """Build the order. Return the one call that may cost credits. Raises ClaimTooOldError."""
-    provider = get_provider()
+    provider = get_provider(account)
     if claim.kind == "video":
         video = await in_thread(build_order.build_video_order, claim, uploaded)
         _check_age(claim)

@@ -24,8 +24,8 @@ from worker.db.credits import balances, daily_credits, settlement
 from worker.db.credits.settlement import HistoryEntry
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, retry_when_database_unavailable, transaction
 from worker.messaging import celery_app
-from worker.providers.base import Account, CreditHistory, CreditRecord, NotSentError
-from worker.providers.registry import get_provider
+from worker.providers.base import Account, CreditHistory, CreditRecord, Credits, NotSentError
+from worker.providers.registry import get_provider, required
 from worker.tasks.stages.account_check import call_within
 from worker.tasks.stages.account_session import SecretLockedError
 
@@ -82,6 +82,9 @@ async def _settle(row: AccountRow) -> int:
 
 async def _settle_account(row: AccountRow) -> int:
     """Read the account's history as far back as needed, and its balance. Return how many jobs were settled."""
+    if get_provider(row).capabilities.ledger is None:
+        await in_thread(_postpone, row)
+        return 0
     since = await in_thread(_oldest_unsettled, row)
     asked_at = time.monotonic()
     until = asked_at + RUN_SECONDS
@@ -113,7 +116,7 @@ def _postpone(row: AccountRow) -> None:
 
 
 async def _fetch_total(row: AccountRow, until: float) -> int:
-    return (await call_within(row, lambda account: get_provider().fetch_credits(account), until=until)).total
+    return (await call_within(row, _read_balance, until=until)).total
 
 
 async def _fetch_history(
@@ -139,7 +142,15 @@ async def _fetch_history(
 
 
 async def _fetch_page(account: Account, *, cursor: str) -> CreditHistory:
-    return await get_provider().fetch_credit_history(account, cursor=cursor)
+    return await required(get_provider(account).capabilities.ledger).fetch_credit_history(account, cursor=cursor)
+
+
+async def _read_balance(account: Account) -> Credits:
+    return await required(get_provider(account).capabilities.balance).fetch_credits(account)
+
+
+async def _receive(account: Account) -> int:
+    return await required(get_provider(account).capabilities.daily_credits).receive_credits(account)
 
 
 def sum_entries(records: list[CreditRecord]) -> list[HistoryEntry]:
@@ -190,7 +201,7 @@ async def _receive_credits(row: AccountRow) -> int | None:
     """Receive the daily credits; their claim is committed. Return the new balance; None = unknown."""
     until = time.monotonic() + RUN_SECONDS
     try:
-        gained = await call_within(row, lambda account: get_provider().receive_credits(account), until=until)
+        gained = await call_within(row, _receive, until=until)
     except DreameryError as error:
         log.info("gift_refused", account=row.label, code=error.code, detail=error.detail)
         await in_thread(_note_no_gift, row, error)

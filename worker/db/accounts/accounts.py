@@ -33,6 +33,7 @@ class AccountRow:
     user_id: UUID | None = None  # owner of a private account
     groups: tuple[str, ...] = ()  # user groups that may use a platform account; empty = all
     capped: bool = False
+    provider: str = "dreamina"
     pace_seconds: float = 0.0  # until the pace allows the next submit, when it was locked for a claim
 
     @property
@@ -67,8 +68,8 @@ def proxy_context(context: str) -> str:
     return f"{context}:proxy"
 
 
-COLUMNS = """id, label, region, secret, proxy, pool, lookup_hash, cluster, max_images, max_videos, submits_per_minute,
-              user_id, groups, max_jobs_per_day, kind_rests,
+COLUMNS = """id, label, provider, region, secret, proxy, pool, lookup_hash, cluster, max_images, max_videos,
+              submits_per_minute, user_id, groups, max_jobs_per_day, kind_rests,
               extract(epoch FROM clock_timestamp() - cluster_at) AS cluster_age_seconds,
               extract(epoch FROM next_submit_at - clock_timestamp()) AS next_submit_in,
               extract(epoch FROM clock_timestamp()) AS clock"""
@@ -81,6 +82,7 @@ def account_of(row: Any) -> AccountRow:
         id=row.id,
         label=row.label,
         region=row.region,
+        provider=row.provider,
         secret=row.secret,
         pool=row.pool,
         slots=slots_of(row),

@@ -28,7 +28,8 @@ accounts = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("label", Text, nullable=False),
-    Column("region", Text, nullable=False),
+    Column("provider", Text, nullable=False, server_default=text("'dreamina'")),
+    Column("region", Text, nullable=False),  # one of the provider's
     Column("lookup_hash", Text, nullable=False, unique=True),
     Column("secret", Text, nullable=False),
     Column("proxy", Text),  # encrypted; every call of this account uses it
@@ -81,7 +82,6 @@ accounts = Table(
     CheckConstraint("state IN ('ok', 'paused', 'needs_login', 'blocked', 'retired')", name="state"),
     CheckConstraint("NOT pool OR user_id IS NULL", name="one_owner"),
     CheckConstraint("num_nulls(hours_days, hours_from, hours_to, hours_zone) IN (0, 4)", name="hours_whole"),
-    CheckConstraint("region IN ('auto', 'cn', 'us', 'sg', 'hk', 'jp', 'sandbox')", name="region"),
     Index("ix_accounts_poll_due_at", "poll_due_at", postgresql_where=text("poll_due_at IS NOT NULL")),
     Index("ix_accounts_user_id", "user_id", postgresql_where=text("user_id IS NOT NULL")),
     Index("ix_accounts_pool", "id", postgresql_where=text("pool")),

@@ -23,6 +23,7 @@ from worker.core.settings import Settings
 from worker.providers.base import (
     Account,
     AgentEvent,
+    Capabilities,
     Conversation,
     CreditHistory,
     Credits,
@@ -115,6 +116,14 @@ class DreaminaProvider:
             settings.conversation_idle_timeout_seconds,
         )
         self._catalog = get_catalog()
+        self._capabilities = Capabilities(
+            hosts=self, uploads=self, better_videos=self, agent=self, balance=self, ledger=self, daily_credits=self
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """All of them."""
+        return self._capabilities
 
     def close(self) -> None:
         """Close all connections."""
@@ -306,6 +315,10 @@ class DreaminaProvider:
             if failure:
                 raise failure from caught
         return LiveModels(images=images, videos=videos)
+
+    async def check_account(self, account: Account) -> int:
+        """The credits call needs a valid session and costs nothing (section 4.2)."""
+        return (await self.fetch_credits(account)).total
 
     async def fetch_credits(self, account: Account) -> Credits:
         """Section 4.3: read `data.credit`, else the JSON string `response`."""

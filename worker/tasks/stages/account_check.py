@@ -66,7 +66,7 @@ async def _check(row: AccountRow, *, models: bool) -> Result:
     asked_at = time.monotonic()
     until = asked_at + CHECK_SECONDS
     try:
-        left = (await call_within(row, lambda account: get_provider().fetch_credits(account), until=until)).total
+        left = await call_within(row, lambda account: get_provider(account).check_account(account), until=until)
     except DreameryError as error:
         log.info("checkup_refused", account=row.label, code=error.code, detail=error.detail)
         return await in_thread(_note_refusal, row, error)
@@ -86,7 +86,7 @@ async def _check(row: AccountRow, *, models: bool) -> Result:
 
 async def _refresh_models(row: AccountRow, *, until: float) -> dict[str, int]:
     """Fetch and store the account's model list. Return the number of models of each kind."""
-    listed = await call_within(row, lambda account: get_provider().list_models(account), until=until)
+    listed = await call_within(row, lambda account: get_provider(account).list_models(account), until=until)
     models = _to_stored_form(listed)
     await in_thread(_store_models, row, models)
     return {kind: len(rows) for kind, rows in models.items()}
@@ -109,9 +109,10 @@ def _to_stored_form(models: LiveModels) -> dict[str, Any]:
 
 
 @retry_when_database_unavailable
-def _note_session_works(row: AccountRow, left: int, *, seconds_ago: float) -> None:
+def _note_session_works(row: AccountRow, left: int | None, *, seconds_ago: float) -> None:
     with transaction() as tx:
-        balances.record_credits(tx, row.id, left, seconds_ago=seconds_ago)
+        if left is not None:
+            balances.record_credits(tx, row.id, left, seconds_ago=seconds_ago)
         if health.record_session_works(tx, row.id):
             tx.on_commit(partial(celery_app.enqueue_submit, account_id=row.id))
             log.info("session_works_again", account=row.label)

@@ -19,7 +19,7 @@ from worker.db.accounts import accounts
 from worker.db.accounts.accounts import AccountRow
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, transaction
 from worker.providers.base import Account, NotSentError
-from worker.providers.registry import get_provider
+from worker.providers.registry import get_provider, required
 
 Answer = TypeVar("Answer")
 
@@ -42,7 +42,9 @@ def decrypt_account(row: AccountRow) -> Account:
         proxy = decrypt_secret(row.proxy, context=row.proxy_context) if row.proxy else None
     except SecretUnreadableError:
         raise SecretLockedError from None
-    return Account(id=row.id.hex, region=row.region, session=session, cluster=row.cluster, proxy=proxy)
+    return Account(
+        id=row.id.hex, region=row.region, session=session, cluster=row.cluster, proxy=proxy, provider=row.provider
+    )
 
 
 def prepare_account(row: AccountRow) -> Account:
@@ -110,7 +112,7 @@ def forget_hosts(row: AccountRow) -> bool:
 
 async def _look_up_hosts(row: AccountRow, account: Account) -> Account:
     try:
-        cluster = await get_provider().look_up_hosts(account)
+        cluster = await required(get_provider(row).capabilities.hosts).look_up_hosts(account)
     except DreameryError as error:
         # The look-up orders nothing, so a failure of it is never unclear.
         if error.code == "upstream_unreachable" and not isinstance(error, NotSentError):

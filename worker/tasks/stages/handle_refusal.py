@@ -139,16 +139,18 @@ def refill_credits(claim: Claim, account: Account | None = None) -> bool:
 
     Never raises upstream's errors.
     """
-    provider = get_provider()
+    offered = get_provider(claim.account).capabilities
+    if offered.balance is None:
+        return False
     gained = 0
     try:
         account = account or prepare_account(claim.account)
         watchdog.renew()
         asked_at = time.monotonic()
-        left = event_loop.run(provider.fetch_credits(account)).total
+        left = event_loop.run(offered.balance.fetch_credits(account)).total
         watchdog.renew()
-        if left == 0 and _claim_daily_credits(claim.account.id):
-            gained = event_loop.run(provider.receive_credits(account))
+        if left == 0 and offered.daily_credits is not None and _claim_daily_credits(claim.account.id):
+            gained = event_loop.run(offered.daily_credits.receive_credits(account))
             with transaction() as tx:
                 daily_credits.record_result(tx, claim.account.id, gained=gained)
     except DreameryError as error:

@@ -110,10 +110,11 @@ async def _download(url: str) -> DownloadedFile:
 async def _find_better(claim: Row[Any], ref: ResultRef) -> ResultRef:
     """Return the same video at a higher bit rate, if upstream has one, else `ref`. Makes one call and never fails."""
     account = await in_thread(_read_account, claim.account_id) if ref.item_id else None
-    if account is None:
+    videos = get_provider(account).capabilities.better_videos if account is not None else None
+    if account is None or videos is None:
         return ref
     try:
-        return await call_upstream_async(account, lambda ready: get_provider().find_better_video(ready, ref))
+        return await call_upstream_async(account, lambda ready: videos.find_better_video(ready, ref))
     except DreameryError as error:
         log.info("better_video_not_asked", job_id=str(claim.id), reason=error.code)
         return ref
@@ -162,9 +163,7 @@ async def _copy_poster(job_id: UUID, n: int, url: str | None, copied: CopiedVide
     if url is None:
         return
     try:
-        body = await download(
-            url, max_bytes=_POSTER_BYTES, deadline_seconds=_POSTER_DEADLINE_SECONDS, lane=RESULTS
-        )
+        body = await download(url, max_bytes=_POSTER_BYTES, deadline_seconds=_POSTER_DEADLINE_SECONDS, lane=RESULTS)
         with body.content as content:
             facts = await in_files_thread(read_complete_image, content)
             key = f"jobs/{job_id.hex}/{n}.thumbnail.{facts.extension}"

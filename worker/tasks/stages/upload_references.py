@@ -17,7 +17,7 @@ from worker.db.engine import Row, retry_when_database_unavailable, transaction
 from worker.db.jobs import inputs, progress_and_leases
 from worker.db.jobs.claims import Claim
 from worker.providers.base import Account, NotSentError, Reference
-from worker.providers.registry import get_provider
+from worker.providers.registry import get_provider, required
 from worker.tasks.stages.fetch_references import MEDIA_DEADLINE_SECONDS, open_stored
 from worker.tasks.stages.lease_renewal import LeaseLostError, keep_lease
 
@@ -62,7 +62,7 @@ async def _upload_image(claim: Claim, account: Account, row: Row[Any]) -> None:
     content: IO[bytes] = await in_files_thread(open_stored, row)
     with content:
         try:
-            reference = await get_provider().upload_image(
+            reference = await required(get_provider(account).capabilities.uploads).upload_image(
                 account, cast("BinaryIO", content), name=row.key.rpartition("/")[2]
             )
         except DreameryError as error:
@@ -83,7 +83,7 @@ async def _upload_image(claim: Claim, account: Account, row: Row[Any]) -> None:
 async def _check_image(claim: Claim, account: Account, row: Row[Any], reference: Reference) -> None:
     """Run upstream's content check, if it has one. Only a refusal counts; after other failures the order decides."""
     try:
-        await get_provider().check_image(account, reference)
+        await required(get_provider(account).capabilities.uploads).check_image(account, reference)
     except DreameryError as error:
         if error.code == "content_policy_violation":
             name = inputs.name_of(row)
@@ -96,7 +96,7 @@ async def _upload_media(claim: Claim, account: Account, row: Row[Any]) -> None:
     content: IO[bytes] = await in_files_thread(open_stored, row)
     with content:
         try:
-            material = await get_provider().upload_media(
+            material = await required(get_provider(account).capabilities.uploads).upload_media(
                 account,
                 cast("BinaryIO", content),
                 kind=row.media,

@@ -204,7 +204,7 @@ def test_panic_in_a_task_is_an_error_that_celery_knows(engine: Engine, monkeypat
     assert engine.sql("SELECT 1 AS n")[0].n == 1
 
 
-def test_no_job_state_hangs_on_a_note(engine: Engine) -> None:
+def test_note_is_for_the_open_attempt_only(engine: Engine) -> None:
     """Only open jobs of the same attempt get a note; one that has moved on is left alone."""
     from worker.db.jobs import progress_and_leases
 

@@ -21,6 +21,7 @@ from worker.core.concurrency import continuations, event_loop
 from worker.db.engine import transaction
 from worker.db.jobs import claims
 from worker.providers.base import Record
+from worker.providers.registry import PROVIDERS
 from worker.tasks import poll as poll_task
 from worker.tasks import save as save_task
 from worker.tasks import submit as submit_task
@@ -114,7 +115,7 @@ def test_one_bad_record_among_fifty_does_not_stop_the_others(engine: Engine, mon
     engine.make_due()
     bad = jobs[17]
     key = str(engine.job_row(bad).submit_key)
-    provider = poll_task.get_provider()
+    provider = PROVIDERS["dreamina"]()
     real = provider.fetch_records
 
     async def with_one_bad(account_row: object, keys: list[str]) -> dict[str, Record]:
