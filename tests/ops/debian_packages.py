@@ -16,11 +16,13 @@ PACKAGES = {
     "iptables": "iptables",
     "nginx": "nginx",
     "pgbouncer": "pgbouncer",
+    "postgres": "postgresql",
     "redis-sentinel": "redis-sentinel",
     "redis-server": "redis-server",
 }
 # The path of users other than root may lack the folders of servers.
-SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/bin", "/bin"])
+_FOLDERS = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")))]
+SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", ""), *_FOLDERS])
 # For both commands together. A slower mirror is given up.
 _SECONDS = 60
 # Debian's packages start their services unless this program forbids it.

@@ -28,6 +28,7 @@ _REFUSED_TEXTS = {
     "statement pooling mode": "PgBouncer is in statement mode, which has no transactions; set pool_mode = transaction",
     "unsupported startup parameter": "PgBouncer refuses one of its parameters",
     "certificate verify failed": "the certificate of the server is not of the authority in sslrootcert",
+    "signature failure": "the certificate of the server is not of the authority in sslrootcert",
     "root certificate file": "the file of sslrootcert is missing or unreadable",
     "does not match host name": "the certificate of the server is for another host name",
     "does not support SSL": "it requires TLS, and the server has none",
