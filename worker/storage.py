@@ -116,7 +116,7 @@ def reason_of(error: BaseException) -> str:
 _REFUSALS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken"})
 # ENOSPC and EDQUOT of a disk; the status and the codes of servers with the API of S3, which vary.
 _FULL = re.compile(
-    r"os error (28|122)\b|\[Errno (28|122)\]|\b507 |Insufficient ?Storage|<Code>\w*(StorageFull|QuotaExceeded)",
+    r"os error (28|122)\b|\[Errno (28|122)\]|code: 507\b|Insufficient ?Storage|<Code>\w*(StorageFull|QuotaExceeded)",
     re.IGNORECASE,
 )
 _STATUS = re.compile(r"non-2xx status code: (\d{3}[\w ]*)")
@@ -131,7 +131,8 @@ def problem_of(error: BaseException) -> Problem:
         return "full"
     if _READ_ONLY.search(text):
         return "read_only"
-    refused = isinstance(error, UnauthenticatedError | PermissionDeniedError) or (match and match[1] in _REFUSALS)
+    refused = isinstance(error, UnauthenticatedError | PermissionDeniedError | PermissionError)
+    refused = refused or "os error 13)" in text or (match is not None and match[1] in _REFUSALS)
     return "refused" if refused else "away"
 
 

@@ -20,6 +20,7 @@ from api.generation.response import (
 )
 from api.generation.retries import plan_retry
 from api.http.body_parsing import body_openapi, parse_body
+from api.http.clients.storage_threads import in_storage_thread
 from api.http.errors import error_responses
 from api.http.preferences import PreferenceDep, parse_idempotency_key, set_job_id_header
 from api.http.responses import base_url, json_response
@@ -114,7 +115,7 @@ async def retry_job(
     key = parse_idempotency_key(idempotency_key)
     body = await parse_body(request, RetryRequest) if await request.body() else RetryRequest()
     view = await run_in_threadpool(find_job, caller, parse_job_id(job_id))
-    plan = await run_in_threadpool(plan_retry, request.url.path, view, body.seed, caller)
+    plan = await in_storage_thread(plan_retry, request.url.path, view, body.seed, caller)
     accepted = await accept_jobs(request, plan, caller=caller, key=key)
     if preference.requested_wait:
         await wait_for_jobs(request, accepted, preference.requested_wait)
@@ -148,6 +149,6 @@ def _delete(caller: Caller, job_id: UUID) -> None:
 )
 async def delete_job(job_id: str, caller: GenerateDep) -> Response:
     """Removes a job that has ended from every list, and its files. This cannot be undone."""
-    await run_in_threadpool(_delete, caller, parse_job_id(job_id))
+    await in_storage_thread(_delete, caller, parse_job_id(job_id))
     body: dict[str, Any] = {"id": job_id, "object": "job.deleted", "deleted": True}
     return json_response(body)

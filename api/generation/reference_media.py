@@ -10,8 +10,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
-from starlette.concurrency import run_in_threadpool
-
 from api.generation.inspections import Inspection, inspect, unusable
 from api.generation.media_values import FORMS, FileId, InputEntry, find_value, is_link, open_text, too_large
 from api.generation.reference_images import (
@@ -24,6 +22,7 @@ from api.generation.reference_images import (
 )
 from api.http.bodies.file_types import Media
 from api.http.body_parsing import Upload
+from api.http.clients.storage_threads import in_storage_thread
 from api.http.own_file_links import open_own_file
 from worker import storage
 from worker.core.errors import DreameryError
@@ -84,7 +83,7 @@ async def open_inputs(entries: list[InputEntry], owner: str) -> AsyncIterator[li
 
 async def read_input(entry: InputEntry, owner: str) -> ReferenceInput:
     """Return an inspected input. Raises `invalid_image`, `invalid_video` or `invalid_audio` with the parameter name."""
-    begun = await run_in_threadpool(_begin, entry)
+    begun = await in_storage_thread(_begin, entry)
     return await inspect(begun, owner) if isinstance(begun, Inspection) else begun
 
 

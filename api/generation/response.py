@@ -12,11 +12,11 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Header, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import Caller
 from api.generation.acceptance import AcceptedRequest, GenerationPlan, accept
 from api.http.bodies.received import release_body
+from api.http.clients.storage_threads import in_storage_thread
 from api.http.errors import error_response
 from api.http.preferences import Preference, client_timeout, set_job_id_header
 from api.http.request_tracker import RequestTracker, TrackedRequest
@@ -68,7 +68,7 @@ async def create_and_respond(
                 return Response(status_code=CLIENT_CLOSED_REQUEST)
 
     async def build(views: list[JobView], base: str) -> dict[str, Any]:
-        return await run_in_threadpool(build_body, views, base) if reads_files else build_body(views, base)
+        return await in_storage_thread(build_body, views, base) if reads_files else build_body(views, base)
 
     return await _respond(request, accepted, preference, build, build_extra_fields, keyed=key is not None)
 

@@ -9,8 +9,6 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from starlette.concurrency import run_in_threadpool
-
 from api.auth.dependencies import Caller
 from api.generation.acceptance import GenerationPlan, fingerprint
 from api.generation.model_availability import NO_OFFER, read_offer
@@ -18,6 +16,7 @@ from api.generation.reference_images import ReferenceImage, check_image_count, s
 from api.generation.reference_media import ReferenceInput, describe_adjustments, open_inputs, store_input
 from api.generation.request_checks import check_prompt, check_regions, reject_agent
 from api.http.bodies.field_names import AUTOMATIC, FOLLOWS_INPUT, SIZE_FORMS
+from api.http.clients.storage_threads import in_storage_thread
 from api.images.schemas import ImageGenerationRequest
 from worker.core.catalog.models import Catalog, ImageModel, Size, get_catalog, nearest_ratio
 from worker.core.catalog.prompt_flags import Flags, parse_flags, requested_series_count
@@ -255,7 +254,7 @@ async def _plan_with_inputs(
     entries = body.media_inputs
     async with open_inputs(entries, jobs[0].owner) as references:
         # Before the accepting transaction, so that no row lock waits for a slow disk or bucket.
-        stored = await run_in_threadpool(_store_inputs, references, jobs[0].id) if references else []
+        stored = await in_storage_thread(_store_inputs, references, jobs[0].id) if references else []
         descriptions = [item.description for item in references]
         adjusted = {**jobs[0].params.get("adjusted", {}), **describe_adjustments(entries, references)}
         size = _size_like_input(body, model, references)

@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.generation.acceptance import AcceptedRequest
 from api.generation.response import mark_failed, mark_unanswered, read_job_views, read_views, sync_watches
+from api.http.clients.storage_threads import in_storage_thread
 from api.http.errors import error_body
 from api.http.sse import HEARTBEAT, sse, stream_events
 from api.jobs.serialization import group_error, read_base64, safety_identifier_field
@@ -66,7 +67,7 @@ class _ImageSource:
             (view,) = await read_views([watch.job_id])
             for item in view.files[: self._accepted.n - self.sent]:
                 self.sent += 1
-                yield await run_in_threadpool(_completed, view, item, self._event_fields)
+                yield await in_storage_thread(_completed, view, item, self._event_fields)
 
     def is_finished(self) -> bool:
         """Return whether all jobs have ended and their images were sent."""

@@ -1,7 +1,7 @@
 """Download the results of many jobs as one streamed zip, with a manifest that describes each file."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from zipstream import ZipStream
 
 from api.auth.dependencies import Caller, ReadDep
+from api.http.clients.storage_threads import in_storage_thread
 from api.http.errors import error_responses
 from api.jobs.serialization import job_object
 from worker import storage
@@ -135,5 +136,10 @@ async def get_archive(
         "Content-Disposition": f'attachment; filename="dreamery-{datetime.now(UTC):%Y%m%d-%H%M%S}.zip"',
         "Cache-Control": "no-store",
     }
+    return StreamingResponse(_read(archive), media_type="application/zip", headers=headers)
+
+
+async def _read(archive: ZipStream) -> AsyncIterator[bytes]:
     chunks: Iterator[bytes] = iter(archive)
-    return StreamingResponse(chunks, media_type="application/zip", headers=headers)
+    while (chunk := await in_storage_thread(next, chunks, None)) is not None:
+        yield chunk

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from api.http.clients.storage_threads import in_storage_thread
 from api.http.errors import error_response, error_responses
 from api.http.security_headers import FILE_POLICY
 from worker import storage
@@ -95,9 +96,9 @@ def _download_name(row: Any) -> str:
 
 async def _make_thumbnail(row: Any, side: int) -> bytes:
     try:
-        with await run_in_threadpool(storage.open_file, row.key) as content:
+        with await in_storage_thread(storage.open_file, row.key) as content:
             work = await run_in_threadpool(partial(thumbnail_work, content, side=side))
-            # Whoever looks at it: the files of one owner wait for each other.
+            # The files of one owner wait for each other, not for those of another.
             return await run_async(work, owner=row.owner, patience_seconds=_THUMBNAIL_PATIENCE_SECONDS)
     except storage.MissingFileError:
         raise DreameryError("file_not_found") from None

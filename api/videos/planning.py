@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from starlette.concurrency import run_in_threadpool
-
 from api.auth.dependencies import Caller
 from api.generation.acceptance import GenerationPlan, fingerprint
 from api.generation.model_availability import NO_OFFER, read_offer
@@ -25,6 +23,7 @@ from api.generation.reference_media import (
 )
 from api.generation.request_checks import check_prompt, check_regions, reject_agent
 from api.http.bodies.field_names import AUTOMATIC, FOLLOWS_INPUT, SIZE_FORMS
+from api.http.clients.storage_threads import in_storage_thread
 from api.videos.input_roles import MAX_REFERENCE_MILLISECONDS, ROUNDING_TOLERANCE_MILLISECONDS, Roles, assign_roles
 from api.videos.openai_values import OPENAI_SECONDS, nearest_openai_size
 from api.videos.schemas import INPUT_FIELDS, VideoGenerationRequest
@@ -91,7 +90,7 @@ async def plan_videos_with(
         spec = replace(spec, adjusted={**spec.adjusted, **describe_adjustments(entries, references)})
         jobs = _jobs(body, caller, spec, roles, {**(extra_params or {}), "images": descriptions})
         # Before the accepting transaction, so that no row lock waits for a slow disk or bucket.
-        stored = await run_in_threadpool(_store_inputs, roles, references, jobs[0].id) if references else []
+        stored = await in_storage_thread(_store_inputs, roles, references, jobs[0].id) if references else []
     fields = {**body.model_dump(mode="json", exclude=set(INPUT_FIELDS)), **(extra_params or {})}
     inputs = [[role, item] for (role, _), item in zip(roles.inputs, descriptions, strict=True)]
     return GenerationPlan(jobs=jobs, n=len(jobs), inputs=stored, fingerprint=fingerprint(path, fields, inputs))

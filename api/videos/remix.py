@@ -6,11 +6,10 @@ Upstream cannot change a finished video, so a new video with the same parameters
 from typing import Any
 from uuid import UUID
 
-from starlette.concurrency import run_in_threadpool
-
 from api.auth.dependencies import Caller
 from api.generation.acceptance import GenerationPlan
 from api.http.body_parsing import Upload
+from api.http.clients.storage_threads import in_storage_thread
 from api.videos.planning import plan_videos_with
 from api.videos.schemas import VideoGenerationRequest
 from api.videos.serialization import public_video_id
@@ -33,7 +32,7 @@ async def plan_remix(path: str, source: JobView, prompt: str, caller: Caller, of
         code = "video_failed" if job.finished_at else "video_not_ready"
         raise DreameryError(code, "Only a completed video can be remixed.")
     order = job.params["order"]
-    inputs_of_source = await run_in_threadpool(_input_fields, job.id)
+    inputs_of_source = await in_storage_thread(_input_fields, job.id)
     fields: dict[str, Any] = {
         "prompt": prompt,
         # The id, because the requested name may mean another model by now.

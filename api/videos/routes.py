@@ -13,6 +13,7 @@ from api.generation.job_action_routes import cancel_job_now
 from api.generation.model_availability import read_offer
 from api.generation.response import IdempotencyKeyHeader, accept_jobs, job_headers, read_views
 from api.http.body_parsing import body_openapi, parse_body
+from api.http.clients.storage_threads import in_storage_thread
 from api.http.errors import error_responses
 from api.http.preferences import parse_idempotency_key, set_job_id_header
 from api.http.responses import base_url, json_response
@@ -193,7 +194,7 @@ async def delete_video(request: Request, video_id: str, caller: GenerateDep) -> 
     Upstream finishes and charges work that it has started.
     """
     job_id = parse_video_id(video_id)
-    await run_in_threadpool(_delete, caller, job_id)
+    await in_storage_thread(_delete, caller, job_id)
     set_job_id_header(request, public_id("job", job_id))
     return json_response({"id": public_video_id(job_id), "object": "video.deleted", "deleted": True})
 

@@ -5,6 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from tests.support.engine import MEDIA, Engine
+from tests.support.platform import eventually
 from tests.support.servers.s3_stand_in import (
     FULL_507,
     FULL_MINIO,
@@ -26,6 +28,7 @@ from tests.support.servers.s3_stand_in import (
 from tests.support.uploads import make_image
 from worker import storage
 from worker.core.ids import public_id
+from worker.core.settings import get_settings
 from worker.tasks.dispatch import sweep
 from worker.tasks.save import save
 from worker.tasks.stages import storage_wait
@@ -285,3 +288,50 @@ def test_upload_to_a_full_storage_is_refused_with_retry_after(
     assert answer.status_code == 503, answer.text
     assert answer.json()["error"]["code"] == "storage_unavailable"
     assert int(answer.headers["retry-after"]) > 0
+
+
+def test_silent_storage_delays_nobody_who_needs_no_file(
+    engine: Engine, failing: FailingBucket, http: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More uploads than threads wait for the bucket; keys are checked and jobs listed meanwhile."""
+    monkeypatch.setattr(storage, "_REQUEST_SECONDS", 5)
+    storage._store.cache_clear()
+    engine.add_account()
+    failing.silent = True
+    image = make_image()
+
+    def upload() -> int:
+        files = {"image": ("a.png", image, "image/png")}
+        return http.post("/v1/images/edits", data={"prompt": "a boat"}, files=files).status_code
+
+    with ThreadPoolExecutor(24) as threads:
+        uploads = [threads.submit(upload) for _ in range(24)]
+        eventually(lambda: len(failing.puts) >= get_settings().db_pool_size, what="the uploads wait for the bucket")
+        answers = [http.get("/v1/jobs").status_code for _ in range(10)]
+        over = [each for each in uploads if each.done()]
+    assert answers == [200] * 10
+    assert over == [], "all else was answered before the first upload was over"
+    assert {each.result() for each in uploads} == {503}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "reason"),
+    [
+        ("Unable to copy data to file: No space left on device (os error 28)", "full", "it is full (no space left)"),
+        ("Unable to open file /x#1: Disk quota exceeded (os error 122)", "full", "it is full (no space left)"),
+        ("Unable to open file /x#1: Read-only file system (os error 30)", "read_only", "it is read-only"),
+        ("Unable to open file /x#1: Permission denied (os error 13)", "refused", "access was refused (OSError)"),
+        ("Error performing PUT http://h/ in 5 s, after 3 retries - error sending request", "away", "cannot be reached"),
+        (
+            "Server returned non-2xx status code: 502 Bad Gateway: <html>long page</html>",
+            "away",
+            "it answers 502 Bad Gateway",
+        ),
+        ("<Code>AccountQuotaExceeded</Code> for 507000 bytes", "full", "it is full (AccountQuotaExceeded)"),
+        ("Error performing GET of a file of 507 bytes - connection reset", "away", "cannot be reached"),
+    ],
+)
+def test_errors_of_disks_and_servers_are_told_apart(text: str, problem: str, reason: str) -> None:
+    error = storage.as_storage_error(OSError(text))
+    assert error.problem == problem
+    assert reason in error.reason
