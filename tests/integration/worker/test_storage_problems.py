@@ -331,7 +331,7 @@ def test_silent_storage_delays_nobody_who_needs_no_file(
         ("Error performing GET of a file of 507 bytes - connection reset", "away", "cannot be reached"),
     ],
 )
-def test_errors_of_disks_and_servers_are_told_apart(text: str, problem: str, reason: str) -> None:
+def test_errors_of_disks_and_servers_are_distinguished(text: str, problem: str, reason: str) -> None:
     error = storage.as_storage_error(OSError(text))
     assert error.problem == problem
     assert reason in error.reason
