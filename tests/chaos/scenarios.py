@@ -104,6 +104,6 @@ SCENARIOS = (
     Scenario("Postgres restarts", _restart_postgres, every=12.0),
     Scenario("database connections killed", _end_backends, every=2.0),
     Scenario("workers killed", _kill_worker, every=5.0),
-    Scenario("API and scheduler killed", _kill_api_and_scheduler, every=8.0),
+    Scenario("API and scheduler killed", _kill_api_and_scheduler, every=15.0),
     Scenario("Redis emptied, read-only", _break_redis, every=4.0, done=_heal_redis),
 )
