@@ -10,16 +10,16 @@ _CHUNK = 65536
 
 
 class FrozenLink:
-    """Forwards connections on loopback to a port, until `freeze`. New connections are accepted and carry nothing then.
+    """Forwards connections to a port on loopback, until `freeze`. New connections are accepted and carry nothing then.
 
     `thaw` forwards new connections again; those of before get no answer for ever, as when the peer forgot them.
     `accepted` counts connections, `messages` what clients sent.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, address: str = "127.0.0.1") -> None:
         self.accepted = self.messages = 0
         self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._listener = socket.create_server((address, 0), backlog=128)
         self._wake, self._waker = socket.socketpair()
         self._peers: dict[socket.socket, socket.socket] = {}
         self._clients: set[socket.socket] = set()
@@ -113,9 +113,9 @@ class FrozenLink:
 
 
 @contextlib.contextmanager
-def frozen_link(port: int) -> Iterator[FrozenLink]:
-    """A link to a port of this machine, until the block ends."""
-    link = FrozenLink(port)
+def frozen_link(port: int, address: str = "127.0.0.1") -> Iterator[FrozenLink]:
+    """A link from this address to a port of this machine, until the block ends."""
+    link = FrozenLink(port, address)
     try:
         yield link
     finally:
