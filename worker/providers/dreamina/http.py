@@ -28,7 +28,7 @@ from worker.providers.dreamina.error_codes import clean, error_code_for, message
 from worker.providers.dreamina.job_records import read_fail_fields
 from worker.providers.dreamina.regions import Site
 from worker.providers.dreamina.signing import PF, sign, uid_token, web_id
-from worker.providers.dreamina.transports import Transports
+from worker.providers.transports import Transports
 
 # 200 records of eight images are about 10 MB.
 MAX_BODY = 16_000_000

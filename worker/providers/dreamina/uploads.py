@@ -82,9 +82,7 @@ class Uploader:
     ) -> Reference:
         """Upload an image and return it. `seconds` is the total deadline of all four steps."""
         upload = _Upload(self._http, account, site, time.monotonic() + (seconds or self._http.seconds))
-        return await upload.commit(
-            *await self._store(upload, data, fetch_token, _cache_key(account, site, "imagex"))
-        )
+        return await upload.commit(*await self._store(upload, data, fetch_token, _cache_key(account, site, "imagex")))
 
     async def upload_media(
         self,

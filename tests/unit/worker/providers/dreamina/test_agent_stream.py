@@ -336,7 +336,9 @@ def test_text_before_a_broken_connection_is_emitted():
         yield stream(message("assistant"), delta("append", "I will"))
         raise httpx.ReadError("reset")
 
-    script = ScriptedUpstream(httpx.Response(200, content=later(broken()), headers={"content-type": "text/event-stream"}))
+    script = ScriptedUpstream(
+        httpx.Response(200, content=later(broken()), headers={"content-type": "text/event-stream"})
+    )
     events = event_loop.iterate(script.provider.converse(make_account("us"), HUSKY, conversation_id=ID))
     assert next(events) == TextDelta("I will")
     with pytest.raises(DreameryError, match="upstream_unreachable"):

@@ -13,10 +13,10 @@ from tests.support.recorded_upstream import KEY, SESSION
 from worker.core.concurrency import event_loop
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
+from worker.providers import transports
 from worker.providers.base import Account, NotSentError
-from worker.providers.dreamina import transports
 from worker.providers.dreamina.client import DreaminaProvider
-from worker.providers.dreamina.transports import PublicBackend, Transports
+from worker.providers.transports import PublicBackend, Transports
 
 ANSWER = b'{"ret":"0","data":{}}'
 HTTP_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (

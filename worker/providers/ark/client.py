@@ -1,0 +1,105 @@
+"""The endpoints of Ark: images, video tasks, models, and the free check of a key. Each call is made once."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from worker.core.errors import DreameryError
+from worker.providers.ark.http import ArkHttp
+from worker.providers.ark.image_stream import StreamEvent, parse_events
+from worker.providers.ark.responses import (
+    ImageAnswer,
+    Task,
+    TaskPage,
+    UnreadableError,
+    parse_images,
+    parse_task,
+    parse_task_page,
+)
+from worker.providers.base import Account
+
+IMAGES, TASKS, MODELS = "/images/generations", "/contents/generations/tasks", "/models"
+# The slowest model takes two minutes for an image; connections that are cut are the main cause of double payment.
+IMAGE_SECONDS = 300.0
+# A create call answers in seconds, with reference videos in tens of seconds.
+CREATE_SECONDS = 60.0
+MOST_IDS = 100  # of one list: an address of four kilobytes
+_PAGE_SIZE = 500
+
+
+class ArkClient:
+    """Calls of one process for all accounts. Use it on the event loop."""
+
+    def __init__(self, http: ArkHttp) -> None:
+        self._http = http
+
+    async def generate_images(self, account: Account, body: dict[str, Any]) -> ImageAnswer:
+        """Generate images and wait for them. Raises `upstream_unreachable` if it is unclear whether they were made."""
+        answer = await self._http.post(account, IMAGES, body, seconds=IMAGE_SECONDS)
+        try:
+            return parse_images(answer)
+        except UnreadableError as error:
+            raise DreameryError("upstream_unreachable", detail=f"{IMAGES}: {error}") from None
+
+    async def stream_images(self, account: Account, body: dict[str, Any]) -> AsyncGenerator[StreamEvent]:
+        """Generate images and yield each as it is finished. `body` asks for a stream.
+
+        Ends without StreamCompleted if the stream was cut: then the rest is unclear.
+        """
+        async with aclosing(self._http.stream(account, IMAGES, body, seconds=IMAGE_SECONDS)) as lines:
+            async for line in lines:
+                if isinstance(line, str):
+                    for event in parse_events([line]):
+                        yield event
+
+    async def create_task(self, account: Account, body: dict[str, Any]) -> str:
+        """Create a video task; return its id. Raises `upstream_unreachable` if it is unclear whether it exists."""
+        answer = await self._http.post(account, TASKS, body, seconds=CREATE_SECONDS)
+        name = answer.get("id") if isinstance(answer, dict) else None
+        if not isinstance(name, str) or not name:
+            raise DreameryError("upstream_unreachable", detail=f"{TASKS}: accepted without an id")
+        return name
+
+    async def get_task(self, account: Account, task_id: str) -> Task:
+        """Return one task. Raises RefusedError if upstream does not know it."""
+        return _task(await self._http.get(account, f"{TASKS}/{task_id}"))
+
+    async def list_tasks(self, account: Account, task_ids: Sequence[str], *, flex: bool = False) -> list[Task]:
+        """Return the tasks of these ids, at most `MOST_IDS`. Unknown ids are absent. One list a second is allowed."""
+        query = [("page_size", str(MOST_IDS)), *(("filter.task_ids", one) for one in task_ids)]
+        query += [("filter.service_tier", "flex")] if flex else []
+        return list(_page(await self._http.get(account, TASKS, query)).tasks)
+
+    async def list_recent(self, account: Account, model: str, *, page: int = 1, flex: bool = False) -> TaskPage:
+        """Return a page of the tasks of a model of the last seven days. `model` = as it was sent."""
+        query = [("page_num", str(page)), ("page_size", str(_PAGE_SIZE)), ("filter.model", model)]
+        query += [("filter.service_tier", "flex")] if flex else []
+        return _page(await self._http.get(account, TASKS, query))
+
+    async def cancel_task(self, account: Account, task_id: str) -> None:
+        """Cancel a queued task. Raises RefusedError if it runs already: then it will be paid."""
+        await self._http.delete(account, f"{TASKS}/{task_id}")
+
+    async def check_key(self, account: Account) -> None:
+        """Make a free call that only a valid key passes. Raises RefusedError."""
+        await self._http.get(account, TASKS, [("page_num", "1"), ("page_size", "1")])
+
+    async def list_models(self, account: Account) -> list[str]:
+        """Return the ids of all public models, also of those that the customer has not activated."""
+        answer = await self._http.get(account, MODELS)
+        rows = answer.get("data") if isinstance(answer, dict) else None
+        return [row["id"] for row in rows or [] if isinstance(row, dict) and isinstance(row.get("id"), str)]
+
+
+def _task(body: Any) -> Task:
+    try:
+        return parse_task(body)
+    except UnreadableError as error:
+        raise DreameryError("upstream_unreachable", detail=f"{TASKS}: {error}") from None
+
+
+def _page(body: Any) -> TaskPage:
+    try:
+        return parse_task_page(body)
+    except UnreadableError as error:
+        raise DreameryError("upstream_unreachable", detail=f"{TASKS}: {error}") from None

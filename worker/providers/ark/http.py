@@ -1,0 +1,219 @@
+"""Makes calls to Ark: hosts, key, one attempt per call, and what each outcome means. It knows no endpoints.
+
+The vendor's library repeats calls that may cost money, so calls are made here, once. An outcome is one of four: the
+parsed answer, NotSentError (nothing was written to the connection), RefusedError (upstream named an error, so nothing
+was created or charged), or `upstream_unreachable` (unclear: it may have been carried out).
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import orjson
+
+from worker.core.concurrency import event_loop
+from worker.core.errors import DreameryError
+from worker.core.observability import metrics, tracing
+from worker.core.observability.faults import before_sending
+from worker.core.settings import Settings
+from worker.providers.ark.error_codes import Action, Rule, rule_for
+from worker.providers.ark.responses import ApiError, parse_error
+from worker.providers.base import Account, NotSentError
+from worker.providers.transports import Transports
+
+HOSTS = {"cn": "https://ark.cn-beijing.volces.com", "intl": "https://ark.ap-southeast.bytepluses.com"}
+PATH = "/api/v3"
+MAX_BODY = 128_000_000  # sixteen images of 4K as base64
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+# How the job engine reacts to each action, in codes of its error table.
+_REACTIONS = {
+    Action.WAIT_PAIR: "rate_limit_exceeded",
+    Action.WAIT_ACCOUNT: "rate_limit_exceeded",
+    Action.CLOSE_PAIR: "upstream_permission_denied",
+}
+_STOPPED = {"needs_login": "upstream_session_expired", "blocked": "upstream_risk_control"}
+
+
+class RefusedError(DreameryError):
+    """Upstream refused the call and named the reason. Nothing was created or charged."""
+
+    def __init__(self, error: ApiError, rule: Rule, *, status: int, secret: str) -> None:
+        self.rule = rule
+        detail = f"HTTP {status} {error.code} {error.message}"[:500].replace(secret, "***")
+        message = _text_for_caller(error, secret) if rule.action is Action.FIX else None
+        super().__init__(_code(rule), message, detail=detail, retry_after=round(rule.wait) or None)
+
+
+def _code(rule: Rule) -> str:
+    if rule.action is Action.STOP_ACCOUNT:
+        return "insufficient_quota" if rule.error == "insufficient_quota" else _STOPPED[rule.state]
+    if rule.action is Action.FIX:
+        return rule.error
+    return _REACTIONS.get(rule.action, "upstream_error")
+
+
+def _text_for_caller(error: ApiError, secret: str) -> str:
+    """Return upstream's own words without its request id: it says which part of the request is wrong."""
+    text = error.message.partition("Request id:")[0].strip().replace(secret, "***")
+    return f"Upstream refused the request ({error.code}): {text}"[:400]
+
+
+class ArkHttp:
+    """The shared connections and the envelope of calls. Use it on the event loop."""
+
+    def __init__(self, settings: Settings, transport: "httpx.AsyncBaseTransport | None" = None) -> None:
+        self._origin = settings.upstream_origin
+        self._sandbox = settings.sandbox_url
+        self._seconds = settings.call_timeout_seconds
+        allowed = frozenset(settings.fetch_allow.replace(" ", "").split(","))
+        self._transports = Transports(allowed, transport)
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self._transports.is_open:
+            event_loop.run(self._transports.aclose())
+
+    async def get(self, account: Account, path: str, query: Sequence[tuple[str, str]] = ()) -> Any:
+        """Return the JSON of a free call. A query parameter may repeat."""
+        target = f"{path}?{urlencode(query)}" if query else path
+        return await self._call(account, "GET", target, b"", seconds=self._seconds)
+
+    async def post(self, account: Account, path: str, body: dict[str, Any], *, seconds: float) -> Any:
+        """Make a call that may cost money, once. Return its JSON."""
+        with before_sending():
+            content = orjson.dumps(body)
+        return await self._call(account, "POST", path, content, seconds=seconds)
+
+    async def delete(self, account: Account, path: str) -> Any:
+        """Cancel something. Return the JSON of the answer."""
+        return await self._call(account, "DELETE", path, b"", seconds=self._seconds)
+
+    async def stream(
+        self, account: Account, path: str, body: dict[str, Any], *, seconds: float
+    ) -> AsyncGenerator[str | dict[str, Any]]:
+        """Make a call that may cost money, once. Yield the lines of its event stream, or its JSON if it sends that."""
+        with before_sending():
+            request = self._request(account, "POST", path, orjson.dumps(body), seconds=seconds)
+        started, code = time.monotonic(), "upstream_unreachable"
+        try:
+            async with asyncio.timeout(seconds), self._transports.stream(account.proxy) as transport:
+                response = await transport.handle_async_request(request)
+                try:
+                    if "event-stream" in response.headers.get("content-type", ""):
+                        code = "ok"
+                        async for line in response.aiter_lines():
+                            yield line
+                    else:
+                        yield _read(account, path, response.status_code, await _content(response))
+                        code = "ok"
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise _unclear(path, "total deadline of the call") from None
+        except _NOT_SENT as failure:
+            raise _not_sent(account, path, failure) from None
+        except httpx.HTTPError as failure:
+            raise _unclear(path, type(failure).__name__) from None
+        except DreameryError as error:
+            code = error.code
+            raise
+        finally:
+            _note_call(path, code, started)
+
+    async def _call(self, account: Account, method: str, target: str, content: bytes, *, seconds: float) -> Any:
+        path = target.partition("?")[0]
+        request = self._request(account, method, target, content, seconds=seconds)
+        started, code = time.monotonic(), "upstream_unreachable"
+        try:
+            with tracing.span(f"upstream {method}", kind="client", server__address=request.url.host, url__path=path):
+                status, body = await self._exchange(account, request, seconds=seconds)
+            answer = _read(account, path, status, body)
+        except TimeoutError:
+            raise _unclear(path, "total deadline of the call") from None
+        except _NOT_SENT as failure:
+            raise _not_sent(account, path, failure) from None
+        except httpx.HTTPError as failure:
+            raise _unclear(path, type(failure).__name__) from None
+        except DreameryError as error:
+            code = error.code
+            raise
+        else:
+            code = "ok"
+            return answer
+        finally:
+            _note_call(path, code, started)
+
+    async def _exchange(self, account: Account, request: httpx.Request, *, seconds: float) -> tuple[int, bytes]:
+        async with self._transports.use(account.proxy) as transport, asyncio.timeout(seconds):
+            response = await transport.handle_async_request(request)
+            try:
+                return response.status_code, await _content(response)
+            finally:
+                await response.aclose()
+
+    def _request(self, account: Account, method: str, target: str, content: bytes, *, seconds: float) -> httpx.Request:
+        host = HOSTS.get(account.region, "")
+        headers = {
+            "Authorization": f"Bearer {account.session}",
+            "Accept": "application/json, text/event-stream",
+            "User-Agent": "Dreamery",
+        }
+        if content:
+            headers["Content-Type"] = "application/json"
+        if account.region == "sandbox":
+            base = f"{self._sandbox or self._origin}/ark"
+        elif self._origin:
+            base, headers["X-Orig-Host"] = self._origin, host.partition("://")[2]
+        else:
+            base = host
+        timeouts = {"connect": self._seconds / 4, "read": seconds, "write": seconds, "pool": self._seconds}
+        url = f"{base}{PATH}{target}"
+        return httpx.Request(method, url, headers=headers, content=content, extensions={"timeout": timeouts})
+
+
+async def _content(response: httpx.Response) -> bytes:
+    return b"".join([chunk async for chunk in _limited(response)])
+
+
+async def _limited(response: httpx.Response) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in response.aiter_bytes():
+        size += len(chunk)
+        if size > MAX_BODY:
+            raise httpx.ReadError(f"the response is longer than {MAX_BODY} bytes")
+        yield chunk
+
+
+def _read(account: Account, path: str, status: int, content: bytes) -> Any:
+    try:
+        body = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        raise _unclear(path, f"HTTP {status}, not JSON, {len(content)} bytes") from None
+    if 200 <= status < 300:
+        return body
+    error = parse_error(body)
+    if error is None:
+        raise _unclear(path, f"HTTP {status} without a named error")
+    rule = rule_for(error, status=status)
+    if rule.action is Action.AGAIN:
+        # Nothing was created, so the same call may be made again, a bounded number of times.
+        raise NotSentError(f"HTTP {status} {error.code}", code="upstream_error")
+    raise RefusedError(error, rule, status=status, secret=account.session)
+
+
+def _unclear(path: str, reason: str) -> DreameryError:
+    return DreameryError("upstream_unreachable", detail=f"{path}: {reason}")
+
+
+def _not_sent(account: Account, path: str, failure: httpx.HTTPError) -> NotSentError:
+    code = "proxy_unreachable" if account.proxy else "upstream_unreachable"
+    return NotSentError(f"{path}: {type(failure).__name__}", code=code)
+
+
+def _note_call(path: str, code: str, started: float) -> None:
+    endpoint = "ark_tasks" if "/tasks" in path else f"ark_{path.rpartition('/')[2]}"
+    metrics.count("dreamery_upstream_calls", endpoint, code)
+    metrics.observe("dreamery_upstream_seconds", time.monotonic() - started, endpoint)
