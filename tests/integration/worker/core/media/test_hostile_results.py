@@ -1,5 +1,6 @@
 """Results of upstream that take gigabytes or minutes to decode: the worker neither grows nor waits, and keeps the original."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,9 +19,9 @@ from worker.core.media.isolation import client
 MAX_GROWTH = 64 * 1024 * 1024
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def memory_is_kept() -> Iterator[None]:
-    """Fail if this process, which runs the task, grows by more than 64 MB."""
+    """Fail if this process, which runs the task, grows by more than 64 MB within the block."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
     before = psutil.Process().memory_info().rss
     yield
@@ -34,7 +35,8 @@ def save_result(engine: Engine, data: bytes, *, wanted: str | None = None) -> An
         output = json.dumps({"format": wanted, "compression": None})
         engine.sql("UPDATE jobs SET params = params || jsonb_build_object('output', CAST(:o AS jsonb))", o=output)
     engine.interceptor.before[MEDIA] = lambda *_: Response(data, media_type="image/webp")
-    engine.save(job)
+    with memory_is_kept():
+        engine.save(job)
     assert engine.job_row(job).state == "succeeded"
     [stored] = engine.files(job)
     return stored
@@ -44,7 +46,6 @@ def turns_given() -> int:
     return client.turns._turns_given
 
 
-@pytest.mark.usefixtures("memory_is_kept")
 def test_result_that_needs_no_conversion_is_not_decoded(engine: Engine) -> None:
     before = turns_given()
     stored = save_result(engine, WEBP_BOMB)
@@ -55,7 +56,6 @@ def test_result_that_needs_no_conversion_is_not_decoded(engine: Engine) -> None:
     assert turns_given() == before, "no child was needed"
 
 
-@pytest.mark.usefixtures("memory_is_kept")
 @pytest.mark.parametrize("wanted", ["png", "jpeg"])
 def test_conversion_of_a_bomb_happens_elsewhere(engine: Engine, wanted: str) -> None:
     before = turns_given()
@@ -64,7 +64,6 @@ def test_conversion_of_a_bomb_happens_elsewhere(engine: Engine, wanted: str) -> 
     assert turns_given() == before + 1
 
 
-@pytest.mark.usefixtures("memory_is_kept")
 def test_result_of_endless_passes_is_kept_as_it_is(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = client._started
 
