@@ -4,7 +4,9 @@ Without `n` an image chat is one upstream job with the model's default number of
 `plan_videos` assigns roles to its images by their number: first frame, first and last frame, or references.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
@@ -27,6 +29,7 @@ from worker.core.catalog.models import Catalog, get_catalog
 from worker.core.errors import DreameryError
 
 Schema = TypeVar("Schema", bound=BaseModel)
+RunParsing = Callable[[Callable[[], ChatPrompt]], Awaitable[ChatPrompt]]
 
 # Names of these fields of image and video requests in a chat.
 _CHAT_FIELDS = {"prompt": "messages", "image": "messages", "images": "messages"}
@@ -74,11 +77,20 @@ def detect_background_call(body: ChatRequest, *, choice: str | None, enabled: bo
     return find_background_call(body, agent=False, makes=makes, choice=choice, enabled=enabled)
 
 
-async def plan_chat(path: str, body: ChatRequest, caller: Caller, edit_choice: EditChoice | None = None) -> ChatPlan:
-    """Return the plan of a chat. `edit_choice`: see `parse_edit_choice`. Raises the error of an invalid request."""
+async def plan_chat(
+    path: str,
+    body: ChatRequest,
+    caller: Caller,
+    edit_choice: EditChoice | None = None,
+    *,
+    run: RunParsing = run_in_threadpool,
+) -> ChatPlan:
+    """Return the plan of a chat. `edit_choice`: see `parse_edit_choice`. Raises the error of an invalid request.
+
+    `run` runs what searches the messages, which may be long.
+    """
     model = resolve_model(body)
-    # Long chats contain megabytes of pictures as text.
-    prompt = await run_in_threadpool(extract_prompt, body, edit_choice)
+    prompt = await run(partial(extract_prompt, body, edit_choice))
     requested_model = body.model or model.name
     is_video = get_catalog().knows_video(model.name)
     follow_up = prompt.follow_up

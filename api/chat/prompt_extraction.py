@@ -8,12 +8,13 @@ language model.
 from dataclasses import dataclass, field
 from typing import Any
 
-from api.chat.background.detection import strip_context
+from api.chat.background.detection import MAX_MESSAGE_CHARS, strip_context
 from api.chat.follow_ups.decision import EditChoice, FollowUp, decide_follow_up
 from api.chat.follow_ups.pictures import images_of, link_of_part, split_text
 from api.chat.schemas import ChatMessage, ChatRequest, last_user_index, text_of, text_of_part
 from api.generation.media_fields import read_content_part, read_field
 from worker.core.errors import DreameryError
+from worker.core.settings import get_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,14 @@ def extract_prompt(body: ChatRequest, edit_choice: EditChoice | None = None) -> 
         message = "`messages` has no message of role `user`; the last of these is the prompt."
         raise DreameryError("missing_required_parameter", message, param="messages")
     prompt = body.messages[index]
-    text, links = split_text(strip_context(text_of(prompt).strip()))
+    written = text_of(prompt).strip()
+    _check_length(written, MAX_MESSAGE_CHARS)
+    text, links = split_text(strip_context(written))
     text, images = text.strip(), _read_images(prompt, f"messages.{index}")
-    images += [{"image_url": link} for link in links if link not in map(link_of_part, images)]
+    # What follows searches the text for phrases.
+    _check_length(text, get_settings().prompt_max_chars)
+    attached = set(map(link_of_part, images))
+    images += [{"image_url": link} for link in links if link not in attached]
     images = images or _pictures_without_text(body.messages[:index])
     if not text:
         message = "The last user message has no text: describe what to generate."
@@ -45,6 +51,12 @@ def extract_prompt(body: ChatRequest, edit_choice: EditChoice | None = None) -> 
     before = body.messages[:index]
     follow_up = decide_follow_up(before, text, has_pictures=bool(images or body.media_fields), choice=edit_choice)
     return ChatPrompt(text=text, images=images, follow_up=follow_up)
+
+
+def _check_length(text: str, limit: int) -> None:
+    if len(text) > limit:
+        message = f"`prompt` has {len(text)} characters; the maximum is {limit}. Shorten it."
+        raise DreameryError("prompt_too_long", message, param="messages")
 
 
 _IMAGE_PARTS = frozenset({"image", "image_url", "input_image"})

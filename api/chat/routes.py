@@ -25,6 +25,7 @@ from api.generation.response import (
     mark_unanswered,
     tracked_request,
 )
+from api.http.bodies.received import received_body
 from api.http.body_parsing import body_openapi, parse_body
 from api.http.errors import error_responses
 from api.http.preferences import PreferenceDep, parse_idempotency_key
@@ -96,7 +97,11 @@ async def create_chat(
     preference = preference.with_async(enabled=body.run_async)
     choice = parse_job_choice(dreamery_job, body.dreamery_job)
     enabled = get_settings().answer_client_probes and not preference.respond_async
-    if (call := detect_background_call(body, choice=choice, enabled=enabled)) is not None:
+    # Long chats are searched in threads that no other request waits for.
+    received = received_body(request)
+    if (
+        call := await received.search(partial(detect_background_call, body, choice=choice, enabled=enabled))
+    ) is not None:
         log.info("housekeeping_answered", kind=call.kind, rule=call.rule or "structure", model=body.model)
         return _answer_background_call(body, call)
     tracked_request(request).wants_new_jobs = choice == "always"
@@ -105,7 +110,7 @@ async def create_chat(
         answer = await accept_agent_chat(request, body, caller, preference, key)
         del body
         return await answer()
-    plan = await plan_chat(request.url.path, body, caller, edit_choice)
+    plan = await plan_chat(request.url.path, body, caller, edit_choice, run=received.search)
     streams, with_usage = bool(body.stream) and not preference.respond_async, _wants_usage(body)
     # The answer may take minutes and needs no body: long chats are freed before.
     del body

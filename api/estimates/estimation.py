@@ -19,6 +19,7 @@ from api.generation.acceptance import GenerationPlan, reject_while_draining
 from api.generation.account_assignment import accounts_without_model, find_catalog_model, usable_regions
 from api.generation.reference_images import delete_stored_inputs
 from api.generation.request_checks import AGENT
+from api.http.bodies.received import ReceivedBody
 from api.http.body_parsing import validate_body
 from api.http.errors import error_body
 from api.images.planning import plan_images
@@ -45,9 +46,9 @@ _NO_ACCOUNTS = Availability(0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, None, None)
 Fields = dict[str, Any]
 
 
-async def estimate(body: EstimateRequest, caller: Caller) -> Fields:
+async def estimate(body: EstimateRequest, caller: Caller, received: ReceivedBody) -> Fields:
     """Return the estimate. Raises the errors that the real call would raise about the request."""
-    plan = await _PLANS[body.endpoint](body.endpoint, body.body, caller)
+    plan = await _PLANS[body.endpoint](body.endpoint, body.body, caller, received)
     if plan is None:
         return _answer(body.endpoint, str(body.body.get("model") or AGENT), [])
     try:
@@ -57,29 +58,32 @@ async def estimate(body: EstimateRequest, caller: Caller) -> Fields:
         await run_in_threadpool(delete_stored_inputs, plan.inputs)
 
 
-async def _plan_images(path: str, body: Fields, caller: Caller) -> GenerationPlan:
-    request = validate_body(body, ImageGenerationRequest)
+async def _plan_images(path: str, body: Fields, caller: Caller, received: ReceivedBody) -> GenerationPlan:
+    request = await received.search(partial(validate_body, body, ImageGenerationRequest))
     return await plan_images(path, request, caller, required=path != "/v1/images/generations")
 
 
-async def _plan_videos(path: str, body: Fields, caller: Caller) -> GenerationPlan:
-    request = validate_body(body, VideoGenerationRequest)
+async def _plan_videos(path: str, body: Fields, caller: Caller, received: ReceivedBody) -> GenerationPlan:
+    request = await received.search(partial(validate_body, body, VideoGenerationRequest))
     return await plan_videos(
         path, request if path == "/v1/videos/generations" else require_single_video(request), caller
     )
 
 
-async def _plan_chat(path: str, body: Fields, caller: Caller) -> GenerationPlan | None:
+async def _plan_chat(path: str, body: Fields, caller: Caller, received: ReceivedBody) -> GenerationPlan | None:
     """Return the plan of a chat; None for a background call of a front end, which is answered without a job."""
-    request = validate_body(body, ChatRequest)
+    request = await received.search(partial(validate_body, body, ChatRequest))
     agent = request.model == AGENT
     enabled = get_settings().answer_client_probes and not request.run_async
-    if detect_background_call(request, choice=request.dreamery_job, enabled=enabled) is not None:
+    detect = partial(detect_background_call, request, choice=request.dreamery_job, enabled=enabled)
+    if await received.search(detect) is not None:
         return None
-    return plan_conversation(path, request, caller) if agent else (await plan_chat(path, request, caller)).generation
+    if agent:
+        return plan_conversation(path, request, caller)
+    return (await plan_chat(path, request, caller, run=received.search)).generation
 
 
-_PLANS: dict[str, Callable[[str, Fields, Caller], Awaitable[GenerationPlan | None]]] = {
+_PLANS: dict[str, Callable[[str, Fields, Caller, ReceivedBody], Awaitable[GenerationPlan | None]]] = {
     "/v1/images/generations": _plan_images,
     "/v1/images/edits": _plan_images,
     "/v1/images/compositions": _plan_images,

@@ -5,6 +5,7 @@ from fastapi import APIRouter, Request, Response
 from api.auth.dependencies import GenerateDep
 from api.estimates.estimation import estimate
 from api.estimates.schemas import Estimate, EstimateRequest
+from api.http.bodies.received import received_body
 from api.http.body_parsing import body_openapi, parse_body
 from api.http.errors import error_responses
 from api.http.responses import json_response
@@ -28,4 +29,4 @@ async def create_estimate(request: Request, caller: GenerateDep) -> Response:
     null with `known` false; the call itself would still be accepted.
     """
     body = await parse_body(request, EstimateRequest)
-    return json_response(await estimate(body, caller))
+    return json_response(await estimate(body, caller, received_body(request)))

@@ -12,15 +12,18 @@ def strip_blocks(text: str, blocks: Sequence[Block]) -> str:
     """Return a message without the blocks of front ends."""
     if "<" not in text and not any(block.start for block in blocks):
         return text
+    lower = text.lower()
     # A wrapper may stand in another block, which is removed first.
     for block in sorted(blocks, key=lambda one: one.unwrap):
-        text = _strip_tag(text, block) if block.tag else _strip_between(text, block)
+        if block.tag and f"<{block.tag.lower()}" not in lower:
+            continue
+        stripped = _strip_tag(text, block) if block.tag else _strip_between(text, block)
+        if stripped != text:
+            text, lower = stripped, stripped.lower()
     return text.strip()
 
 
 def _strip_tag(text: str, block: Block) -> str:
-    if f"<{block.tag.lower()}" not in text.lower():
-        return text
     opening = re.compile(rf"<{re.escape(block.tag)}(?:\s[^<>]{{0,500}})?>", re.IGNORECASE)
     closing = re.compile(rf"</{re.escape(block.tag)}\s*>", re.IGNORECASE)
     for _ in range(_MAX_BLOCKS):

@@ -23,8 +23,12 @@ from worker.core.settings import get_settings
 
 _MAX_TEST_TOKENS = 16
 _SYSTEM_ROLES = frozenset({"system", "developer"})
+# A longer message is no prompt, even with the text that front ends add; nothing searches all of it.
+MAX_MESSAGE_CHARS = 1_000_000
 # Rules read a text from both ends.
 _READ_FIRST, _READ_LAST = 8000, 4000
+# Answers name the conversation by its beginning.
+_MAX_QUOTED = 20_000
 # What the agent, which is a language model, does not have to answer itself.
 _AGENT_KINDS = frozenset({"title", "tags", "follow_ups", "queries", "emoji", "autocomplete", "prompt"})
 _JOB_CHOICES = ("always", "never")
@@ -154,12 +158,12 @@ def _read(body: ChatRequest) -> _Chat:
     index = last_user_index(body.messages)
     message = body.messages[index] if index is not None else ChatMessage(role="user")
     last = body.messages[-1]
-    user = strip_context(text_of(message).strip())
+    user = strip_context(text_of(message).strip()[:MAX_MESSAGE_CHARS])
     return _Chat(
         body=body,
-        system="\n\n".join(text_of(m).strip() for m in body.messages if m.role.lower() in _SYSTEM_ROLES),
+        system=_ends_of("\n\n".join(text_of(m).strip() for m in body.messages if m.role.lower() in _SYSTEM_ROLES)),
         user=user,
-        last=user if last is message else text_of(last).strip(),
+        last=user if last is message else text_of(last).strip()[:MAX_MESSAGE_CHARS],
         has_image=_has_image(message),
     )
 
@@ -266,7 +270,9 @@ def _words_of(chat: _Chat, rule: Rule | None = None) -> Words:
     texts = [text_of(m).strip() for m in chat.body.messages if m.role.lower() == "user"]
     # An instruction in a system message concerns the last user message, too.
     texts = texts[:-1] if len(texts) > 1 and texts[-1] == chat.last else texts
-    texts = [without_role(strip_context(text)) for text in texts if text and not _is_instruction(text, chat)]
+    texts = [
+        without_role(strip_context(text[:_MAX_QUOTED])) for text in texts if text and not _is_instruction(text, chat)
+    ]
     return Words(texts[0], texts[-1]) if texts else Words("", "")
 
 

@@ -4,10 +4,12 @@ Forms: content parts, the field `images` that our answers have, Markdown, `<img>
 like a picture or lead to a result of this server. Videos are no pictures: their links are left out.
 """
 
+import bisect
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from api.chat.schemas import ChatMessage, text_of, text_of_part
@@ -19,7 +21,7 @@ _ADDRESS = r"https?://(?:[^\s()<>\"']|\([^\s()<>\"']*+\))++"
 _MARKUP = re.compile(
     rf"""!\[(?:[^\[\]]|\[[^\[\]]*+\]){{0,2000}}+\]\(\s*+<?(?P<markdown>{_DATA_URL}|{_ADDRESS})[^()\n]{{0,300}}+\)
     | <img\b(?:[^<>"']|"(?!data:|https?:)[^"<>]*+"|'(?!data:|https?:)[^'<>]*+'){{0,2000}}?
-        \bsrc\s*=\s*["']?(?P<tag>{_DATA_URL}|{_ADDRESS})["']?[^<>]*+>
+        \bsrc\s*=\s*["']?(?P<tag>{_DATA_URL}|{_ADDRESS})["']?[^<>]{{0,2000}}+>
     | (?P<data>{_DATA_URL})
     | (?P<link>{_ADDRESS})""",
     re.IGNORECASE | re.VERBOSE,
@@ -33,8 +35,13 @@ _PICTURE_LINK = re.compile(
     r"[^?#]+\.(?:png|jpe?g|webp|gif|bmp|avif|heic|tiff?)(?:[?#].*)?|https?://[^/]+/v1/files/file_\w+/content(?:\?.*)?",
     re.IGNORECASE,
 )
-QUOTED = re.compile(r"\"[^\"\n]{0,400}+\"|“[^”\n]{0,400}+”|「[^」\n]{0,400}+」|『[^』\n]{0,400}+』|«[^»\n]{0,400}+»")
+# No quotation contains its opening mark: many of them without a closing one would be read again for each.
+QUOTED = re.compile(
+    r"\"[^\"\n]{0,400}+\"|“[^“”\n]{0,400}+”|「[^「」\n]{0,400}+」|『[^『』\n]{0,400}+』|«[^«»\n]{0,400}+»"
+)
 _PUNCTUATION = ".,;:!?。，；：！？、"
+# Of longer messages before the prompt only the beginning is searched.
+_MAX_SEARCHED = 200_000
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{64,}+[=\s]*")
 
 
@@ -62,7 +69,7 @@ def _links_of_message(message: ChatMessage) -> list[str]:
     parts = message.content if isinstance(message.content, list) else []
     entries = [entry.value for name, value in message.media_fields.items() for entry in read_field(name, value)]
     attached = [link for part in [*parts, *images_of(message), *entries] if (link := link_of_part(part))]
-    _, written = split_text(text_of(message))
+    _, written = split_text(text_of(message)[:_MAX_SEARCHED])
     return list(dict.fromkeys([*attached, *written]))
 
 
@@ -87,13 +94,15 @@ def split_text(text: str) -> tuple[str, list[str]]:
     """Return a text without its pictures, and their links. Plain links in quotation marks are text to draw."""
     videos = {match["tag"] or match["link"] for match in _VIDEO.finditer(text)}
     quoted = [match.span() for match in QUOTED.finditer(text)]
+    starts = [start for start, _ in quoted]
     links: list[str] = []
     kept, end = [], 0
     for match in _MARKUP.finditer(text):
         link = html.unescape(match["markdown"] or match["tag"] or match["data"] or match["link"])
         stop = match.end()
         if match["link"]:
-            is_quoted = any(start < match.start() < after for start, after in quoted)
+            before = bisect.bisect_left(starts, match.start()) - 1
+            is_quoted = before >= 0 and match.start() < quoted[before][1]
             plain = link.rstrip(_PUNCTUATION)
             if is_quoted or link in videos or not _PICTURE_LINK.fullmatch(plain):
                 continue
@@ -111,7 +120,8 @@ def short_link(link: str) -> str:
     return link if not link.startswith("data:") else f"{link.partition(',')[0][:60]},..."
 
 
-def texts_before(messages: Iterable[ChatMessage], limit: int = 12) -> list[str]:
+def texts_before(messages: Sequence[ChatMessage], limit: int = 12) -> list[str]:
     """Return the newest texts of the user, which say what the earlier pictures show, newest first."""
-    texts = [split_text(text_of(message))[0].strip() for message in messages if message.role.strip().lower() == "user"]
-    return [text[:2000] for text in reversed(texts) if text][:limit]
+    written = (text_of(message) for message in reversed(messages) if message.role.strip().lower() == "user")
+    texts = (split_text(text[:_MAX_SEARCHED])[0].strip()[:2000] for text in written)
+    return list(islice(filter(None, texts), limit))

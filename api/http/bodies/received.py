@@ -18,6 +18,8 @@ log = get_logger("api")
 
 _KEY = "received_body"
 _RETRY_AFTER_SECONDS = 10
+# The texts of shorter bodies are searched at once.
+_INLINE_BYTES = 4096
 
 T = TypeVar("T")
 
@@ -68,6 +70,12 @@ class ReceivedBody:
             return await self._shares.threads.parse(self.owner, function)
         except OSError as error:
             raise _disk_full(error) from None
+
+    async def search(self, function: Callable[[], T]) -> T:
+        """Run a function that searches the texts of the body: those of a long one in a thread."""
+        if self.spool.size < _INLINE_BYTES:
+            return function()
+        return await self._shares.threads.parse(self.owner, function)
 
     async def reserve(self, size: int) -> None:
         """Wait for memory within the caller's share, once."""
