@@ -11,6 +11,12 @@ from PIL import Image
 # 40 bytes: a lossless WebP of 64 megapixels of one colour.
 WEBP_BOMB = base64.b64decode("UklGRiAAAABXRUJQVlA4TBQAAAAvP1/NBwdQgVQIIAAKmv7HiIj+Bw==")
 
+# 88 bytes: 62 megapixels that must be decoded, because the picture is turned.
+TURNED_WEBP_BOMB = base64.b64decode(
+    "UklGRlAAAABXRUJQVlA4WAoAAAAIAAAA2x4A2x4AVlA4TA8AAAAv2962BwcQ/Y/+ByKi/wEARVhJRhoA"
+    "AABNTQAqAAAACAABARIAAwAAAAEABgAAAAAAAA=="
+)
+
 
 def make_video(*colours: str, seconds: int = 2, side: int = 64, kind: str = "mp4") -> bytes:
     """Return a silent video that shows each colour for an equal time."""
