@@ -141,9 +141,8 @@ def retire_account(request: Request, account_id: str, caller: Caller, *, user_id
 async def check_account(request: Request, account_id: str, caller: Caller, *, user_id: UUID | None) -> dict[str, Any]:
     """Let a worker check the account now, and return it with the result. Raises check_timeout (504)."""
     check = new_id()
-    results = await wait_for_results(
-        request, [check], partial(_start_check, request, account_id, caller, user_id, check)
-    )
+    start = partial(_start_check, request, account_id, caller, user_id, check)
+    results = await wait_for_results(request, [check], start, owner=caller.owner)
     result = results.get(check)
     if result is None:
         raise DreameryError("check_timeout")

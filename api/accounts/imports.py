@@ -57,9 +57,8 @@ async def import_accounts(
     check_polling_limits(caller, _polling_of(body))
     entries = _parse_entries(body.tokens)
     check_ids = [entry.check for entry in entries]
-    results = await wait_for_results(
-        request, check_ids, partial(_register_all, request, entries, body, caller, account_owner)
-    )
+    register = partial(_register_all, request, entries, body, caller, account_owner)
+    results = await wait_for_results(request, check_ids, register, owner=caller.owner)
     if not any(entry.account_id for entry in entries):
         raise _no_account_error(entries)
     return await run_in_threadpool(partial(_result_object, entries, results))

@@ -1,10 +1,12 @@
 """Checks of session ids. The API inserts rows and waits until a worker answers; it never calls upstream itself."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
@@ -24,7 +26,7 @@ from worker.messaging import celery_app
 WAIT_SECONDS = 25.0
 # A queue message may be lost; an answer takes a second or two.
 _ENQUEUE_AGAIN_SECONDS = 6.0
-# Limits of unanswered checks, so that one client cannot occupy all workers. Beyond the total, each owner may have a few.
+# Limits of unanswered checks, so that one client cannot occupy all workers. Beyond the total, an owner may have a few.
 MAX_OPEN_PER_OWNER = 200
 MAX_OPEN = 2000
 ALWAYS_OPEN_PER_OWNER = 5
@@ -37,17 +39,27 @@ async def run_checks(request: Request, action: str, tokens: Tokens) -> list[Resu
     """Return the worker's result for each token: `{live}`, `{points, received}` or `{error}`; None = timed out."""
     ids = [new_id() for _ in tokens]
     owner = f"address:{lookup_hash(network_of(request))[:32]}"
-    results = await wait_for_results(request, ids, partial(_insert_checks, ids, action, tokens, owner=owner))
+    insert = partial(_insert_checks, ids, action, tokens, owner=owner)
+    results = await wait_for_results(request, ids, insert, owner=owner)
     return [results.get(check_id) for check_id in ids]
 
 
+# The inserts of one owner run one after the other: those that wait for their turn hold no thread and no connection.
+_turns: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
+
+
+def _turn_of(owner: str) -> asyncio.Lock:
+    return _turns.setdefault((id(asyncio.get_running_loop()), owner), asyncio.Lock())
+
+
 async def wait_for_results(
-    request: Request, ids: list[UUID], insert: Callable[[], list[UUID]]
+    request: Request, ids: list[UUID], insert: Callable[[], list[UUID]], *, owner: str
 ) -> dict[UUID, dict[str, Any]]:
     """Insert checks with `insert`, which returns the ids used, and return the results that arrive in time."""
     job_watcher: JobWatcher = request.app.state.job_watcher
     with job_watcher.watch_jobs(ids) as all_watches:
-        inserted = set(await run_in_threadpool(insert))
+        async with _turn_of(owner):
+            inserted = set(await run_in_threadpool(insert))
         watches = [watch for watch in all_watches if watch.job_id in inserted]
         until = time.monotonic() + WAIT_SECONDS
         while (left := until - time.monotonic()) > 0:

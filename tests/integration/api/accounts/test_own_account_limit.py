@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from starlette.testclient import TestClient
 
@@ -13,6 +14,7 @@ from tests.support.engine import Engine
 from tests.support.platform import eventually
 
 OWN, ADMIN = "/v1/accounts", "/admin/v1/accounts"
+WAITING = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%NO KEY UPDATE%'"
 AUDITED = "SELECT count(*) AS n FROM audit_log WHERE action = 'account.add'"
 
 
@@ -116,3 +118,22 @@ def test_requests_at_the_same_time_do_not_exceed_the_limit(
     [thread.join(20) for thread in threads]
     assert sorted(statuses) == [201, 201, 400, 400, 400, 400]
     assert own_accounts(engine) == 4
+
+
+def test_requests_that_wait_for_each_other_hold_no_threads(
+    engine: Engine, http: TestClient, member: dict[str, str]
+) -> None:
+    """More of them than the process has threads: another caller is answered all the same."""
+    answers: list[Any] = []
+    with psycopg.connect(engine.env["DREAMERY_DATABASE_URL"]) as holder:
+        holder.execute("SELECT 1 FROM users WHERE name = 'anna' FOR UPDATE")
+        threads = [
+            threading.Thread(target=lambda: answers.append(add(http, tokens(1), headers=member))) for _ in range(40)
+        ]
+        [thread.start() for thread in threads]
+        eventually(lambda: engine.sql(WAITING)[0].n, what="the first request waits for the row")
+        assert http.get(ADMIN).status_code == 200
+        assert engine.sql(WAITING)[0].n == 1, "the others wait outside the database"
+        assert answers == []
+    [thread.join(60) for thread in threads]
+    assert sorted(answer.status_code for answer in answers) == [201] * 5 + [400] * 35
