@@ -12,6 +12,7 @@ export default {
   "limit.none": ["No limits.", "没有限额。"],
   "limit.of_key": ["this key", "此密钥"],
   "limit.open_jobs": ["Open jobs", "未完成任务"],
+  "limit.own_accounts": ["Own accounts", "自有账号数"],
   "limit.requests_per_minute": ["Requests per minute", "每分钟请求数"],
   "limit.resets": ["resets", "重置于"],
   "limit.save": ["Save limits", "保存限额"],

@@ -10,8 +10,8 @@ import { Icon } from "../lib/ui/icons.js";
 import { KeyTable, NewKeyDialog, NewKeySecret } from "../lib/ui/key_views.js";
 import { lastDays, LimitList, UsagePlots } from "../lib/ui/usage_views.js";
 
-const HARD_LIMITS = ["requests_per_minute", "open_jobs", "jobs_per_day", "jobs_per_month", "credits_per_day", "credits_per_month"];
-const SOFT_LIMITS = HARD_LIMITS.slice(1);
+const HARD_LIMITS = ["requests_per_minute", "open_jobs", "jobs_per_day", "jobs_per_month", "credits_per_day", "credits_per_month", "own_accounts"];
+const SOFT_LIMITS = HARD_LIMITS.slice(1, -1);
 
 export default function UserPage({ params }) {
   const path = `/admin/v1/users/${params.id}`;
