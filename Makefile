@@ -38,7 +38,7 @@ test-e2e: .venv/.dreamery-dev ## tests of the whole platform as processes
 # What is missing and cannot be installed is skipped, with the reason.
 test-ops: .venv/.dreamery-dev ## tests with PgBouncer, nginx, Redis, firewalls and full disks (root installs them with apt-get)
 	@$(PY) -m tests.ops.debian_packages
-	@$(BOUND) -m pytest tests/ops -n 2 --dist loadfile --session-timeout=180 $(ARGS)
+	@$(BOUND) -m pytest tests/ops -n 4 --dist loadfile --session-timeout=900 $(ARGS)
 
 test-clients: .venv/.dreamery-dev ## Open WebUI, unmodified, in Chromium (installs several gigabytes below .venv the first time)
 	@TEST_CLIENTS=1 $(BOUND) -m pytest tests/clients -p no:randomly $(ARGS)

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,21 @@ _PROBES = {
     "iptables": "ip netns add dreamery-probe && ip netns exec dreamery-probe iptables -L -n && ip netns delete dreamery-probe",
     "mount": "unshare --mount sh -c 'mount -t tmpfs -o size=1m tmpfs /mnt'",
 }
+
+
+_began = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option with which the gate bounds its time."""
+    parser.addoption("--begin-within", type=float, metavar="SECONDS", help="skip tests that would begin later")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test for which there is no time left."""
+    seconds = item.config.getoption("--begin-within")
+    if seconds is not None and time.monotonic() - _began > seconds:
+        pytest.skip(f"this machine needed more than {seconds:.0f} s for the tests before")
 
 
 @cache

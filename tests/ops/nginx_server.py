@@ -58,7 +58,7 @@ class Nginx:
     def client(self, path: str = "", **headers: str) -> Iterator[httpx.Client]:
         """A client that trusts the certificate; `path` = the path below which it asks."""
         with httpx.Client(
-            base_url=f"{self.url}{path}", verify=self.context, headers=headers, timeout=60, trust_env=False
+            base_url=f"{self.url}{path}", verify=self.context, headers=headers, timeout=150, trust_env=False
         ) as client:
             yield client
 

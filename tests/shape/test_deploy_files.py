@@ -285,4 +285,4 @@ def test_gate_runs_both_kinds_of_tests() -> None:
     assert gate.stat().st_mode & 0o111
     lines = gate.read_text().splitlines()
     assert "set -euo pipefail" in lines
-    assert [line for line in lines if line.startswith("make ")] == ["make test", "make test-ops"]
+    assert [line for line in lines if line.startswith("make ")] == ["make test", "make test-ops ARGS=--begin-within=170"]

@@ -13,7 +13,12 @@ from xdist.scheduler import LoadFileScheduling
 from tests.support.platform import ROOT
 
 SHARED_PLATFORMS = ("api_platform", "multi_region_platform", "console_platform")
-_LONGEST = ("tests/e2e/test_up.py", "tests/e2e/test_crash.py", "tests/e2e/test_operations.py")
+_LONGEST = (
+    "tests/e2e/test_up.py",
+    "tests/e2e/test_crash.py",
+    "tests/e2e/test_operations.py",
+    "tests/ops/test_redis_sentinel.py",
+)
 _SLOW = ("tests/e2e/", "tests/browser/", "tests/integration/worker/test_start_checks.py")
 # Folders whose files share a platform, as one folder. The others need one that nobody else changes, or are long enough.
 _API = "tests/integration/api"
