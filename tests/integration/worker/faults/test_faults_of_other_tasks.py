@@ -17,7 +17,7 @@ from worker.db.engine import transaction
 from worker.db.jobs import state_machine
 from worker.messaging.celery_app import app
 from worker.providers.base import CreditHistory, CreditRecord
-from worker.providers.registry import _dreamina
+from worker.providers.registry import PROVIDERS
 from worker.tasks import cleanup, deliver_webhooks, dispatch, sync_credits
 from worker.tasks.check_session import check
 from worker.tasks.deliver_webhooks import deliver
@@ -36,7 +36,7 @@ def test_fault_of_a_check_answers_its_caller(
     account, check_id = engine.add_account(), new_id()
     with transaction() as tx:
         session_checks.create_account_checks(tx, owner="user:x", accounts_by_check={check_id: account})
-    monkeypatch.setattr(_dreamina(), "fetch_credits", raises_async(fault_of(kind)))
+    monkeypatch.setattr(PROVIDERS["dreamina"](), "fetch_credits", raises_async(fault_of(kind)))
     check(check_id=check_id)
     [row] = engine.sql("SELECT state, result FROM account_checks")
     assert row.state == "succeeded"
@@ -61,9 +61,11 @@ def test_fault_of_one_account_leaves_the_refresh_of_the_others_alone(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
 ) -> None:
     bad, *good = [engine.add_account(pool=True) for _ in range(4)]
-    real = _dreamina().fetch_credits
+    real = PROVIDERS["dreamina"]().fetch_credits
     monkeypatch.setattr(
-        _dreamina(), "fetch_credits", raises_async(fault_of(kind), lambda account: account.id == bad.hex, real)
+        PROVIDERS["dreamina"](),
+        "fetch_credits",
+        raises_async(fault_of(kind), lambda account: account.id == bad.hex, real),
     )
     refresh_accounts()
     rows = {row.id: row for row in engine.sql("SELECT id, credits, check_code FROM accounts")}
@@ -84,7 +86,7 @@ def test_fault_of_one_history_leaves_the_other_accounts_alone(engine: Engine, mo
             raise KeyError(SECRET)
         return CreditHistory(5, (CreditRecord("", 1, datetime.now(UTC).timestamp()),), "", more=False, complete=True)
 
-    monkeypatch.setattr(_dreamina(), "fetch_credit_history", history)
+    monkeypatch.setattr(PROVIDERS["dreamina"](), "fetch_credit_history", history)
     sync_credits.sync_credits()
     assert sorted(set(asked)) == sorted(account.hex for account in accounts)
     credits_of = {row.id: row.credits for row in engine.sql("SELECT id, credits FROM accounts")}

@@ -15,6 +15,7 @@ from tests.integration.worker.faults.test_faults_of_jobs import (
 from tests.integration.worker.tasks.test_killed_tasks import charged_once
 from tests.support.engine import Engine
 from worker.db.jobs import state_machine
+from worker.providers.registry import PROVIDERS
 from worker.tasks import poll as poll_task
 from worker.tasks.poll import poll
 from worker.tasks.stages.polling import settle_record
