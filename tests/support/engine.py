@@ -29,8 +29,8 @@ from worker.db.engine import get_engine, transaction
 from worker.db.jobs import durations
 from worker.db.platform import root_key
 from worker.db.schema.accounts import accounts as accounts_table
-from worker.messaging import celery_app
-from worker.messaging.redis_connection import redis_client
+from worker.messaging import celery_app, pubsub
+from worker.messaging.redis_connection import celery_settings, redis_client
 from worker.providers.registry import _dreamina
 from worker.sandbox.state import SandboxState
 from worker.tasks.converse import converse
@@ -83,8 +83,11 @@ def reload_settings() -> None:
 
 def use_broker(url: str) -> None:
     """Point the Celery app, which is created at import, to a Redis."""
-    if celery_app.app.conf.broker_url != url:
-        celery_app.app.conf.broker_url = url
+    settings = celery_settings(url)
+    if celery_app.app.conf.broker_url != settings["broker_url"]:
+        celery_app.app.conf.update(settings)
+        celery_app._breaker.record(success=True)
+        pubsub._breaker.record(success=True)
         celery_app.app._pool = None
         celery_app.app.amqp._producer_pool = None
 
