@@ -177,7 +177,7 @@ def test_pictures_of_sixty_megapixels_are_decoded_elsewhere(
 def test_picture_of_endless_passes_delays_its_owner_only(
     platform: CheckedPlatform, member: ApiClient, other: ApiClient
 ) -> None:
-    slow = {**QUICK, "image": ("a.jpg", slow_jpeg(400, orientation=6), "image/jpeg")}
+    slow = {**QUICK, "image": ("a.jpg", slow_jpeg(150, orientation=6), "image/jpeg")}
     with memory_is_kept(platform), ThreadPoolExecutor(6) as pool:
         waiting = [pool.submit(member.http.post, "/v1/images/edits", files=slow, timeout=200) for _ in range(6)]
         eventually(lambda: decoding(platform), what="a slow file is read")
