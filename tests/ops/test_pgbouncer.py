@@ -203,7 +203,7 @@ def test_statement_mode_is_refused(programs: Path, postgres: EmbeddedPostgres, t
 def test_full_pooler_is_named_as_the_cause(
     programs: Path, postgres: EmbeddedPostgres, tmp_path: Path, use: Callable[[str], None]
 ) -> None:
-    """Clients that wait longer than they may are told by PgBouncer, and are well as soon as a connection is free."""
+    """PgBouncer refuses clients that wait longer than they may; they are well as soon as a connection is free."""
     settings = TRANSACTION | {"default_pool_size": "1", "query_wait_timeout": "1"}
     with running_pgbouncer(programs, tmp_path, postgres, **settings) as port:
         url = url_through(port, postgres, "postgres")

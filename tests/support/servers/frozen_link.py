@@ -12,7 +12,7 @@ _CHUNK = 65536
 class FrozenLink:
     """Forwards connections to a port on loopback, until `freeze`. New connections are accepted and carry nothing then.
 
-    `thaw` forwards new connections again; those of before get no answer for ever, as when the peer forgot them.
+    `thaw` forwards new connections again; those of before never get an answer, as when the peer forgot them.
     `accepted` counts connections, `messages` what clients sent.
     """
 

@@ -75,7 +75,7 @@ class Connector:
     local: Mapping[str, str] = field(default_factory=dict)
     answer_seconds: float | None = None
     session_wins: bool = False
-    # PgBouncer refuses `options` unless it is told to ignore it.
+    # PgBouncer refuses `options` unless it is set to ignore it.
     _sends_options: bool = True
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

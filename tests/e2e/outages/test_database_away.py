@@ -1,4 +1,4 @@
-"""The database is gone without a word, or only reads: callers are told soon, and everything continues by itself."""
+"""The database is gone without a word, or only reads: callers get an answer soon, and everything continues by itself."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
