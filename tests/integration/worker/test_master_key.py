@@ -11,6 +11,7 @@ from sqlalchemy import text
 from tests.integration.conftest import MASTER_KEY
 from tests.support.engine import Engine
 from tests.support.platform import ROOT, clean_env, eventually, free_port
+from worker.core.concurrency import event_loop
 from worker.core.security.encryption import reencrypt_secret
 from worker.db.accounts import accounts
 from worker.db.engine import transaction
@@ -127,7 +128,7 @@ def test_check_of_a_locked_account_does_not_call_its_session_expired(engine: Eng
     with transaction() as tx:
         row = accounts.get_account(tx, account)
     assert row is not None
-    result = check_account(row, models=False)
+    result = event_loop.run(check_account(row, models=False))
     assert (result["live"], result["error"]["code"]) == (None, "overloaded")
     assert engine.account_row(account).state == "ok"
     assert stops == [signal.SIGTERM]
