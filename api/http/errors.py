@@ -46,6 +46,7 @@ _HINTS = {
     "/models": "The base URL must end in /v1: use /v1/models.",
     "/v1": "Offered are /v1/chat/completions, /v1/images/generations, /v1/models and /v1/jobs; see /docs.",
 }
+_MAX_HINTED_CHARS = 100  # longer than each of these URLs
 _DESCRIPTIONS = {
     400: "The request is invalid, or upstream refused its content.",
     401: "The key is missing or invalid, or upstream does not know the session id.",
@@ -218,6 +219,7 @@ def _http_error(error: HTTPException, request: Request) -> DreameryError:
 
 def _hint(path: str) -> str:
     """The hint for the longest known prefix of the path."""
+    path = path[:_MAX_HINTED_CHARS]
     while path and path not in _HINTS:
         path = path.rpartition("/")[0]
     return _HINTS.get(path, "See /docs.")

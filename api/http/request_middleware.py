@@ -34,10 +34,14 @@ log = get_logger("api")
 
 # Calls of a deployment; those that are not offered get their hint.
 _AZURE_CALLS = ("chat", "images", "videos?", "completions", "responses", "embeddings", "audio", "moderations")
+# Each ends with anything (DOTALL): a line end after many calls would otherwise be looked for from each of them.
 # Azure's paths -> ours: its v1 API, the older one that names the model in the path, and the lists of models.
 _AZURE_PATHS = (
     (re.compile(r"/openai/v1/(?P<rest>.+)"), "/v1/{rest}"),
-    (re.compile(rf"/openai/deployments/(?P<model>.+?)/(?P<rest>(?:{'|'.join(_AZURE_CALLS)})(?:/.+)?)"), "/v1/{rest}"),
+    (
+        re.compile(rf"/openai/deployments/(?P<model>.+?)/(?P<rest>(?:{'|'.join(_AZURE_CALLS)})(?:/.+)?)", re.DOTALL),
+        "/v1/{rest}",
+    ),
     (re.compile(r"/openai/(?:models|deployments)(?P<rest>(?:/.+)?)"), "/v1/models{rest}"),
 )
 
