@@ -67,9 +67,9 @@ def _poll_due(tx: Transaction) -> None:
 
 
 def _poll(tx: Transaction) -> None:
-    polling.claim_poll(tx, ACCOUNT)
-    polling.open_jobs(tx, ACCOUNT)
-    polling.set_next_poll(tx, ACCOUNT, seconds=1)
+    polling.claim_polls(tx, [ACCOUNT])
+    polling.open_jobs(tx, [ACCOUNT])
+    polling.end_polls(tx, {ACCOUNT: 1.0})
 
 
 def _list(viewer: Viewer, after: Callable[[], UUID] | None = None, **filters: Any) -> Callable[[Transaction], object]:

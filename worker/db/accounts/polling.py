@@ -5,14 +5,14 @@ One poll covers all open jobs of an account (I6). `poll_due_at` is the truth: me
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 
 from worker.core.observability import metrics
 from worker.core.settings import get_settings
@@ -101,12 +101,14 @@ class PollClaim:
 # real time of the next one.
 _CLAIM_POLL = text(
     f"""/* claim_poll */
-    WITH old AS (SELECT id, poll_due_at, polled_at FROM accounts WHERE id = :id AND poll_due_at <= clock_timestamp()),
+    WITH old AS (
+        SELECT id, poll_due_at, polled_at FROM accounts WHERE id = ANY(:ids) AND poll_due_at <= clock_timestamp()
+        ORDER BY id FOR NO KEY UPDATE),
     upd AS (
         UPDATE accounts SET polled_at = clock_timestamp(),
             poll_due_at = clock_timestamp()
                 + make_interval(secs => greatest(:lost_after, poll_min_seconds, poll_max_seconds))
-        FROM old WHERE accounts.id = old.id AND accounts.poll_due_at <= clock_timestamp()
+        FROM old WHERE accounts.id = old.id
         RETURNING accounts.*, old.poll_due_at AS was_due_at, old.polled_at AS was_polled_at)
     SELECT {COLUMNS}, poll_min_seconds, poll_max_seconds, poll_eagerness,
         extract(epoch FROM clock_timestamp() - was_due_at) AS late,
@@ -115,26 +117,31 @@ _CLAIM_POLL = text(
 
 _OPEN_JOBS = text(
     """/* open_jobs */
-    SELECT id, attempt, state, kind, model, submit_key, ready_items, queue_position, progress, submitted_at, group_id,
-        event_seq, origin, attempt < max_attempts AS attempts_left, absent_since IS NOT NULL AS absent,
+    SELECT j.* FROM unnest(CAST(:ids AS uuid[])) AS a(id) CROSS JOIN LATERAL (
+    SELECT account_id, id, attempt, state, kind, model, submit_key, ready_items, queue_position, progress,
+        submitted_at, group_id, event_seq, origin, attempt < max_attempts AS attempts_left,
+        absent_since IS NOT NULL AS absent,
         cancel_requested_at IS NOT NULL AS cancel_requested,
         concat_ws(' ', params #>> '{order,resolution}', params #>> '{order,seconds}') AS size,
         extract(epoch FROM clock_timestamp() - submitted_at)::float8 AS age,
         state = 'submitting' AND due_at <= clock_timestamp() AS overdue_unclear
-    FROM jobs WHERE account_id = :id AND holds_slot AND kind <> 'chat'
+    FROM jobs WHERE account_id = a.id AND holds_slot AND kind <> 'chat'
         AND (state <> 'submitting' OR due_at <= clock_timestamp() + make_interval(secs => :grace))
-    ORDER BY submitted_at NULLS FIRST, id LIMIT 5000"""
+    ORDER BY submitted_at NULLS FIRST, id LIMIT 5000) j"""
 )
 
 
-def claim_poll(tx: Transaction, account_id: UUID) -> PollClaim | None:
-    """Claim the poll of this account; None if none is due. `set_next_poll` ends it."""
+def claim_polls(tx: Transaction, account_ids: Collection[UUID]) -> dict[UUID, PollClaim]:
+    """Claim the polls of these accounts; absent are those whose poll is not due. `end_polls` ends them."""
     settings = get_settings()
     lost_after = max(settings.call_timeout_seconds, settings.poll_max_seconds)
-    row = tx.first(_CLAIM_POLL, {"id": account_id, "lost_after": lost_after})
-    if row is None:
-        return None
-    tx.on_commit(partial(metrics.observe, "dreamery_poll_delay_seconds", max(float(row.late), 0.0)))
+    rows = tx.all(_CLAIM_POLL, {"ids": list(account_ids), "lost_after": lost_after})
+    for row in rows:
+        tx.on_commit(partial(metrics.observe, "dreamery_poll_delay_seconds", max(float(row.late), 0.0)))
+    return {row.id: _poll_claim(row) for row in rows}
+
+
+def _poll_claim(row: Row[Any]) -> PollClaim:
     return PollClaim(
         account=account_of(row),
         floor=row.poll_min_seconds,
@@ -144,14 +151,17 @@ def claim_poll(tx: Transaction, account_id: UUID) -> PollClaim | None:
     )
 
 
-def open_jobs(tx: Transaction, account_id: UUID) -> list[OpenJob]:
-    """Return the jobs that upstream has or may have, longest running first.
+def open_jobs(tx: Transaction, account_ids: Collection[UUID]) -> dict[UUID, list[OpenJob]]:
+    """Return the jobs of each account that upstream has or may have, longest running first.
 
     A submitting job is included once its submit call has certainly ended: polling earlier could treat a request in
     flight as lost.
     """
-    values = {"id": account_id, "grace": get_settings().unclear_grace_seconds}
-    return [OpenJob(**row._mapping) for row in tx.all(_OPEN_JOBS, values)]  # noqa: SLF001
+    found: dict[UUID, list[OpenJob]] = {account_id: [] for account_id in account_ids}
+    for row in tx.all(_OPEN_JOBS, {"ids": list(account_ids), "grace": get_settings().unclear_grace_seconds}):
+        values = {name: value for name, value in row._mapping.items() if name != "account_id"}  # noqa: SLF001
+        found[row.account_id].append(OpenJob(**values))
+    return found
 
 
 # With more open jobs than fit into one call, this share of the call polls the oldest jobs, which are most likely done.
@@ -168,16 +178,33 @@ def select_for_call(jobs: list[OpenJob]) -> list[OpenJob]:
     return jobs[:oldest] + random.sample(jobs[oldest:], most - oldest)
 
 
-_SET_NEXT_POLL = text(
+_SET_NEXT_POLLS = text(
     """/* set_next_poll */
-    UPDATE accounts SET poll_due_at = least(poll_due_at, clock_timestamp() + make_interval(secs => :seconds))
-    WHERE id = :id"""
+    WITH ends AS (SELECT * FROM jsonb_to_recordset(CAST(:ends AS jsonb)) AS e(id uuid, seconds float8)),
+    locked AS MATERIALIZED (
+        SELECT a.id, e.seconds FROM accounts a JOIN ends e ON e.id = a.id ORDER BY a.id FOR NO KEY UPDATE OF a)
+    UPDATE accounts SET poll_due_at = least(poll_due_at, clock_timestamp() + make_interval(secs => locked.seconds))
+    FROM locked WHERE accounts.id = locked.id AND locked.seconds IS NOT NULL"""
+)
+# A separate statement after the lock: an UPDATE that waits for a claim would evaluate NOT EXISTS in its old snapshot
+# and stop the polling of the job just claimed.
+_STOP_POLLING = text(
+    """/* stop_polling */
+    UPDATE accounts SET poll_due_at = NULL WHERE id = ANY(:ids) AND NOT EXISTS (
+        SELECT 1 FROM jobs WHERE account_id = accounts.id AND holds_slot AND kind <> 'chat')"""
 )
 
 
-def set_next_poll(tx: Transaction, account_id: UUID, *, seconds: float) -> None:
-    """Set the time of the next poll, at the end of a claimed one. A submit meanwhile may have set an earlier one."""
-    tx.run(_SET_NEXT_POLL, {"id": account_id, "seconds": seconds})
+def end_polls(tx: Transaction, ends: Mapping[UUID, float | None]) -> None:
+    """Set the time of the next poll of each account, in seconds from now, at the end of a claimed one.
+
+    A submit meanwhile may have set an earlier one. None = it has no open jobs: polling stops, unless a job was claimed
+    meanwhile; the next submit schedules a poll again.
+    """
+    entries = [{"id": str(account_id), "seconds": seconds} for account_id, seconds in ends.items()]
+    tx.run(_SET_NEXT_POLLS, {"ends": json.dumps(entries)})
+    if idle := [account_id for account_id, seconds in ends.items() if seconds is None]:
+        tx.run(_STOP_POLLING, {"ids": idle})
 
 
 def postpone_poll(tx: Transaction, account_id: UUID, *, seconds: float) -> None:
@@ -188,21 +215,4 @@ def postpone_poll(tx: Transaction, account_id: UUID, *, seconds: float) -> None:
                WHERE id = :id AND poll_due_at IS NOT NULL"""
         ),
         {"id": account_id, "seconds": seconds},
-    )
-
-
-def stop_polling(tx: Transaction, account_id: UUID) -> None:
-    """Stop polling the account if it has no open jobs; the next submit schedules a poll again.
-
-    The row is locked first: an UPDATE that waits for a claim would evaluate NOT EXISTS in its old snapshot and stop
-    the polling of the job just claimed.
-    """
-    tx.run(text("SELECT 1 FROM accounts WHERE id = :id FOR NO KEY UPDATE"), {"id": account_id})
-    tx.run(
-        text(
-            """UPDATE accounts SET poll_due_at = NULL
-               WHERE id = :id AND NOT EXISTS (
-                   SELECT 1 FROM jobs WHERE account_id = :id AND holds_slot AND kind <> 'chat')"""
-        ),
-        {"id": account_id},
     )

@@ -191,7 +191,7 @@ def test_polling_is_not_disabled_during_a_claim(engine: Engine) -> None:
         for _ in range(15):
             if index % 2:
                 with transaction() as tx:
-                    polling.stop_polling(tx, account)
+                    polling.end_polls(tx, {account: None})
             else:
                 claim(account)
 

@@ -28,6 +28,7 @@ from worker.tasks import submit as submit_task
 from worker.tasks.poll import poll
 from worker.tasks.save import save_batch
 from worker.tasks.stages import claim as claim_stage
+from worker.tasks.stages.polling import write_news
 from worker.tasks.submit import submit_batch
 
 
@@ -198,7 +199,7 @@ def test_poll_whose_commit_was_not_answered_is_completed(engine: Engine, monkeyp
     submit_batch(account_id=account)
     engine.finish_upstream()
     engine.make_due()
-    lost = LostAnswer(monkeypatch, poll_task, times=2, after=1)
+    lost = LostAnswer(monkeypatch, write_news, times=1)
     poll(account_id=account)
     assert lost.left == 0
     assert set(engine.states(jobs)) == {"saving"}
