@@ -38,7 +38,7 @@ from worker.tasks.deliver_webhooks import deliver
 from worker.tasks.dispatch import sweep
 from worker.tasks.poll import poll
 from worker.tasks.save import save, save_batch
-from worker.tasks.stages import storage_wait
+from worker.tasks.stages.files import storage_wait
 from worker.tasks.submit import submit, submit_batch
 
 FINAL = {"succeeded", "failed", "cancelled"}

@@ -37,9 +37,10 @@ from worker.messaging import celery_app, pubsub
 from worker.providers.registry import get_provider
 from worker.safe_fetch import async_client
 from worker.safe_fetch.checks import DownloadedFile, FetchError
-from worker.tasks.stages import save_video, storage_wait
+from worker.tasks.stages import save_video
 from worker.tasks.stages.account_session import call_upstream_async
 from worker.tasks.stages.fail_job import announce, fail_job, record_fault
+from worker.tasks.stages.files import storage_wait
 from worker.tasks.stages.lease_renewal import LeaseLostError, keep_lease
 
 log = get_logger("save")

@@ -31,7 +31,7 @@ from worker.core.ids import public_id
 from worker.core.settings import get_settings
 from worker.tasks.dispatch import sweep
 from worker.tasks.save import save
-from worker.tasks.stages import storage_wait
+from worker.tasks.stages.files import storage_wait
 from worker.tasks.stages.orphaned_files import delete_orphans
 
 

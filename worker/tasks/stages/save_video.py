@@ -33,8 +33,8 @@ from worker.providers.base import ResultRef
 from worker.providers.registry import get_provider
 from worker.safe_fetch.async_client import download
 from worker.safe_fetch.checks import DownloadedFile, FetchError
-from worker.tasks.stages import storage_wait
 from worker.tasks.stages.account_session import call_upstream_async
+from worker.tasks.stages.files import storage_wait
 
 log = get_logger("save_video")
 

@@ -18,7 +18,7 @@ from worker.db.jobs import inputs, progress_and_leases
 from worker.db.jobs.claims import Claim
 from worker.providers.base import Account, NotSentError, Reference
 from worker.providers.registry import get_provider, required
-from worker.tasks.stages.fetch_references import MEDIA_DEADLINE_SECONDS, open_stored
+from worker.tasks.stages.files.fetch_references import MEDIA_DEADLINE_SECONDS, open_stored
 from worker.tasks.stages.lease_renewal import LeaseLostError, keep_lease
 
 log = get_logger("upload_references")

@@ -23,7 +23,8 @@ from worker.db.engine import get_engine, transaction
 from worker.db.jobs import inputs, state_machine
 from worker.db.jobs.inputs import NewInput, StoredInput
 from worker.tasks.cleanup import clean_up
-from worker.tasks.stages import fetch_references, lease_renewal
+from worker.tasks.stages import lease_renewal
+from worker.tasks.stages.files import fetch_references
 from worker.tasks.submit import submit
 
 RED, BLUE = make_image("red"), make_image("blue", kind="JPEG")
