@@ -68,7 +68,9 @@ class Settings(BaseSettings):
 
     env: Literal["development", "production"] = Field("development", description="`production` refuses weak keys")
     database_url: str = Field("", description="`postgresql://...`; empty = `dreamery up` starts an embedded server")
-    redis_url: str = Field("", description="`redis://...`; empty = `dreamery up` starts an embedded server")
+    redis_url: str = Field(
+        "", description="`redis://`, `rediss://` or `sentinel://`: docs/redis.md; empty = embedded under `dreamery up`"
+    )
     data_dir: Path = Field(
         Path("data"), description="folder for embedded servers, files and generated keys (mode 0700)"
     )
