@@ -80,9 +80,11 @@ class _Probe:
         with httpx2.Client(trust_env=False, timeout=httpx2.Timeout(15, connect=2)) as client:
             while not self._over.wait(_PROBE_SECONDS):
                 with contextlib.suppress(httpx2.HTTPError):
-                    # Unknown keys are looked up in the database: 401 is an answer, 503 is none.
-                    answered = client.get(f"{self._url}/v1/models", headers={"Authorization": "Bearer probe:sandbox"})
-                    if answered.status_code < 500:
+                    # It reads the database: a 503 is no answer.
+                    answer = client.get(
+                        f"{self._url}/v1/jobs?limit=1", headers={"Authorization": "Bearer probe:sandbox"}
+                    )
+                    if answer.status_code == 200:
                         self.longest = max(self.longest, time.monotonic() - last)
                         last = time.monotonic()
         self.longest = max(self.longest, time.monotonic() - last)
