@@ -101,12 +101,8 @@ def stored_inputs(tx: Transaction, job_id: UUID) -> list[Row[Any]]:
     )
 
 
-# SQL: whether an input `i` is stored and inspected.
-IS_PREPARED = "(i.key IS NOT NULL AND (i.media = 'image' OR i.milliseconds IS NOT NULL))"
-
-
 def is_prepared(row: Row[Any]) -> bool:
-    """Whether an input (a row of `stored_inputs`) is stored and inspected, like `IS_PREPARED`."""
+    """Whether an input (a row of `stored_inputs`) is stored and inspected, as `job_selection` asks for."""
     return row.key is not None and (row.media == "image" or row.length is not None)
 
 

@@ -12,10 +12,11 @@ from worker.db.accounts.available_credits import covers, credits_left
 from worker.db.accounts.concurrency import slot_limits
 from worker.db.accounts.eligibility import BOUND, bound, may_take
 from worker.db.engine import Transaction
-from worker.db.jobs.inputs import IS_PREPARED
 
 # Later than any time of the database, in epoch seconds.
 _JUST_NOW = 1e12
+# SQL: whether an input `i` is stored and inspected, as `inputs.is_prepared` says of a row.
+_IS_PREPARED = "(i.key IS NOT NULL AND (i.media = 'image' OR i.milliseconds IS NOT NULL))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ _SELECT = text(
         LEFT JOIN used ON used.kind = k.kind WHERE k.most > coalesce(used.n, 0)),
     own AS MATERIALIZED (SELECT turns, {credits_left("a")} AS left FROM accounts a WHERE id = :account_id)
     SELECT h.*, own.left AS credits_left, (own.turns #>> ARRAY[h.kind, 'at'])::float8 AS served_at,
-        (SELECT bool_and({IS_PREPARED}) FROM job_inputs i WHERE i.job_id = h.id) AS prepared,
+        (SELECT bool_and({_IS_PREPARED}) FROM job_inputs i WHERE i.job_id = h.id) AS prepared,
         EXISTS (SELECT 1 FROM input_uploads u WHERE u.job_id = h.id AND u.account_id = :account_id) AS has_uploads,
         NOT :can_upload AND EXISTS (
             SELECT 1 FROM job_inputs i WHERE i.job_id = h.id AND NOT EXISTS (
