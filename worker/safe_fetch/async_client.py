@@ -40,6 +40,8 @@ from worker.safe_fetch.checks import (
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Small pools, because the cost of a request grows with the connections of its pool.
 _CONNECTIONS_PER_POOL = 4
+# To connect and to receive all headers: such that trickle in are no answer either.
+HEADERS_SECONDS = 20.0
 _TIMEOUTS = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), SOCKET_TIMEOUT_SECONDS)}
 _HEADERS = [(b"User-Agent", b"Dreamery"), (b"Accept", b"*/*"), (b"Accept-Encoding", b"identity")]
 
@@ -109,8 +111,7 @@ class _Pools:
         try:
             headers = [(b"Host", parts.netloc), *_HEADERS]
             request = httpcore.Request("GET", target, headers=headers, extensions=_TIMEOUTS)
-            # Headers that trickle in are no answer either.
-            async with asyncio.timeout(2 * SOCKET_TIMEOUT_SECONDS):
+            async with asyncio.timeout(HEADERS_SECONDS):
                 response = await self._pools[index].handle_async_request(request)
             try:
                 yield response

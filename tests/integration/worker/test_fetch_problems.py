@@ -17,7 +17,9 @@ from cryptography.x509.oid import NameOID
 
 from tests.integration.worker.test_safe_fetch import download, raw_peer, send_chunks
 from tests.support.engine import reload_settings
+from worker.core.concurrency import transfer_rate
 from worker.core.messages.chinese import translate
+from worker.safe_fetch import async_client
 from worker.safe_fetch.checks import FetchError
 
 
@@ -67,6 +69,20 @@ def test_refused_connection() -> None:
 def test_server_that_never_answers() -> None:
     with raw_peer(send_chunks(b"", pause=2)) as port:
         assert problem(f"http://127.0.0.1:{port}/", deadline=0.5) == "'127.0.0.1' did not answer in time"
+
+
+def test_server_that_sends_a_byte_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer_rate, "WINDOW_SECONDS", 1.0)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n"
+    with raw_peer(send_chunks(head, *[b"x"] * 60, pause=0.1)) as port:
+        text = problem(f"http://127.0.0.1:{port}/", deadline=20)
+    assert text == "'127.0.0.1' is too slow: fewer than 8192 bytes per second arrived in the last 1 seconds"
+
+
+def test_server_whose_headers_trickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(async_client, "HEADERS_SECONDS", 1.0)
+    with raw_peer(send_chunks(b"HTTP/1.1 200 OK\r\nX-Long: ", *[b"a"] * 60, pause=0.1)) as port:
+        assert problem(f"http://127.0.0.1:{port}/", deadline=20) == "'127.0.0.1' did not answer in time"
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,16 @@ from tests.support.platform import eventually, free_port
 
 # A byte of a dripping answer every so many seconds.
 DRIP_SECONDS = 2.0
+AUDIO_BYTES = 96 * 1024 * 1024
+_OGGS = b"OggS" * (256 * 1024)
 
 
 @dataclass
 class Tarpit:
     """A running tarpit. The path of a request chooses the answer.
 
-    Below `/drip` come the headers of a large file and then a byte every two seconds. Everything else, also a request
-    to a proxy, is never answered.
+    Below `/drip` come the headers of a large file and then a byte every two seconds, and below `/oggs` an audio file
+    of 100 MB that consists of begun pages. Everything else, also a request to a proxy, is never answered.
     """
 
     port: int
@@ -44,6 +46,11 @@ class Tarpit:
                     await writer.drain()
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(reader.read(65536), DRIP_SECONDS)
+            elif " /oggs" in line:
+                writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {AUDIO_BYTES}\r\n\r\n".encode())
+                for _ in range(AUDIO_BYTES // len(_OGGS)):
+                    writer.write(_OGGS)
+                    await writer.drain()
             while await reader.read(65536):
                 pass
         except (OSError, asyncio.CancelledError):

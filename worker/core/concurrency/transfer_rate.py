@@ -14,9 +14,9 @@ class SlowTransferError(Exception):
 class TransferRate:
     """Measures one transfer. Call `add` for each piece, and also when nothing arrived in a while."""
 
-    def __init__(self, least: int, *, window: float = WINDOW_SECONDS) -> None:
+    def __init__(self, least: int) -> None:
         self._least = least
-        self._window = window
+        self._window = WINDOW_SECONDS
         self._pieces: deque[tuple[float, int]] = deque()
         self._bytes = 0
         self._since = time.monotonic()

@@ -1,17 +1,11 @@
-"""Keeps a task alive while it moves a large file: each chunk renews the watchdog and the lease.
-
-Used by submit (references) and save. A transfer that stalls renews nothing, so its timeouts still end it.
-"""
+"""Keeps the lease of a row while its work goes on, and a thread alive while it moves a large file."""
 
 import asyncio
 import io
-import threading
-import time
-from collections.abc import Callable, Coroutine
-from typing import IO, Any, BinaryIO, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import IO, BinaryIO, TypeVar
 
 from worker.core.concurrency.event_loop import in_thread, spawn
-from worker.core.concurrency.watchdog import watchdog
 
 Value = TypeVar("Value")
 
@@ -23,40 +17,54 @@ class LeaseLostError(Exception):
     """Another task has the row now, or it is in another state."""
 
 
-async def keep_lease(work: Coroutine[Any, Any, Value], renew: Callable[[], object]) -> Value:
-    """Run work on the event loop and renew its lease meanwhile, also while it waits for a turn.
+async def keep_lease(work: Awaitable[Value], renew: Callable[[], object]) -> Value:
+    """Await work on the event loop and renew its lease meanwhile, also while it waits for a turn.
 
     `renew` is a transaction; an exception from it ends the work, which must have time limits of its own.
     """
-    task = spawn(work)
+    lease = _Lease(renew)
     try:
-        while not (await asyncio.wait([task], timeout=LEASE_EVERY_SECONDS))[0]:
-            await in_thread(renew)
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        lease.raise_error()
+        raise
     finally:
-        task.cancel()
+        lease.end()
 
 
-class LeaseRenewer:
-    """Renews the watchdog and the lease when called with each chunk.
+class _Lease:
+    """Renews a lease for the task that creates it. Short work costs no more than a timer."""
 
-    `renew_lease` renews the lease of the row in its own transaction. An exception from it ends the transfer. A
-    library may call this from its own threads; the watched thread is always the one that created the object.
-    """
+    def __init__(self, renew: Callable[[], object]) -> None:
+        self._renew = renew
+        self._task = asyncio.current_task()
+        self._error: BaseException | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(LEASE_EVERY_SECONDS, self._start)
 
-    def __init__(self, renew_lease: Callable[[], object]) -> None:
-        self._renew_lease = renew_lease
-        self._ident = threading.get_ident()
-        self._watchdog_renewed_at = self._lease_renewed_at = time.monotonic()
+    def _start(self) -> None:
+        self._renewing = spawn(self._renew_until_the_end())
 
-    def __call__(self) -> None:
-        now = time.monotonic()
-        if now - self._watchdog_renewed_at >= _WATCHDOG_EVERY_SECONDS:
-            self._watchdog_renewed_at = now
-            watchdog.renew(self._ident)
-        if now - self._lease_renewed_at >= LEASE_EVERY_SECONDS:
-            self._lease_renewed_at = now
-            self._renew_lease()
+    async def _renew_until_the_end(self) -> None:
+        try:
+            while True:
+                await in_thread(self._renew)
+                await asyncio.sleep(LEASE_EVERY_SECONDS)
+        except Exception as error:  # noqa: BLE001 - raised by the task, whose work ends
+            self._error = error
+            if self._task is not None:
+                self._task.cancel()
+
+    def raise_error(self) -> None:
+        """Raise the error of a renewal that ended the work, if it was one."""
+        if self._error is not None and self._task is not None and self._task.uncancel() == 0:
+            raise self._error from None
+
+    def end(self) -> None:
+        """Renew no more."""
+        self._timer.cancel()
+        if self._renewing is not None:
+            self._renewing.cancel()
 
 
 class RenewingFile(io.RawIOBase, BinaryIO):

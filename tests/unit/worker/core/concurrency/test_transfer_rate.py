@@ -21,14 +21,14 @@ def receive(rate: TransferRate, now: list[float], *, seconds: int, size: int) ->
 
 
 def test_a_trickle_ends_with_the_first_window(now: list[float]) -> None:
-    rate = TransferRate(100, window=10)
+    rate = TransferRate(100)
     receive(rate, now, seconds=9, size=1)
     with pytest.raises(SlowTransferError, match="fewer than 100 bytes per second"):
         receive(rate, now, seconds=1, size=1)
 
 
 def test_a_trickle_after_a_quick_beginning_ends_too(now: list[float]) -> None:
-    rate = TransferRate(100, window=10)
+    rate = TransferRate(100)
     rate.add(10_000_000)
     with pytest.raises(SlowTransferError):
         receive(rate, now, seconds=11, size=1)
@@ -36,7 +36,7 @@ def test_a_trickle_after_a_quick_beginning_ends_too(now: list[float]) -> None:
 
 
 def test_the_lowest_rate_and_short_pauses_are_allowed(now: list[float]) -> None:
-    rate = TransferRate(100, window=10)
+    rate = TransferRate(100)
     receive(rate, now, seconds=100, size=100)
     receive(rate, now, seconds=20, size=300)
     now[0] += 5
@@ -44,4 +44,4 @@ def test_the_lowest_rate_and_short_pauses_are_allowed(now: list[float]) -> None:
 
 
 def test_zero_allows_any_rate(now: list[float]) -> None:
-    receive(TransferRate(0, window=10), now, seconds=100, size=1)
+    receive(TransferRate(0), now, seconds=100, size=1)
