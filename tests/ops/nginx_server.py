@@ -53,6 +53,7 @@ class Nginx:
     url: str
     port: int
     context: ssl.SSLContext
+    certificate: Path
 
     @contextlib.contextmanager
     def client(self, path: str = "", **headers: str) -> Iterator[httpx.Client]:
@@ -86,7 +87,7 @@ def running_nginx(program: Path, folder: Path, site_text: str, port: int) -> Ite
     command = [str(program), "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(configuration)]
     subprocess.run([*command, "-t"], check=True, capture_output=True, timeout=30)
     context = ssl.create_default_context(cafile=str(certificate))
-    nginx = Nginx(f"https://{_HOST}:{port}", port, context)
+    nginx = Nginx(f"https://{_HOST}:{port}", port, context, certificate)
     with subprocess.Popen(command) as process:
         try:
             eventually(lambda: _answers(nginx), within=20, what="nginx answers")

@@ -70,7 +70,7 @@ def test_results_wait_for_room_and_hold_no_slot(program: Callable[[str], Path], 
                 entries = client.http.get(f"/v1/jobs/{job}/timeline").json()["data"]
                 return any("The storage is full" in entry["text"]["en"] for entry in entries)
 
-            eventually(lambda: all(waits(job) for job in jobs), what="all results wait")
+            eventually(lambda: all(waits(job) for job in jobs), within=120, what="all results wait")
             ready = client.http.get("/readyz")
             assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
             assert ready.json()["problems"] == ["the storage is full, finished results wait"]
@@ -87,9 +87,12 @@ def test_results_wait_for_room_and_hold_no_slot(program: Callable[[str], Path], 
             assert not results["ok"]
 
             ballast.unlink()
-            for job in jobs:
-                assert client.wait_for_status(job, "completed")["status"] == "completed"
-            eventually(lambda: client.http.get("/readyz").json()["status"] == "ready", what="all is well again")
+            eventually(
+                lambda: {client.job(job)["status"] for job in jobs} == {"completed"}, within=150, what="all is saved"
+            )
+            eventually(
+                lambda: client.http.get("/readyz").json()["status"] == "ready", within=120, what="all is well again"
+            )
             assert not [path for path in disk.rglob("*") if "#" in path.name], "nothing is left half written"
             assert len(client.submits()) == 6, "nothing was ordered twice"
 

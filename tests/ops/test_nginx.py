@@ -3,6 +3,8 @@
 import json
 import re
 import socket
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import httpx
 import pytest
 
 from tests.ops.nginx_server import Nginx, running_nginx, site
-from tests.support.platform import CheckedPlatform, free_port, start_platform
+from tests.support.platform import ROOT, CheckedPlatform, clean_env, free_port, start_platform
 from tests.support.uploads import make_image
 
 SUB_PATH = "/dreamery"
@@ -139,6 +141,19 @@ def test_metrics_are_not_shown_outside(nginx: Nginx, platform: CheckedPlatform, 
         answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
     assert answer.split()[1] in {"404", "403"}, answer[:200]
     assert "dreamery_" not in answer
+
+
+def test_doctor_finds_nothing_wrong(nginx: Nginx, platform: CheckedPlatform, path: str) -> None:
+    env = clean_env(
+        DREAMERY_PUBLIC_URL=f"{nginx.url}{path}",
+        DREAMERY_DATA_DIR=str(platform.data_dir),
+        SSL_CERT_FILE=str(nginx.certificate),
+    )
+    command = [sys.executable, "-P", "-m", "api.cli.main", "doctor", "--json"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=120)
+    found = [each for each in json.loads(done.stdout)["data"] if each["check"] == "public url"]
+    assert [each["ok"] for each in found] == [True, True, True], found
+    assert "leads to the API" in found[0]["detail"]
 
 
 def test_client_address_cannot_be_invented(client: httpx.Client) -> None:
