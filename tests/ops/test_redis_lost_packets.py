@@ -1,4 +1,4 @@
-"""Packets between a worker and Redis are dropped: nobody hears of it, and the platform continues by itself."""
+"""Packets between a worker and Redis are dropped: no error says so, and the platform continues by itself."""
 
 import subprocess
 from collections.abc import Callable, Iterator

@@ -19,7 +19,7 @@ CHAT = {"model": "agent", "messages": [{"role": "user", "content": "draw a boat"
 def documented_rights() -> list[str]:
     """The rules of the user in docs/redis.md, without its name and password."""
     text = (ROOT / "docs" / "redis.md").read_text("utf-8")
-    [line] = re.findall(r"ACL SETUSER dreamery reset on >PASSWORD (.+?)\n```", text, re.DOTALL)
+    [line] = re.findall(r"ACL SETUSER platform reset on >PASSWORD (.+?)\n```", text, re.DOTALL)
     return line.replace("\\\n", " ").split()
 
 

@@ -64,7 +64,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("refuse", "reason"), REFUSALS)
-def test_refused_writes_are_told(
+def test_refused_writes_are_reported(
     engine: Engine, server: RedisServer, refuse: Callable[[RedisServer, Path], None], reason: str, tmp_path: Path
 ) -> None:
     engine.configure(REDIS_URL=f"redis://:{ENCODED}@127.0.0.1:{server.port}/0")
@@ -76,7 +76,7 @@ def test_refused_writes_are_told(
         message = assert_error(http.get("/readyz?exclude=tick&exclude=worker"), 503, "overloaded")
         assert reason in message
         # It still answers what it is asked. A server that changes its role may close connections first.
-        eventually(lambda: is_told(http.get("/metrics").text), what="the metrics tell the refusal")
+        eventually(lambda: is_reported(http.get("/metrics").text), what="the metrics tell the refusal")
         [finding] = _check_redis()
         assert not finding.ok
         assert (reason if refuse is not take_rights else "may not run LPUSH fast") in finding.detail
@@ -84,7 +84,7 @@ def test_refused_writes_are_told(
         _assert_stored(engine, accepted)
 
 
-def is_told(metrics: str) -> bool:
+def is_reported(metrics: str) -> bool:
     return 'dreamery_up{source="redis"} 0.0' in metrics and 'dreamery_workers{hears="true",queues="fast"} 1' in metrics
 
 
@@ -105,7 +105,7 @@ class _Loading(socketserver.StreamRequestHandler):
                 self.wfile.write(b"-LOADING Redis is loading the dataset in memory\r\n")
 
 
-def test_loading_server_is_told(engine: Engine) -> None:
+def test_loading_server_is_reported(engine: Engine) -> None:
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Loading) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         engine.configure(REDIS_URL=f"redis://127.0.0.1:{server.server_address[1]}/0")

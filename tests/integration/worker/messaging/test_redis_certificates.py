@@ -78,7 +78,7 @@ def test_no_client_sends_a_password(ask: Callable[[str], None], stranger: Strang
     assert stranger.received == b""
     with suppress(redis.RedisError, OperationalError):
         ask(f"{stranger.url}?ssl_cert_reqs=none")
-    assert stranger.received  # the stranger would have heard it
+    assert stranger.received  # the stranger would have received it
 
 
 @pytest.mark.parametrize("role", ["api", "worker", "scheduler"])
