@@ -92,6 +92,20 @@ def test_not_ready_without_redis_or_database(http, engine):
     assert "the database does not respond" in not_ready_message(http)
 
 
+def test_readiness_writes(http, engine):
+    """On a server that only reads, every other check passes."""
+    url = engine.env["DREAMERY_DATABASE_URL"]
+    read_only = "target_session_attrs=any&options=-c%20default_transaction_read_only=on"
+    engine.configure(DATABASE_URL=f"{url}?{read_only}")
+    assert not_ready_message(http).startswith("Not ready: the database is read-only: ")
+    assert http.get("/readyz", params={"exclude": "database"}).status_code == 200
+
+
+def test_empty_database_is_not_ready(http, engine, postgres):
+    engine.configure(DATABASE_URL=postgres.url("postgres"))
+    assert "has no tables: run dreamery migrate" in not_ready_message(http)
+
+
 def test_unknown_check_returns_400(http):
     assert_error(http.get("/readyz", params={"exclude": "moon"}), 400, "invalid_value", "exclude.0")
 
