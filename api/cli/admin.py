@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from api.cli.api_client import Json
-from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object, quote_segment
+from api.cli.output import (
+    JsonOption,
+    KeyOption,
+    UrlOption,
+    is_number,
+    platform_client,
+    print_list,
+    print_object,
+    quote_segment,
+)
 
 users_app = typer.Typer(no_args_is_help=True, help="Manage users.")
 keys_app = typer.Typer(no_args_is_help=True, help="Manage API keys.")
@@ -150,11 +159,11 @@ def _limits(options: list[str] | None, option: str) -> Json:
     limits: Json = {}
     for text in options or []:
         name, equals, value = text.partition("=")
-        if not equals or not (value.isdigit() or value in {"unlimited", "default"}):
+        if not equals or not (is_number(value) or value in {"unlimited", "default"}):
             raise typer.BadParameter(
                 f"Give NAME=NUMBER, NAME=unlimited or NAME=default, not {text!r}.", param_hint=option
             )
-        limits[name.strip().replace("-", "_")] = {"default": None}.get(value, int(value) if value.isdigit() else value)
+        limits[name.strip().replace("-", "_")] = {"default": None}.get(value, int(value) if is_number(value) else value)
     return limits
 
 

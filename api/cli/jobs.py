@@ -6,7 +6,16 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.api_client import Client, ClientError, Json
-from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object, quote_segment
+from api.cli.output import (
+    JsonOption,
+    KeyOption,
+    UrlOption,
+    is_number,
+    platform_client,
+    print_list,
+    print_object,
+    quote_segment,
+)
 
 jobs_app = typer.Typer(no_args_is_help=True, help="List, show, cancel and retry jobs.")
 
@@ -127,5 +136,5 @@ def jobs_retry(
     as_json: JsonOption = False,
 ) -> None:
     """Retry a finished job as a new job, which costs credits again. Admins can retry any job."""
-    body: Json = {"seed": int(seed) if seed.isdigit() else seed}
+    body: Json = {"seed": int(seed) if is_number(seed) else seed}
     _print_job(_post_own_or_admin(platform_client(url, key), f"{quote_segment(job)}/retry", body), as_json=as_json)

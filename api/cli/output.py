@@ -118,6 +118,11 @@ def _format(value: Any) -> str:
     return str(value).replace("\n", " ")
 
 
+def is_number(text: str) -> bool:
+    """Return whether the text is a number that JSON and the API can carry."""
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
 def quote_segment(text: str) -> str:
     """Return the text percent-encoded as one segment of a URL path."""
     from urllib.parse import quote

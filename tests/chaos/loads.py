@@ -8,6 +8,9 @@ import httpx2
 from tests.support.crash.load_clients import ClientRequest, LoadClients
 
 
+_ANSWER_SECONDS = 240.0
+
+
 @dataclass(frozen=True)
 class Load:
     """`requests` are sent evenly over `seconds`, by `callers` with one account each."""
@@ -52,6 +55,8 @@ class Clients(LoadClients):
 
     def __init__(self, url: str, *, video: bool) -> None:
         super().__init__(url)
+        # A job whose worker was killed waits for the end of its lease and of the grace time of its submit.
+        self._client.timeout = httpx2.Timeout(_ANSWER_SECONDS, connect=5, pool=None)
         self._video = video
 
     async def _try(self, order: ClientRequest, *, keyed: bool = True, respond_async: bool = False) -> httpx2.Response:
