@@ -62,7 +62,12 @@ class _Server:
 
         child.load_decoders(kind)
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            # No memory or no process is left: `client` sees that the task has not begun, and tries again.
+            task.close()
+            return True
         if pid == 0:
             try:
                 signal.set_wakeup_fd(-1)
