@@ -68,7 +68,8 @@ def test_misspelled_settings_are_reported_by_commands(tmp_path: Path) -> None:
     assert "Warning: DREAMERY_API_PROT" in migrated.stderr
     up = dreamery("up", cwd=tmp_path, DREAMERY_REDIS_URL="sentinel://a:26379", **env)
     assert up.returncode == 1
-    assert "Error: DREAMERY_REDIS_URL cannot be used: Redis Sentinel" in up.stderr
+    assert "Error: DREAMERY_REDIS_URL cannot be used: " in up.stderr
+    assert "which primary the Sentinels watch" in up.stderr
     assert "Warning: DREAMERY_API_PROT" in up.stderr
 
 
