@@ -15,8 +15,8 @@ from tests.support.platform import ROOT
 SHARED_PLATFORMS = ("api_platform", "multi_region_platform", "console_platform")
 _LONGEST = (
     "tests/e2e/test_up.py",
-    "tests/e2e/test_crash.py",
-    "tests/e2e/test_operations.py",
+    "tests/e2e/outages/test_crash.py",
+    "tests/e2e/outages/test_operations.py",
     "tests/ops/test_redis_sentinel.py",
 )
 _SLOW = ("tests/e2e/", "tests/browser/", "tests/integration/worker/test_start_checks.py")

@@ -1,4 +1,7 @@
-"""The invariants I1 to I12 of docs/architecture.md, one test or more for each. Processes: tests/e2e/test_crash.py."""
+"""The invariants I1 to I12 of docs/architecture.md, one test or more for each.
+
+Those of whole processes are in tests/e2e/outages/test_crash.py.
+"""
 
 import ast
 import json
