@@ -41,6 +41,18 @@ class PatientConsumer(Consumer):  # type: ignore[misc]  # the library has no typ
         self._connected_at = time.monotonic()
         return super().connect()
 
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Give up a lost connection.
+
+        While it is closed, kombu wants to put messages back that were not acknowledged, over what it has closed
+        already. That would end the worker. Nothing is lost: the tick finds the rows of such a message.
+        """
+        try:
+            super().on_connection_error_after_connected(exc)
+        except AttributeError as error:
+            log.warning("connection_closed_halfway", reason=str(error))
+            self.connection = None
+
     def _wait_for_redis(self) -> None:
         logged, logged_at = "", 0.0
         while problem := find_redis_problem():

@@ -23,9 +23,9 @@ REDIS_ERRORS = redis_errors.REDIS_ERRORS
 CHANNEL = "dreamery:jobs"
 AGENT_TEXT_CHANNEL = "dreamery:words"
 PERMISSIONS_CHANNEL = "dreamery:permissions"
-# The subscriber asks a silent server this often whether it lives, and gives it up after two unanswered questions.
-_QUESTION_SECONDS = 3.0
-_MOST_QUESTIONS = 2
+# The subscriber asks a silent server this often whether it lives, and gives it up after an unanswered question.
+_QUESTION_SECONDS = 4.0
+_MOST_QUESTIONS = 1
 
 _breaker = CircuitBreaker()
 

@@ -28,7 +28,7 @@ from worker.messaging.redis_errors import CLIENT_CERTIFICATE, REDIS_ERRORS, expl
 _SECONDS = 2.0
 _SENTINEL_SECONDS = 1.0
 # Celery waits for messages without a timeout and asks the server this often whether it still lives.
-_CELERY_CHECK_SECONDS = 3
+_CELERY_CHECK_SECONDS = 4
 _ERRORS: tuple[type[Exception], ...] = (*REDIS_ERRORS, RedisUrlError)
 # The queue that every role uses.
 _QUEUE = "fast"
