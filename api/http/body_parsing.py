@@ -23,6 +23,7 @@ from api.http.bodies.field_values import UnifiedFields, unify_fields
 from api.http.bodies.forms import MULTIPART, URLENCODED, FilePart, FormError, FormLimits, read_form
 from api.http.bodies.json_shape import parse_json, parsed_size
 from api.http.bodies.received import ReceivedBody, received_body
+from api.http.bodies.shares import UNCOUNTED_BYTES
 from worker.core.errors import DreameryError
 
 # Paths whose bodies may contain images or videos, so the larger size limit applies.
@@ -91,10 +92,14 @@ async def parse_body(request: Request, schema: type[Schema]) -> Schema:
         if not body.is_collected:
             await body.write(chunk)
     parse = _parser(request, body, schema)
+    # A short body may become a large one: `[[],[],[], ...]`.
+    needed = _PARSE_FACTOR * min(body.spool.size, MAX_TEXT_BYTES)
     if body.spool.size < MIN_CHARS:
+        needed += parsed_size(body.spool.read_at(0, MIN_CHARS).decode("latin-1"))
+    if needed <= UNCOUNTED_BYTES:
         parsed = parse()
     else:
-        parsed = await body.parse(parse, _PARSE_FACTOR * min(body.spool.size, MAX_TEXT_BYTES))
+        parsed = await body.parse(parse, needed)
         body.keep_memory(parsed.memory)
     use_embedded_files(body.extractor.files)
     request.state.body_digest = parsed.digest

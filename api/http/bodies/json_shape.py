@@ -8,8 +8,8 @@ from worker.core.errors import DreameryError
 
 MAX_VALUES = 50_000
 MAX_DEPTH = 100
-# Rough size of one parsed value in bytes, with its place in a list or object.
-_BYTES_PER_VALUE = 120
+# Rough size of one parsed value in bytes, with its place in a list or object, and as an input of a request.
+_BYTES_PER_VALUE = 300
 # A string as one token, also one without an end; possessive, so that no text is read twice.
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 

@@ -84,10 +84,8 @@ class ReceivedBody:
             self._memory_owner = self.owner
 
     def keep_memory(self, size: int) -> None:
-        """Give back the memory that parsing needed, but not the parsed form."""
-        if size < self._memory:
-            self._shares.memory.release(self._memory_owner, self._memory - size)
-            self._memory = size
+        """Count what the parsed form takes instead of what was reserved for parsing. Others wait if it is more."""
+        self._memory = self._shares.memory.adjust(self._memory_owner, self._memory, size)
 
     def release(self) -> None:
         """Free everything. The files of the body can no longer be read."""

@@ -17,7 +17,7 @@ from worker.core.errors import DreameryError
 UNCOUNTED_BYTES = 64 * 1024
 _PER_OWNER = 32_000_000
 _TOTAL = 192_000_000
-_WAIT_SECONDS = 30.0
+_WAIT_SECONDS = 60.0
 _RETRY_AFTER_SECONDS = 5
 _WRITING_THREADS = 4
 _PARSING_THREADS = 2
@@ -74,6 +74,15 @@ class MemoryShare:
             if not granted.done():
                 self._add(name, size)
                 granted.set_result(None)
+
+    def adjust(self, owner: str, before: int, count: int) -> int:
+        """Count `count` bytes in place of `before`, also beyond the limits; return the bytes to release."""
+        count = 0 if count <= UNCOUNTED_BYTES else count
+        if count > before:
+            self._add(owner, count - before)
+        elif count < before:
+            self.release(owner, before - count)
+        return count
 
     def _fits(self, owner: str, count: int) -> bool:
         return self._by_owner[owner] + count <= self._per_owner and self._total + count <= self._limit

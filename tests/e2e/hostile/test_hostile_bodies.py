@@ -228,6 +228,16 @@ def test_small_calls_count_values_too(
             assert all(400 <= status < 500 for status in answers), answers
 
 
+def test_many_small_bodies_of_many_values_wait_for_each_other(
+    platform: CheckedPlatform, member: ApiClient, other: ApiClient
+) -> None:
+    """Each takes 15 kB on the way and a hundred times as much as objects."""
+    body = repeated('{"prompt":"x","images":[0', ",0", "]}", 15_000)
+    with memory_is_kept(platform), others_are_answered(other), ThreadPoolExecutor(200) as pool:
+        answers = list(pool.map(lambda _: send(member, IMAGES, "application/json", body).status_code, range(400)))
+    assert set(answers) == {400}
+
+
 def test_compressed_bodies_are_bounded(platform: CheckedPlatform, member: ApiClient, other: ApiClient) -> None:
     bombs = [gzip.compress(repeated('{"prompt":"', " ", '"}', 200 * MEGABYTE)), gzip.compress(b"", mtime=0) * 500_000]
     with memory_is_kept(platform), others_are_answered(other):

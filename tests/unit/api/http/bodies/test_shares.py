@@ -49,6 +49,22 @@ def test_memory_of_a_cancelled_wait_is_free() -> None:
     asyncio.run(run())
 
 
+def test_parsed_form_counts_in_place_of_what_was_reserved() -> None:
+    async def run() -> None:
+        share = MemoryShare(per_owner=300 * KB, total=1000 * KB)
+        held = share.adjust("a", await share.acquire("a", 100 * KB), 900 * KB)
+        waiting = asyncio.create_task(share.acquire("a", 100 * KB))
+        await asyncio.sleep(0)
+        assert not waiting.done(), "more than reserved: the next one waits"
+        held = share.adjust("a", held, 190 * KB)
+        assert await asyncio.wait_for(waiting, 5) == 100 * KB
+        assert share.adjust("a", held, KB) == 0
+        share.release("a", 100 * KB)
+        assert (share._total, dict(share._by_owner)) == (0, {})
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(("owner", "code", "status"), [("a", "too_many_open_requests", 429), ("c", "overloaded", 503)])
 def test_memory_that_does_not_become_free_is_an_error(monkeypatch, owner, code, status) -> None:
     monkeypatch.setattr(shares, "_WAIT_SECONDS", 0.05)
