@@ -7,7 +7,6 @@ import httpx2
 
 from tests.support.crash.load_clients import ClientRequest, LoadClients
 
-
 _ANSWER_SECONDS = 240.0
 
 
