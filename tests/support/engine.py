@@ -63,16 +63,17 @@ _TASKS = {
 
 
 # Threads of an app under test may return a connection to a pool after its disposal, so old pools are disposed again.
-_old_engines: list[Any] = []
+# Not their engines: a disposed engine has another pool.
+_old_pools: list[Any] = []
 
 
 def reload_settings() -> None:
     """Clear the caches, so that this process reads its settings again. The fetcher reads them on each call."""
     if get_engine.cache_info().currsize:
-        _old_engines.append(get_engine())
-    for engine in _old_engines:
-        engine.dispose()
-    del _old_engines[:-4]
+        _old_pools.append(get_engine().pool)
+    for pool in _old_pools:
+        pool.dispose()
+    del _old_pools[:-64]
     if _dreamina.cache_info().currsize:
         _dreamina().close()
     for cached in (get_settings, get_engine, _dreamina, storage._store):
