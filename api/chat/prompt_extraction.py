@@ -13,6 +13,7 @@ from api.chat.follow_ups.decision import EditChoice, FollowUp, decide_follow_up
 from api.chat.follow_ups.pictures import images_of, link_of_part, split_text
 from api.chat.schemas import ChatMessage, ChatRequest, last_user_index, text_of, text_of_part
 from api.generation.media_fields import read_content_part, read_field
+from api.http.bodies.embedded_files import has_reference
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 
@@ -42,6 +43,9 @@ def extract_prompt(body: ChatRequest, edit_choice: EditChoice | None = None) -> 
     text, images = text.strip(), _read_images(prompt, f"messages.{index}")
     # What follows searches the text for phrases.
     _check_length(text, get_settings().prompt_max_chars)
+    if has_reference(text):
+        message = "`prompt` contains a file as text. Send files in a field of their own."
+        raise DreameryError("prompt_too_long", message, param="messages")
     attached = set(map(link_of_part, images))
     images += [{"image_url": link} for link in links if link not in attached]
     images = images or _pictures_without_text(body.messages[:index])
