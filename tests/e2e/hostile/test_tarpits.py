@@ -1,4 +1,4 @@
-"""One member's accounts, references and receivers hold whoever talks to them; another user's picture takes at most twice
+"""One member's accounts, links and receivers hold every connection to them; another user's picture takes at most twice
 its undisturbed time.
 """
 

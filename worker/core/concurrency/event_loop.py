@@ -44,7 +44,7 @@ class Pool(Enum):
 
 
 _THREADS = {Pool.DATABASE: 6, Pool.FILES: 12, Pool.TRANSFERS: 12}
-# Transactions are short whoever they are for. The threads of the other pools are shared by owner.
+# Transactions are short for every owner. The threads of the other pools are shared by owner.
 _LANES = {Pool.FILES: Lane(_THREADS[Pool.FILES]), Pool.TRANSFERS: Lane(_THREADS[Pool.TRANSFERS])}
 
 

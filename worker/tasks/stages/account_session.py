@@ -85,7 +85,7 @@ async def call_upstream_async(row: AccountRow, call: Callable[[Account], Awaitab
 
 @contextmanager
 def _faults_as_errors() -> Iterator[None]:
-    """Raise unexpected exceptions as UnexpectedError, so that whoever handles upstream's refusals handles them too."""
+    """Raise unexpected exceptions as UnexpectedError, so that the code for upstream's refusals handles them too."""
     try:
         yield
     except DreameryError:

@@ -10,7 +10,7 @@ from worker.core.concurrency.lanes import Lane, Party, acting_for, acting_owner
 
 
 class Visits:
-    """Tasks that take a turn and hold it until they are told to leave."""
+    """Tasks that take a turn and hold it until the test lets them leave."""
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
