@@ -11,10 +11,10 @@ from uuid import UUID
 
 from celery import Celery, signals
 
+from worker.core.concurrency.circuit_breaker import CircuitBreaker
 from worker.core.observability import metrics
 from worker.core.observability.logging import configure_logging, get_logger
 from worker.core.settings import get_settings
-from worker.messaging.circuit_breaker import CircuitBreaker
 from worker.messaging.debounce import Debounce
 from worker.messaging.message_expiry import ExpiringTask
 from worker.messaging.redis_connection import celery_settings

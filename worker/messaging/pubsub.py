@@ -10,10 +10,10 @@ from uuid import UUID
 import orjson
 import redis.asyncio
 
+from worker.core.concurrency.circuit_breaker import CircuitBreaker
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.messaging import redis_errors
-from worker.messaging.circuit_breaker import CircuitBreaker
 from worker.messaging.redis_connection import create_async_pool, redis_client
 
 log = get_logger("events")
