@@ -77,8 +77,8 @@ def example(document: dict[str, Any], schema: dict[str, Any], depth: int = 0) ->
     return {"integer": 1, "number": 1.0, "boolean": True}.get(str(one.get("type")), "x")
 
 
-# The gate sends every fourth value of each field, and over all fields each value many times. `TEST_EXAMPLES=1`: all.
-STEP = 1 if os.environ.get("TEST_EXAMPLES") else 4
+# The gate sends every sixth value of each field, and over all fields each value many times. `TEST_EXAMPLES=1`: all.
+STEP = 1 if os.environ.get("TEST_EXAMPLES") else 6
 _turn = itertools.count()
 
 
@@ -250,7 +250,7 @@ def test_no_value_of_a_header_is_an_internal_error(api_platform: Any, ids: dict[
             item["url"] for job in admin.http.get("/v1/jobs?limit=100").json()["data"] for item in job["output"] or []
         )
         for name, form in HEADERS:
-            for value in values:
+            for value in some(values):
                 header = (name.encode(), form.encode().replace(b"{}", value))
                 answers = [
                     httpx.get(link, headers=[header], trust_env=False),
