@@ -30,10 +30,13 @@ def error_of(output: str) -> str:
     return line
 
 
-@pytest.mark.parametrize("role", [*ROLES, ("flower",)])
+BAD_DATABASE, BAD_REDIS = ("DATABASE", "db.internal/dreamery", "it has no scheme"), ("REDIS", "", "it is not set")
+
+
+# Flower needs no database.
 @pytest.mark.parametrize(
-    ("name", "url", "reason"),
-    [("DATABASE", "db.internal/dreamery", "it has no scheme"), ("REDIS", "", "it is not set")],
+    ("role", "name", "url", "reason"),
+    [*((role, *bad) for role in ROLES for bad in (BAD_DATABASE, BAD_REDIS)), (("flower",), *BAD_REDIS)],
 )
 def test_url_that_cannot_work(engine: Engine, role: tuple[str, ...], name: str, url: str, reason: str) -> None:
     output = refuse(engine, *role, **{f"DREAMERY_{name}_URL": url})

@@ -121,9 +121,9 @@ class ArkInterface:
     def _add_results(self, task: Task, base: str) -> None:
         order, expires = task.order, task.created_at + LINK_SECONDS
         text, colour = plain_text(order.prompt), len(task.id) % 4
-        film = self._results.add(VideoDrawing(text, colour, order.width, order.height, order.seconds))
+        video = self._results.add(VideoDrawing(text, colour, order.width, order.height, order.seconds))
         lines = min(order.width, order.height)
-        task.video_url = self._results.video_link(base, film, expires)(lines)
+        task.video_url = self._results.video_link(base, video, expires)(lines)
         if order.last_frame:
             frame = ImageDrawing(text, colour, "last frame", order.width, order.height, "jpeg")
             task.last_frame_url = self._results.link(base, self._results.add(frame), expires)(0, "jpeg")

@@ -60,8 +60,8 @@ def test_ends_of_the_process_are_no_faults_in_the_main_thread_only(end: type[Bas
     assert found[0].code == "internal_error"
 
 
-def test_cancelled_task_stays_cancelled_but_a_stray_cancellation_is_a_fault() -> None:
-    async def stray() -> str:
+def test_cancelled_task_stays_cancelled_but_a_foreign_cancellation_is_a_fault() -> None:
+    async def foreign() -> str:
         return UnexpectedError(asyncio.CancelledError()).code
 
     async def cancelled() -> None:
@@ -75,7 +75,7 @@ def test_cancelled_task_stays_cancelled_but_a_stray_cancellation_is_a_fault() ->
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
-        return await stray(), task.cancelled()
+        return await foreign(), task.cancelled()
 
     assert event_loop.run(both()) == ("internal_error", True)
 
