@@ -42,5 +42,5 @@ class Timer:
             action = self._next()
             try:
                 action()
-            except Exception:
+            except BaseException:
                 log.warning("timer_action_failed", exc_info=True)

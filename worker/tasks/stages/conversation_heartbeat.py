@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
+from worker.core.observability.faults import UnexpectedError
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, transaction
@@ -61,6 +62,9 @@ class ConversationHeartbeat:
                     conversations.renew_leases(tx, attempts)
             except DATABASE_UNAVAILABLE_ERRORS as error:
                 log.warning("pulse_missed", conversations=len(attempts), reason=type(error).__name__)
+            except BaseException as error:  # noqa: BLE001 - without this thread every conversation would be lost
+                fault = UnexpectedError(error)
+                log.error("pulse_missed", conversations=len(attempts), reason=fault.detail, trace=fault.frames)  # noqa: TRY400
 
 
 heartbeat = ConversationHeartbeat()

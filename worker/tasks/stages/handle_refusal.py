@@ -17,7 +17,7 @@ from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.db.accounts import health
 from worker.db.credits import balances, daily_credits
-from worker.db.engine import retry_when_database_unavailable, transaction
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, retry_when_database_unavailable, transaction
 from worker.db.jobs import progress_and_leases, state_machine
 from worker.db.jobs.claims import Claim
 from worker.db.scheduling import account_scoring, unschedulable
@@ -155,6 +155,12 @@ def refill_credits(claim: Claim, account: Account | None = None) -> bool:
                 daily_credits.record_result(tx, claim.account.id, gained=gained)
     except DreameryError as error:
         log.info("refill_failed", account=claim.account.label, code=error.code)
+        return False
+    except DATABASE_UNAVAILABLE_ERRORS:
+        raise
+    except BaseException as error:  # noqa: BLE001 - without a refill the refusal is handled as usual
+        fault = UnexpectedError(error)
+        log.error("refill_failed", account=claim.account.label, code=fault.detail, trace=fault.frames)  # noqa: TRY400
         return False
     with transaction() as tx:
         balances.record_credits(tx, claim.account.id, left + gained, seconds_ago=time.monotonic() - asked_at)

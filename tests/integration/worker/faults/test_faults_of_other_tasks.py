@@ -1,5 +1,6 @@
 """Unexpected exceptions in checks, webhooks, dispatch and background work: they end what has them, and nothing else."""
 
+import threading
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -7,21 +8,25 @@ from uuid import UUID
 import pytest
 
 from tests.integration.worker.faults.test_faults_of_jobs import SECRET, PanicError, fault_of, raises, raises_async
+from tests.integration.worker.tasks.test_converse import chat
 from tests.integration.worker.tasks.test_webhook_delivery import add_endpoint, fail
 from tests.support.engine import Engine
+from tests.support.platform import eventually
 from tests.support.servers.http_servers import WebhookReceiver
 from worker import celery_tasks
 from worker.core.ids import new_id
 from worker.db.accounts import model_listings, session_checks
 from worker.db.engine import transaction
-from worker.db.jobs import state_machine
+from worker.db.jobs import conversations, state_machine
 from worker.messaging.celery_app import app
+from worker.messaging.timer import Timer
 from worker.providers.base import CreditHistory, CreditRecord
 from worker.providers.registry import PROVIDERS
 from worker.tasks import cleanup, deliver_webhooks, dispatch, sync_credits
 from worker.tasks.check_session import check
 from worker.tasks.deliver_webhooks import deliver
 from worker.tasks.refresh_accounts import refresh_accounts
+from worker.tasks.stages import conversation_heartbeat
 
 KINDS = [AttributeError, RecursionError, MemoryError, SystemExit, PanicError]
 
@@ -204,6 +209,54 @@ def test_panic_in_a_task_is_an_error_that_celery_knows(engine: Engine, monkeypat
     assert type(result.result) is RuntimeError
     assert SECRET not in str(result.result)
     assert engine.sql("SELECT 1 AS n")[0].n == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fault_while_leases_are_renewed_loses_no_conversation(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    """One thread renews the leases of all conversations of a process: it goes on."""
+    job = chat(engine, engine.add_account())
+    engine.sql(
+        """UPDATE jobs SET state = 'running', holds_slot = true, attempt = 1, submit_key = gen_random_uuid(),
+               account_id = account_ids[1], due_at = now() - interval '1 second' WHERE id = :id""",
+        id=job,
+    )
+    failed = threading.Event()
+    real = conversations.renew_leases
+
+    def renew(tx: Any, attempts: Any) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise fault_of(kind)
+        real(tx, attempts)
+
+    monkeypatch.setattr(conversation_heartbeat.conversations, "renew_leases", renew)
+    monkeypatch.setattr(conversation_heartbeat, "_RENEWALS_PER_LEASE", 1000)
+    with conversation_heartbeat.ConversationHeartbeat().keep_lease(job, 1):
+        assert failed.wait(30)
+        eventually(
+            lambda: engine.sql("SELECT due_at > now() AS kept FROM jobs WHERE id = :id", id=job)[0].kept,
+            what="the lease is renewed by the same thread",
+        )
+
+
+def test_timer_goes_on_after_any_exception_of_an_action() -> None:
+    timer, done = Timer(), threading.Event()
+    timer.after(0, raises(PanicError(SECRET)))
+    timer.after(0.01, done.set)
+    assert done.wait(30)
+
+
+def test_fault_of_a_refill_leaves_the_refusal_as_it_is(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without credits the account gets a look; if that breaks, another account takes the job as usual."""
+    poor, rich = engine.add_account(), engine.add_account()
+    job = engine.add_job(poor, rich, prompt="[[fail:1006]]")
+    monkeypatch.setattr(PROVIDERS["dreamina"](), "fetch_credits", raises_async(KeyError(SECRET)))
+    engine.submit(job)
+    codes = [row.note.get("code") for row in engine.job_events(job)]
+    assert "internal_error" not in codes
+    assert engine.job_row(job).state in {"queued", "running", "failed"}
 
 
 def test_note_is_for_the_open_attempt_only(engine: Engine) -> None:
