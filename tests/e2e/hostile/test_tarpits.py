@@ -6,7 +6,7 @@ import base64
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psycopg
@@ -84,9 +84,11 @@ def assert_undisturbed(admin: ApiClient, disturb: Disturb, held: Callable[[], ob
             assert seconds <= 2 * undisturbed + ALLOWANCE_SECONDS, (seconds, undisturbed)
 
 
-def add_stalled_accounts(member: ApiClient, tarpit: Tarpit) -> None:
+KINDS = (("http", "sandbox"), ("http", "auto"), ("socks5", "sandbox"), ("socks5", "auto"))
+
+
+def add_stalled_accounts(member: ApiClient, tarpit: Tarpit, kinds: Sequence[tuple[str, str]] = KINDS) -> None:
     """Add own accounts, each with a proxy of its own. Half of them need a look-up of their hosts first."""
-    kinds = [("http", "sandbox"), ("http", "auto"), ("socks5", "sandbox"), ("socks5", "auto")]
     tokens = []
     for n in range(ACCOUNTS):
         kind, region = kinds[n % len(kinds)]
@@ -129,6 +131,21 @@ def test_own_accounts_behind_stalling_proxies(admin: ApiClient, tarpit: Tarpit) 
         use_own_accounts(member)
 
     assert_undisturbed(admin, disturb, lambda: tarpit.open >= ACCOUNTS)
+
+
+def test_polls_of_own_accounts_behind_stalling_proxies(admin: ApiClient, tarpit: Tarpit) -> None:
+    """The proxies stall when the jobs are running."""
+
+    def disturb(member: ApiClient) -> None:
+        tarpit.passes = ("http://",)
+        add_stalled_accounts(member, tarpit, kinds=[("http", "sandbox")])
+        tarpit.passes = ("/generate?",)
+        use_own_accounts(member)
+
+    def polls() -> list[str]:
+        return [line for line in tarpit.requests if "get_history_by_ids" in line]
+
+    assert_undisturbed(admin, disturb, lambda: len(polls()) >= ACCOUNTS // 2)
 
 
 def test_dripping_references(platform: CheckedPlatform, admin: ApiClient, tarpit: Tarpit) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from tests.support.platform import eventually, free_port
 
@@ -18,7 +19,7 @@ _OGGS = b"OggS" * (256 * 1024)
 class Tarpit:
     """A running tarpit. The path of a request chooses the answer.
 
-    Below `/drip` come the headers of a large file and then a byte every two seconds, and below `/oggs` an audio file
+    As a proxy it passes on the requests whose first line contains a part of `passes`. Below `/drip` come the headers of a large file and then a byte every two seconds, and below `/oggs` an audio file
     of 100 MB that consists of begun pages. Everything else, also a request to a proxy, is never answered.
     """
 
@@ -26,6 +27,7 @@ class Tarpit:
     open: int = 0
     # The first line of each request.
     requests: list[str] = field(default_factory=list)
+    passes: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:
@@ -38,6 +40,9 @@ class Tarpit:
         try:
             line = (await reader.readline()).decode("latin-1").strip()
             self.requests.append(line)
+            if any(part in line for part in self.passes):
+                await _pass_on(line, reader, writer)
+                return
             if " /drip" in line:
                 kind = "video/mp4" if ".mp4" in line else "audio/ogg" if ".ogg" in line else "image/jpeg"
                 writer.write(f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: 5000000\r\n\r\n".encode())
@@ -58,6 +63,24 @@ class Tarpit:
         finally:
             self.open -= 1
             writer.close()
+
+
+async def _pass_on(line: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send one request to its target, as an HTTP proxy does, and the answer back."""
+    method, target, version = line.split(" ")
+    place = urlsplit(target)
+    headers = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").splitlines()
+    kept = [header for header in headers if header and not header.lower().startswith(("proxy-", "connection:"))]
+    length = next((int(header.partition(":")[2]) for header in kept if header.lower().startswith("content-length:")), 0)
+    body = await reader.readexactly(length)
+    inside, outside = await asyncio.open_connection(place.hostname, place.port)
+    path = f"{place.path}?{place.query}" if place.query else place.path
+    head = "\r\n".join([f"{method} {path} {version}", *kept, "Connection: close", "", ""])
+    outside.write(head.encode("latin-1") + body)
+    with contextlib.closing(outside):
+        while data := await inside.read(65536):
+            writer.write(data)
+            await writer.drain()
 
 
 @contextlib.contextmanager
