@@ -95,13 +95,13 @@ def reason_of(error: BaseException) -> str:
     """Describe the error in one line: S3's error code if there is one, never a body or a URL with a query."""
     text = str(error)
     match = _CODE.search(text)
-    problem = problem_of(error)
-    if problem == "full":
-        return f"it is full ({match[1] if match else 'no space left'})"
-    if problem == "refused":
-        return f"access was refused ({match[1] if match else type(error).__name__})"
-    if problem == "read_only":
-        return "it is read-only"
+    known = {
+        "full": f"it is full ({match[1] if match else 'no space left'})",
+        "refused": f"access was refused ({match[1] if match else type(error).__name__})",
+        "read_only": "it is read-only",
+    }
+    if (problem := problem_of(error)) in known:
+        return known[problem]
     if match:
         missing = match[1] == "NoSuchBucket"
         return "the bucket does not exist" if missing else f"the storage responded with {match[1]}"
@@ -276,7 +276,7 @@ async def _read_range(key: str, start: int, end: int) -> bytes:
 
 
 def check_room(size: int) -> None:
-    """Store and delete a few bytes, and check that a local folder has room for a file of `size` bytes. Raises StorageError."""
+    """Store and delete a few bytes, and check that a local folder has room for `size` bytes. Raises StorageError."""
     free = free_bytes()
     if free is not None and free < size:
         raise StorageError("it is full (no space left)", "full")

@@ -1,4 +1,4 @@
-"""The doctor's check of the address that clients use: whether the proxy in front passes everything on, and hides metrics."""
+"""The doctor's check of the address that clients use: the proxy in front passes everything on, and hides metrics."""
 
 import ssl
 from urllib.parse import urlsplit
