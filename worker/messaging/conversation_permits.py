@@ -4,6 +4,7 @@ A worker that also runs other tasks has more threads than conversations may use,
 """
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -16,6 +17,9 @@ class ConversationPermits:
 
     def __init__(self, limit: int) -> None:
         self._free = threading.Semaphore(limit)
+        self._lock = threading.Lock()
+        self._most_proxied = max(limit // 2, 1)
+        self._proxied: Counter[str] = Counter()
 
     @contextmanager
     def hold(self) -> Iterator[bool]:
@@ -26,6 +30,23 @@ class ConversationPermits:
         finally:
             if permitted:
                 self._free.release()
+
+    @contextmanager
+    def hold_proxied(self, owner: str) -> Iterator[bool]:
+        """Hold a share for a conversation through a proxy that its owner named, and that may stall; False = none left.
+
+        They use at most half of the permits, and an owner at most as many of these as are free.
+        """
+        with self._lock:
+            permitted = self._proxied[owner] < self._most_proxied - self._proxied.total()
+            self._proxied[owner] += permitted
+        try:
+            yield permitted
+        finally:
+            with self._lock:
+                self._proxied[owner] -= permitted
+                if not self._proxied[owner]:
+                    del self._proxied[owner]
 
 
 @lru_cache(maxsize=1)

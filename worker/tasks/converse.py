@@ -12,6 +12,7 @@ from functools import partial
 from uuid import UUID
 
 from worker.core.concurrency import event_loop
+from worker.core.concurrency.lanes import acting_for
 from worker.core.concurrency.shutdown import stopping
 from worker.core.concurrency.watchdog import watchdog
 from worker.core.errors import DreameryError, Reaction
@@ -26,6 +27,7 @@ from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Transaction, retry_whe
 from worker.db.jobs import conversations, state_machine
 from worker.db.jobs.claims import Claim
 from worker.messaging import celery_app, pubsub
+from worker.messaging.conversation_permits import conversation_permits
 from worker.providers.base import (
     Account,
     AgentEvent,
@@ -56,6 +58,8 @@ _CREDITS_MAX_AGE_SECONDS = 600.0
 _COLLECT_SLACK_SECONDS = 600.0
 # When the process stops, its conversations end this long before it is killed and keep their text.
 _STOP_MARGIN_SECONDS = 2.0
+# The next try of a conversation whose owner has enough of them open.
+_TURN_SECONDS = 5.0
 
 
 def converse(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
@@ -63,8 +67,14 @@ def converse(*, job_id: UUID | None = None, account_id: UUID | None = None) -> s
     claim, account_id = claim_job(_CONVERSATIONS, job_id=job_id, account_id=account_id)
     if not isinstance(claim, Claim):
         return handle_refusal.fail_if_unschedulable(job_id) if job_id else "no conversation to run"
-    with job_context("converse", claim.id, claim.origin):
-        return _converse_claimed(claim, account_id)
+    with job_context("converse", claim.id, claim.origin), acting_for(claim.owner, claim.account.id):
+        if claim.account.proxy is None or claim.account.pool:
+            return _converse_claimed(claim, account_id)
+        with conversation_permits().hold_proxied(claim.owner) as permitted:
+            if permitted:
+                return _converse_claimed(claim, account_id)
+        # Its threads are for the conversations of others. It is tried again.
+        return handle_refusal.requeue(claim, NotSentError(), delay=_TURN_SECONDS, reason="waits for its turn")
 
 
 def _converse_claimed(claim: Claim, account_id: UUID | None) -> str:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,6 +19,7 @@ from worker import celery_tasks
 from worker.db.accounts import polling
 from worker.db.engine import Row, transaction
 from worker.db.jobs import claims, state_machine
+from worker.messaging.conversation_permits import conversation_permits
 from worker.messaging.pubsub import AGENT_TEXT_CHANNEL
 from worker.tasks.converse import converse
 from worker.tasks.dispatch import sweep
@@ -616,3 +617,17 @@ def test_thirty_concurrent_conversations_with_images(engine: Engine) -> None:
     assert len(sent_conversations(engine)) == 30
     assert engine.charge_count() == 31
     assert engine.ledger()["violations"] == {}
+
+
+def test_conversations_through_own_proxies_leave_threads_to_others(engine: Engine) -> None:
+    account = engine.add_account()
+    engine.sql("UPDATE accounts SET proxy = 'enc', user_id = NULL WHERE id = :id", id=account)
+    job = chat(engine, account)
+    owner = engine.job_row(job).owner
+    with ExitStack() as held:
+        while held.enter_context(conversation_permits().hold_proxied(owner)):
+            pass
+        assert run_converse(engine, job) == f"requeued {job}: waits for its turn"
+    row = engine.job_row(job)
+    assert (row.state, row.max_attempts - row.attempt, sent_conversations(engine)) == ("queued", 3, [])
+    assert engine.lease_seconds(job) > 3
