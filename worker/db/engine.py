@@ -14,14 +14,10 @@ import psycopg
 from sqlalchemy import Connection, Engine, Row, TextClause, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import (
-    DataError,
     DisconnectionError,
-    IntegrityError,
     InterfaceError,
-    InternalError,
     InvalidatePoolError,
     OperationalError,
-    ProgrammingError,
     SQLAlchemyError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -41,7 +37,6 @@ log = get_logger("db")
 __all__ = [
     "DATABASE_ERRORS",
     "DATABASE_UNAVAILABLE_ERRORS",
-    "ROW_ERRORS",
     "Row",
     "Transaction",
     "get_engine",
@@ -57,16 +52,6 @@ __all__ = [
 DATABASE_ERRORS: tuple[type[Exception], ...] = (SQLAlchemyError,)
 # The errors that are not about the statement: Postgres is unreachable, restarting or too busy.
 DATABASE_UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (OperationalError, InterfaceError, PoolTimeoutError)
-
-# Errors of what was written, not of the database: one row of a batch caused them, and the others can be written alone.
-ROW_ERRORS: tuple[type[Exception], ...] = (
-    DataError,
-    IntegrityError,
-    ProgrammingError,
-    InternalError,
-    ValueError,
-    TypeError,
-)
 
 # SQLSTATE classes of a server that refuses every statement: connection, resources, operator intervention.
 _AWAY_CLASSES = ("08", "53", "57")
