@@ -192,11 +192,13 @@ def _renew_lease(claim: Row[Any]) -> None:
 
 
 async def _copy_image(claim: Row[Any], n: int, ref: dict[str, Any]) -> files.NewFile:
-    body = await async_client.download(
-        ref["url"], max_bytes=MAX_FILE_BYTES, deadline_seconds=FILE_DEADLINE_SECONDS, lane=RESULTS
-    )
-    with body.content as original, await _in_requested_format(claim, n, original) as content:
-        return await in_files_thread(_store_image, claim, n, content, None if content is not original else body)
+    # The turn lasts until the file is stored, so what waits for a thread of files is bounded too: it is in memory.
+    async with RESULTS.turn():
+        body = await async_client.download(
+            ref["url"], max_bytes=MAX_FILE_BYTES, deadline_seconds=FILE_DEADLINE_SECONDS, lane=RESULTS
+        )
+        with body.content as original, await _in_requested_format(claim, n, original) as content:
+            return await in_files_thread(_store_image, claim, n, content, None if content is not original else body)
 
 
 def _store_image(claim: Row[Any], n: int, content: IO[bytes], body: DownloadedFile | None) -> files.NewFile:

@@ -136,7 +136,7 @@ CALLS, PROXIED_CALLS = Lane(128, per_account=48), Lane(256, per_account=16)
 # Files on their way to upstream.
 UPLOADS = Lane(32, per_account=8)
 # Links of callers, and results.
-REFERENCES, RESULTS = Lane(32), Lane(48)
+REFERENCES, RESULTS = Lane(32), Lane(40)
 # Look-ups of host names that callers chose: each needs a thread, which only its name server can free.
 NAMES = Lane(48)
 

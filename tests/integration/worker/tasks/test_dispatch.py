@@ -55,7 +55,7 @@ def test_messages_contain_only_ids_and_expire(engine: Engine) -> None:
     tick()
     [raw] = engine.redis.lrange("fast", 0, -1)
     envelope = json.loads(raw)
-    assert envelope["headers"]["expires"]
+    assert envelope["headers"]["dreamery_until"]
     assert b"not-in-a-message" not in raw
     [message] = engine.take_messages("dreamery.submit")
     assert set(message.ids) == {"job_id"}
