@@ -21,6 +21,7 @@ import httpx
 
 from worker.core.concurrency import lanes
 from worker.core.concurrency.name_lookups import resolve_in_turn
+from worker.core.security.decompression import CompressedBodyError, Decompressor
 from worker.core.security.ip_addresses import is_public
 
 # Beyond so many, transports of proxies that are not in use are closed.
@@ -32,6 +33,8 @@ _STREAMS = 512
 _KEEP_ALIVE_SECONDS = 5.0
 # Calls of one proxy at a time: a caller names it, so it must not take the connections of others.
 _CONNECTIONS_PER_PROXY = 16
+# More than the longest answers have: sixteen images as base64; a thousand records, with 280,000 values.
+_MAX_RESPONSE_BYTES, _MAX_RESPONSE_VALUES = 128_000_000, 400_000
 # The sockets that a call through a proxy opened: the library leaks the socket when a SOCKS server refuses.
 _opened_streams: ContextVar[list[httpcore.AsyncNetworkStream]] = ContextVar("opened_streams")
 
@@ -75,6 +78,62 @@ class SpreadTransport(httpx.AsyncBaseTransport):
             await pool.aclose()
 
 
+class _Bounded(httpx.AsyncByteStream):
+    """A response in small pieces: decompressed, and ended when it has more bytes or JSON values than any answer.
+
+    httpx decodes all that has arrived at once (64 kB may be 64 MB), and a parsed value takes up to 40 times its text.
+    Raises httpx.DecodingError.
+    """
+
+    def __init__(self, stream: httpx.AsyncByteStream, encoding: str | None) -> None:
+        self._stream = stream
+        self._decompressor = Decompressor(encoding) if encoding else None
+        self._bytes = self._values = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for data in self._stream:
+                for piece in self._decompressed(data):
+                    self._count(piece)
+                    yield piece
+            if self._decompressor is not None:
+                self._decompressor.check_complete()
+        except CompressedBodyError as error:
+            raise httpx.DecodingError(str(error)) from None
+
+    def _decompressed(self, data: bytes) -> Iterator[bytes]:
+        if self._decompressor is None:
+            yield data
+            return
+        self._decompressor.feed(data)
+        while (piece := self._decompressor.next_piece()) is not None:
+            yield piece
+
+    def _count(self, piece: bytes) -> None:
+        self._bytes += len(piece)
+        self._values += sum(map(piece.count, (b",", b"[", b"{")))
+        if self._bytes > _MAX_RESPONSE_BYTES or self._values > _MAX_RESPONSE_VALUES:
+            raise httpx.DecodingError("the response has more bytes or more values than any answer")
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _bound(response: httpx.Response) -> httpx.Response:
+    """Let the response be read in bounded pieces. Raises httpx.DecodingError for one compressed in several layers.
+
+    Encodings that nobody asked for are not decoded: their bytes are no JSON.
+    """
+    names = [name.strip().lower() for name in response.headers.pop("content-encoding", "").split(",")]
+    layers = [name.removeprefix("x-") for name in names if name in {"gzip", "x-gzip", "deflate"}]
+    if len(layers) > 1:
+        await response.aclose()
+        raise httpx.DecodingError("the response is compressed more than once")
+    if isinstance(response.stream, httpx.AsyncByteStream):
+        response.stream = _Bounded(response.stream, layers[0] if layers else None)
+    return response
+
+
 class _DirectTransport(httpx.AsyncHTTPTransport):
     def __init__(self, connections: int = _CONNECTIONS_PER_POOL) -> None:
         context = tls_context()
@@ -85,6 +144,10 @@ class _DirectTransport(httpx.AsyncHTTPTransport):
             max_keepalive_connections=connections,
             keepalive_expiry=_KEEP_ALIVE_SECONDS,
         )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Return the response."""
+        return await _bound(await super().handle_async_request(request))
 
 
 class _ProxyTransport(httpx.AsyncHTTPTransport):
@@ -114,7 +177,7 @@ class _ProxyTransport(httpx.AsyncHTTPTransport):
         """Return the response. An error that a broken SOCKS server causes in the library becomes a network error."""
         with opened_sockets() as opened:
             try:
-                return await super().handle_async_request(request)
+                return await _bound(await super().handle_async_request(request))
             except BaseException as failure:
                 for stream in opened:
                     await stream.aclose()

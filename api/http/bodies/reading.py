@@ -5,11 +5,11 @@ import contextlib
 
 from starlette.types import Message, Receive, Scope
 
-from api.http.bodies import compression
 from api.http.bodies.json_shape import check_shape, parsed_size
 from api.http.bodies.received import ReceivedBody, body_of
 from api.http.errors import BodyReadError
 from worker.core.errors import DreameryError
+from worker.core.security.decompression import CompressedBodyError, Decompressor
 from worker.core.settings import get_settings
 
 # How much of a body that is refused is still read before the connection is closed.
@@ -57,12 +57,12 @@ class BodyReader:
         self._pace = _Pace()
         self._complete = False
         self._received = 0
-        self._decompressor: compression.Decompressor | None = None
+        self._decompressor: Decompressor | None = None
         self._decompressed = 0
 
     def decompress(self, encoding: str) -> None:
         """Expect a compressed body."""
-        self._decompressor = compression.Decompressor(encoding)
+        self._decompressor = Decompressor(encoding)
 
     async def receive(self) -> Message:
         """Return the next message of the application."""
@@ -121,7 +121,7 @@ class BodyReader:
                     self._decompressor.check_complete()
                     self._decompressor = None
                     return {"type": "http.request", "body": b"", "more_body": False}
-            except compression.CompressedBodyError as error:
+            except CompressedBodyError as error:
                 raise BodyReadError(DreameryError("invalid_json", f"{error}.")) from None
             if piece is not None:
                 self._decompressed += len(piece)

@@ -1,12 +1,15 @@
 """Calls through the proxy of a token (protocol section 1.3), over real sockets."""
 
 import base64
+import gzip
 import socket
 import socketserver
 import threading
+import zlib
 from collections.abc import Iterator
 
 import httpcore
+import httpx
 import pytest
 
 from tests.support.recorded_upstream import KEY, SESSION
@@ -132,6 +135,87 @@ def test_unresolvable_proxy_host_raises_not_sent(monkeypatch):
     with pytest.raises(DreameryError) as caught:
         poll_through("http://nowhere.example.test:1", allow="")
     assert isinstance(caught.value, NotSentError)
+
+
+def gzip_bomb(megabytes: int) -> bytes:
+    packer = zlib.compressobj(9, wbits=31)
+    zeros = bytes(1024 * 1024)
+    return b"".join([*(packer.compress(zeros) for _ in range(megabytes)), packer.flush()])
+
+
+def answer_with(encoding: bytes, body: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n"
+    return head % (encoding, len(body)) + body
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        (b"gzip", gzip.compress(ANSWER)),
+        (b"x-gzip", gzip.compress(ANSWER)),
+        (b"deflate", zlib.compress(ANSWER)),
+        (b"identity", ANSWER),
+    ],
+)
+def test_compressed_answers_are_read(server, encoding, body):
+    server.answer = answer_with(encoding, body)
+    poll_through(f"http://127.0.0.1:{server.server_address[1]}")
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("through", ["proxy", "direct"])
+def test_compressed_answer_is_decompressed_in_small_pieces(server, through):
+    server.answer = answer_with(b"gzip", gzip_bomb(18))
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+
+    async def largest_piece() -> tuple[int, int]:
+        pool = Transports(frozenset({"127.0.0.1"}))
+        sizes = []
+        async with pool.use(address if through == "proxy" else None) as transport:
+            response = await transport.handle_async_request(httpx.Request("GET", address))
+            sizes = [len(piece) async for piece in response.aiter_bytes()]
+            await response.aclose()
+        await pool.aclose()
+        return max(sizes), sum(sizes)
+
+    largest, total = event_loop.run(largest_piece())
+    assert total == 18 * 1024 * 1024
+    assert largest <= 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"ret":"0","data":[' + b"[]," * 500_000 + b"[]]}",
+        b'{"ret":"0","data":{' + b'"a":{},' * 500_000 + b'"a":0}}',
+        b'{"ret":"0","data":"' + b"x" * 129_000_000 + b'"}',
+    ],
+)
+@pytest.mark.parametrize("encoding", [b"identity", b"gzip"])
+def test_answer_of_more_values_than_any_is_not_parsed(server, body, encoding, monkeypatch):
+    monkeypatch.setattr("worker.providers.dreamina.http.MAX_BODY", 200_000_000)
+    server.answer = answer_with(encoding, gzip.compress(body) if encoding == b"gzip" else body)
+    with pytest.raises(DreameryError) as caught:
+        poll_through(f"http://127.0.0.1:{server.server_address[1]}")
+    assert caught.value.code == "upstream_unreachable"
+    assert "than any answer" in str(caught.value.detail)
+
+
+def test_answer_compressed_in_layers_is_refused_unread(server):
+    layers = gzip.compress(gzip_bomb(60))
+    assert len(layers) < 1000
+    server.answer = answer_with(b"gzip, gzip", layers)
+    with pytest.raises(DreameryError, match="cannot be reached") as caught:
+        poll_through(f"http://127.0.0.1:{server.server_address[1]}")
+    assert "compressed more than once" in str(caught.value.detail)
+
+
+@pytest.mark.parametrize("body", [b"no gzip data at all", gzip.compress(ANSWER)[:-9]])
+def test_answer_that_is_not_what_its_encoding_says_is_no_answer(server, body):
+    server.answer = answer_with(b"gzip", body)
+    with pytest.raises(DreameryError) as caught:
+        poll_through(f"http://127.0.0.1:{server.server_address[1]}")
+    assert caught.value.code == "upstream_unreachable"
 
 
 def test_only_idle_transports_are_closed(monkeypatch):

@@ -5,7 +5,8 @@ import zlib
 
 import pytest
 
-from api.http.bodies.compression import CompressedBodyError, Decompressor, encoding_of
+from api.http.bodies.compression import encoding_of
+from worker.core.security.decompression import CompressedBodyError, Decompressor
 
 TEXT = b'{"prompt": "a boat"}' * 1000
 
