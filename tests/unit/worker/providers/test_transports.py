@@ -151,8 +151,8 @@ def answer_with(encoding: bytes, body: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("encoding", "body"),
     [
-        (b"gzip", gzip.compress(ANSWER)),
-        (b"x-gzip", gzip.compress(ANSWER)),
+        (b"gzip", gzip.compress(ANSWER, mtime=0)),
+        (b"x-gzip", gzip.compress(ANSWER, mtime=0)),
         (b"deflate", zlib.compress(ANSWER)),
         (b"identity", ANSWER),
     ],
@@ -194,7 +194,7 @@ def test_compressed_answer_is_decompressed_in_small_pieces(server, through):
 @pytest.mark.parametrize("encoding", [b"identity", b"gzip"])
 def test_answer_of_more_values_than_any_is_not_parsed(server, body, encoding, monkeypatch):
     monkeypatch.setattr("worker.providers.dreamina.http.MAX_BODY", 200_000_000)
-    server.answer = answer_with(encoding, gzip.compress(body) if encoding == b"gzip" else body)
+    server.answer = answer_with(encoding, gzip.compress(body, mtime=0) if encoding == b"gzip" else body)
     with pytest.raises(DreameryError) as caught:
         poll_through(f"http://127.0.0.1:{server.server_address[1]}")
     assert caught.value.code == "upstream_unreachable"
@@ -210,7 +210,7 @@ def test_answer_compressed_in_layers_is_refused_unread(server):
     assert "compressed more than once" in str(caught.value.detail)
 
 
-@pytest.mark.parametrize("body", [b"no gzip data at all", gzip.compress(ANSWER)[:-9]])
+@pytest.mark.parametrize("body", [b"no gzip data at all", gzip.compress(ANSWER, mtime=0)[:-9]])
 def test_answer_that_is_not_what_its_encoding_says_is_no_answer(server, body):
     server.answer = answer_with(b"gzip", body)
     with pytest.raises(DreameryError) as caught:
