@@ -209,11 +209,14 @@ def test_closed_event_stream_is_begun_anew(context: BrowserContext, client: ApiC
 def test_job_list_loads_next_page_on_scroll(page: Page, client: ApiClient):
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(lambda _: client.start_job("[[fail:2038]] one of many"), range(60)))
+    pages: list[str] = []
+    page.on("request", lambda request: pages.append(request.url) if "/v1/jobs?" in request.url else None)
     page.goto("/console/jobs?q=one+of+many")
     rows = page.get_by_role("list", name="Jobs").get_by_role("listitem")
     expect(rows).to_have_count(50)
     rows.last.scroll_into_view_if_needed()
     expect(rows).to_have_count(60)
+    assert len(pages) == 2, "each page is asked for once"
 
 
 def test_gallery_search_favourites_lightbox_and_zip(page: Page, client: ApiClient):

@@ -63,6 +63,9 @@ def test_known_and_unusable_entries_do_not_count(engine: Engine, http: TestClien
     assert add(http, known, headers=member).status_code == 201
     answer = add(http, [*known, "not a session id"], headers=member)
     assert (answer.status_code, [one["outcome"] for one in answer.json()["data"]]) == (201, ["duplicate"] * 5)
+    assert http.patch("/admin/v1/users/anna", json={"limits": {"own_accounts": 2}}).status_code == 200
+    assert add(http, known, headers=member).status_code == 201, "a lower limit takes nothing away"
+    assert_error(add(http, [*known, *tokens(1)], headers=member), 400, "own_account_limit", "tokens")
 
 
 def test_removed_accounts_make_room_and_need_room_to_come_back(

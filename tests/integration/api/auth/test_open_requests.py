@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from api.app import create_app
 from api.auth import caller_checks
@@ -13,6 +14,7 @@ from tests.support.api_client import IMAGES, assert_error
 from tests.support.engine import Engine
 from tests.support.platform import eventually
 from tests.support.servers.http_servers import running_app
+from worker.core.ids import parse_public_id
 from worker.db.engine import transaction
 from worker.db.users import api_keys
 
@@ -126,6 +128,16 @@ def test_streams_end_with_an_error_when_the_key_ends(member: Member, end: Callab
 def test_streams_end_when_the_role_changes(member: Member) -> None:
     stream = OpenStream(member.http, "GET", "/v1/jobs/events")
     member.demote()
+    assert "permissions of this API key have changed" in stream.wait_for_end()
+
+
+@pytest.mark.parametrize(("right", "left"), [("scopes", ["read"]), ("models", ["jimeng-4.0"])])
+def test_streams_end_when_the_key_has_fewer_rights(member: Member, right: str, left: list[str]) -> None:
+    stream = OpenStream(member.http, "GET", "/v1/jobs/events")
+    with transaction() as tx:
+        values = {"left": left, "id": parse_public_id("key", member.key_id)}
+        tx.run(text(f"UPDATE api_keys SET {right} = :left WHERE id = :id"), values)
+    member.admin.patch("/admin/v1/users/anna", json={"priority": 0})  # sends the message
     assert "permissions of this API key have changed" in stream.wait_for_end()
 
 

@@ -174,6 +174,23 @@ class TestSessionEnd:
             ).fetchone()
         assert extended == (True,)
 
+    def test_use_extends_no_session_beyond_thirty_days(self, admin, create_user, api_platform):
+        user = create_user()
+        own = "api_key_id IN (SELECT k.id FROM api_keys k JOIN users u ON u.id = k.user_id WHERE u.name = %s)"
+        with browser(admin) as client, psycopg.connect(api_platform.database_url, autocommit=True) as connection:
+            sign_in(client, user["key"])
+            connection.execute(
+                f"""UPDATE console_sessions SET created_at = now() - interval '30 days' + interval '10 min',
+                        expires_at = now() + interval '5 min', last_used_at = now() - interval '1 hour' WHERE {own}""",
+                [user["name"]],
+            )
+            assert client.get("/v1/jobs").status_code == 200
+            left = connection.execute(
+                f"SELECT extract(epoch FROM expires_at - created_at) FROM console_sessions WHERE {own}", [user["name"]]
+            ).fetchone()
+        assert left is not None
+        assert left[0] == 30 * 86400
+
 
 class TestCsrf:
     """A browser sends the cookie with requests of other sites too, so changes must come from the console page."""

@@ -333,6 +333,8 @@ def test_delivery_log_pagination_and_filters(engine: Engine, me: Caller, receive
         if not page["has_more"]:
             break
     assert pages == everything
+    exact = me.log(limit=7)
+    assert (exact["data"], exact["has_more"]) == (everything, False)
     backwards = me.log(limit=100, order="asc")["data"]
     assert backwards == everything[::-1]
     assert [i["id"] for i in me.log(order="asc", after=backwards[1]["id"])["data"]] == [i["id"] for i in backwards[2:]]

@@ -48,6 +48,7 @@ def test_expired_account_fails_over_to_the_next_account(engine: Engine) -> None:
     assert engine.job_row(job).account_id == good
     assert event_codes(engine, job) == ["upstream_session_expired"]
     assert engine.account_row(dead).rest_code == "upstream_session_expired"
+    assert engine.job_row(job).avoid_accounts == [dead], "it never returns to the account, however short that rests"
     [requeued] = [e for e in engine.job_events(job) if e.note.get("code")]
     assert requeued.note["account"] == engine.account_row(dead).label
     assert engine.charge_count() == 1

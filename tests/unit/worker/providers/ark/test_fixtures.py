@@ -194,6 +194,8 @@ def test_images_of_a_set_and_of_layers() -> None:
     assert partial.items[1].error is not None
     assert partial.items[1].error.code == "OutputImageSensitiveContentDetected"
     assert partial.generated == 2
+    without_usage = {name: value for name, value in answer("image-set-partial").items() if name != "usage"}
+    assert parse_images(without_usage).generated == 2, "a refused image is not charged"
     layers = [item.layer for item in parse_images(answer("image-layers")).items]
     assert [(layer.index, layer.name) for layer in layers if layer] == [(0, ""), (1, "boat"), (2, "clouds")]
     assert layers[1] is not None

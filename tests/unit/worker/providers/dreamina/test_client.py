@@ -102,6 +102,7 @@ def test_record_is_found_in_both_places_and_ids_become_strings(ret):
         ({}, "upstream_unreachable"),
         ([], "upstream_unreachable"),
         ({"aigc_data": {"status": 20}}, "upstream_unreachable"),
+        ({"aigc_data": {"fail_code": "0"}, "fail_code": 0}, "upstream_unreachable"),
         ({"aigc_data": None, "fail_code": "2038"}, "content_policy_violation"),
         ({"aigc_data": {"fail_code": ""}, "fail_code": 1006}, "insufficient_quota"),
         ({"aigc_data": {"fail_code": "", "fail_starling_key": "web_rate_limited"}}, "rate_limit_exceeded"),
