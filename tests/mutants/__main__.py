@@ -49,30 +49,34 @@ def main() -> int:
 
 def _failing_without_fault(tree: Path, faults: list[Fault], seconds: float) -> list[str]:
     runs = dict.fromkeys(fault.tests for fault in faults)
-    return [" ".join(tests) for tests in runs if _run_tests(tree, tests, seconds) != 0]
+    return [" ".join(tests) for tests in runs if _run_tests(tree, tests, seconds)[0] != 0]
 
 
 def _try_one(tree: Path, fault: Fault, seconds: float) -> str:
     started = time.monotonic()
     former = fault.apply(tree)
     try:
-        code = _run_tests(tree, fault.tests, seconds)
+        code, test = _run_tests(tree, fault.tests, seconds)
     finally:
         (tree / fault.file).write_text(former)
     outcome = {0: "survived", _TESTS_FAILED: "noticed", _TIMED_OUT: "noticed (timeout)"}.get(code, f"error {code}")
-    print(f"{outcome:18} {fault.area:10} {fault.name} ({time.monotonic() - started:.0f} s)", flush=True)
+    print(f"{outcome:18} {fault.area:10} {fault.name} ({time.monotonic() - started:.0f} s) {test}", flush=True)
     return outcome
 
 
-def _run_tests(tree: Path, tests: tuple[str, ...], seconds: float) -> int:
-    """Return the exit code of pytest. The copy comes first on the path, before the installed tree."""
+def _run_tests(tree: Path, tests: tuple[str, ...], seconds: float) -> tuple[int, str]:
+    """Return the exit code of pytest and the test that failed. The copy comes first on the path, before the installed tree."""
     command = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", *tests)
-    env = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    env["PYTHONPATH"] = str(tree)
     try:
-        done = subprocess.run(command, cwd=tree, env=env, capture_output=True, timeout=seconds, check=False)
+        done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
-        return _TIMED_OUT
-    return done.returncode
+        return _TIMED_OUT, ""
+    failed = [
+        line.split()[1] for line in done.stdout.splitlines() if line.startswith(("FAILED tests/", "ERROR tests/"))
+    ]
+    return done.returncode, failed[0] if failed else ""
 
 
 def _report(faults: list[Fault], outcomes: list[str]) -> int:
