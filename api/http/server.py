@@ -48,6 +48,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._head_timer: asyncio.TimerHandle | None = None
+        # Bytes since the request began; after its head, bytes since the last one of the body.
         self._head_bytes = 0
         self._parse_error = DreameryError("invalid_http")
         # Bytes received after the rejection; None = not rejected.
@@ -64,7 +65,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count the bytes received until the head is complete."""
+        """Count the bytes that are no body: the head, and extensions and trailers of a body in chunks."""
         if self._discarded_bytes is not None:
             self._discarded_bytes += len(data)
             if self._discarded_bytes > _MAX_DISCARDED_BYTES:
@@ -72,7 +73,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         self._head_bytes += len(data)
         super().data_received(data)
-        if self._head_timer is not None and self._head_bytes > MAX_HEAD_BYTES:
+        if self._discarded_bytes is None and self._head_bytes > MAX_HEAD_BYTES:
             self._reject(DreameryError("headers_too_large"))
 
     def on_message_begin(self) -> None:
@@ -86,15 +87,22 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().on_url(url)
         self._check_size(len(self.url), "url_too_long")
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header of the head. uvicorn would add trailers to the headers of a request that runs already."""
+        if self._head_timer is not None:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """The head arrived in time; check its size."""
         self._check_size(sum(len(name) + len(value) for name, value in self.headers), "headers_too_large")
         self._cancel_head_timer()
+        self._head_bytes = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Read no more of the body until the application asks: what it has not taken lies in memory."""
         super().on_body(body)
+        self._head_bytes = 0
         if not self.cycle.response_complete:
             self.flow.pause_reading()
 

@@ -186,6 +186,43 @@ def test_head_size_is_limited(api: LimitedApi) -> None:
     assert "请求头过大" in assert_error(answer, 431, "headers_too_large")
 
 
+CHUNKED = b"POST /v1/estimate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n"
+WHOLE_BODY = b'e\r\n{"prompt":"x"}\r\n0\r\n'
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (WHOLE_BODY, b"X-A: b\r\n" * 8000),
+        (WHOLE_BODY + b"X-A: ", b"a" * 64_000),
+        (WHOLE_BODY, (b"a" * 1000 + b":\r\n") * 64),
+        (b"e;", b"a" * 64_000),
+    ],
+    ids=["trailers", "long trailer", "names", "chunk extension"],
+)
+@pytest.mark.parametrize("with_key", [True, False])
+def test_endless_trailers_and_extensions_end_the_connection(
+    api: LimitedApi, begin: bytes, more: bytes, with_key: bool
+) -> None:
+    key = b"Authorization: Bearer %b\r\n" % api.admin_key.encode() if with_key else b""
+    with socket.create_connection(api.address, timeout=20) as line:
+        line.sendall(CHUNKED + key + b"\r\n" + begin)
+        with pytest.raises(OSError):  # noqa: PT012
+            for _ in range(400):
+                line.sendall(more)
+
+
+def test_trailers_are_no_headers(api: LimitedApi) -> None:
+    with socket.create_connection(api.address, timeout=20) as line:
+        key = b"Authorization: Bearer %b\r\n" % api.admin_key.encode()
+        line.sendall(CHUNKED + b"\r\n" + WHOLE_BODY + key + b"\r\n")
+        assert_error(read_response(line), 401, "missing_api_key")
+    with socket.create_connection(api.address, timeout=20) as line:
+        line.sendall(CHUNKED + key + b"\r\n" + WHOLE_BODY + b"X-A: b\r\n\r\n")
+        # Accepted with its key, and its body is read.
+        assert_error(read_response(line), 400, "missing_required_parameter", "endpoint")
+
+
 @pytest.mark.parametrize("size", [MAX_HEAD_BYTES + 1, 70_000, 500_000])
 def test_too_long_url_returns_414(api: LimitedApi, size: int) -> None:
     """Longer than the URL parser accepts (65,535 bytes), and longer than one read of the socket."""
