@@ -8,7 +8,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractContextManager, aclosing
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +32,9 @@ from worker.providers.transports import Transports
 
 # 200 records of eight images are about 10 MB.
 MAX_BODY = 16_000_000
+# Answers through proxies that are longer than this wait for a turn before more of them is read.
+_LONG_BYTES = 256 * 1024
+LONG_ANSWERS = lanes.Lane(8, per_account=2)
 _NUMBER = re.compile(r"-?[0-9]{1,12}")
 _COOKIE_SAFE = re.compile(r"[!#-+\--:<-\[\]-~]+")
 _AGENT = (
@@ -113,7 +116,7 @@ class UpstreamHttp:
         async with self._transports.use(account.proxy, uploads=uploads) as transport:
             response = await transport.handle_async_request(request)
             try:
-                content = b"".join([chunk async for chunk in _limit_size(response)])
+                content = await _read_whole(response, proxied=bool(account.proxy))
                 return response.status_code, response.headers.get("content-type", ""), content
             finally:
                 await response.aclose()
@@ -209,6 +212,18 @@ class UpstreamHttp:
         return httpx.Request(
             "POST", base + target, headers=headers, content=body, extensions={"timeout": self._timeouts}
         )
+
+
+async def _read_whole(response: httpx.Response, *, proxied: bool) -> bytes:
+    """Return the body. Few long ones of proxies are in memory at once: a caller's proxy may stall in the middle."""
+    chunks, size = list[bytes](), 0
+    async with AsyncExitStack() as held:
+        async for chunk in _limit_size(response):
+            chunks.append(chunk)
+            if proxied and size <= _LONG_BYTES < size + len(chunk):
+                await held.enter_async_context(LONG_ANSWERS.turn())
+            size += len(chunk)
+        return b"".join(chunks)
 
 
 async def _limit_size(response: httpx.Response) -> AsyncIterator[bytes]:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.support.recorded_upstream import KEY, SESSION, ScriptedUpstream, make_account, make_order
-from worker.core.concurrency import event_loop
+from worker.core.concurrency import event_loop, lanes
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
 from worker.providers.base import NotSentError
@@ -168,3 +168,42 @@ def test_slow_headers_end_at_the_total_deadline():
         lines.close()
     assert caught.value.code == "upstream_unreachable"
     assert "total deadline" in str(caught.value.detail)
+
+
+class StallingAnswer(httpx.AsyncByteStream):
+    """An answer of 600 kB that stalls before its last piece."""
+
+    def __init__(self, may_end: asyncio.Event) -> None:
+        self.pieces = 0
+        self._may_end = may_end
+
+    async def __aiter__(self):
+        for _ in range(2):
+            self.pieces += 1
+            yield bytes(300_000)
+        await self._may_end.wait()
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_long_answers_of_proxies_that_stall_are_few_in_memory_and_leave_room_for_others():
+    async def read(answer: StallingAnswer, owner: str, number: int, *, proxied: bool = True) -> int:
+        with lanes.acting_for(owner, f"{owner}{number}"):
+            return len(await http._read_whole(httpx.Response(200, stream=answer), proxied=proxied))
+
+    async def run() -> None:
+        may_end, ended = asyncio.Event(), asyncio.Event()
+        ended.set()
+        answers = [StallingAnswer(may_end) for _ in range(20)]
+        reads = [asyncio.create_task(read(answer, "mallory", n)) for n, answer in enumerate(answers)]
+        await settle()
+        assert sorted(answer.pieces for answer in answers) == [1] * 16 + [2] * 4
+        assert await read(StallingAnswer(ended), "alice", 1) == 600_000
+        assert await read(StallingAnswer(ended), "mallory", 99, proxied=False) == 600_000
+        may_end.set()
+        assert await asyncio.gather(*reads) == [600_000] * 20
+
+    event_loop.run(asyncio.wait_for(run(), 20))
