@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.api_client import ApiClient, new_key, new_session
-from tests.support.platform import CheckedPlatform, eventually, start_platform
+from tests.support.platform import CheckedPlatform, allowance_seconds, eventually, start_platform
 from tests.support.servers.http_servers import WebhookReceivers, running_app
 from tests.support.servers.tarpits import Tarpit, running_tarpit
 
 REQUESTS, ENTRIES, MEMBERS, ENDPOINTS = 3, 100, 2, 20
 SAMPLES = 3
 # For the noise of a busy machine.
-ALLOWANCE_SECONDS = 1.0
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def median_seconds(work: Callable[[], None]) -> float:
 def assert_not_delayed(undisturbed: dict[str, float], works: dict[str, Callable[[], None]]) -> None:
     for name, work in works.items():
         seconds = median_seconds(work)
-        assert seconds <= 2 * undisturbed[name] + ALLOWANCE_SECONDS, (name, seconds, undisturbed[name])
+        assert seconds <= 2 * undisturbed[name] + allowance_seconds(), (name, seconds, undisturbed[name])
 
 
 def draw(victim: ApiClient) -> None:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from tests.support.api_client import ApiClient, new_key, new_session
-from tests.support.platform import CheckedPlatform, eventually, start_platform
+from tests.support.platform import CheckedPlatform, allowance_seconds, eventually, start_platform
 from tests.support.servers.tarpits import Tarpit, running_tarpit
 from tests.support.uploads import make_image
 
@@ -23,7 +23,6 @@ ACCOUNTS, REFERENCES, ENDPOINTS, AUDIOS = 80, 45, 20, 3
 # Pictures of the other user per measurement: without and with a reference in turn.
 PICTURES, MEASUREMENTS = 6, 3
 # For the noise of a busy machine.
-ALLOWANCE_SECONDS = 1.0
 OMNI = "jimeng-video-seedance-2.0"
 PICTURE = "data:image/png;base64," + base64.b64encode(make_image()).decode()
 
@@ -81,7 +80,7 @@ def assert_undisturbed(admin: ApiClient, disturb: Disturb, held: Callable[[], ob
         eventually(held, what="the tarpit holds the member's calls")
         for _ in range(MEASUREMENTS):
             seconds = seconds_of_a_picture(victim)
-            assert seconds <= 2 * undisturbed + ALLOWANCE_SECONDS, (seconds, undisturbed)
+            assert seconds <= 2 * undisturbed + allowance_seconds(), (seconds, undisturbed)
 
 
 KINDS = (("http", "sandbox"), ("http", "auto"), ("socks5", "sandbox"), ("socks5", "auto"))
