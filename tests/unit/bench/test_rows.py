@@ -60,7 +60,7 @@ def test_accounts_take_turns() -> None:
 
 
 def test_usage_covers_children_and_those_that_have_ended() -> None:
-    inner = "for n in range(3_000_000): pass"
+    inner = "for n in range(8_000_000): pass"
     outer = f"""
 import subprocess, sys
 subprocess.run([sys.executable, "-c", "{inner}"], check=True)

@@ -26,7 +26,7 @@ from worker.providers.transports import Transports
 
 HOSTS = {"cn": "https://ark.cn-beijing.volces.com", "intl": "https://ark.ap-southeast.bytepluses.com"}
 PATH = "/api/v3"
-MAX_BODY = 128_000_000  # sixteen images of 4K as base64
+MAX_BODY = 16_000_000  # results come as links
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 # How the job engine reacts to each action, in codes of its error table.
 _REACTIONS = {
