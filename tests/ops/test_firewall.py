@@ -58,7 +58,12 @@ def namespace(program: Callable[[str], Path]) -> Iterator[Namespace]:
     def run(*command: str, check: bool = True) -> None:
         subprocess.run([str(ip), *command], check=check, capture_output=True, timeout=20)
 
-    run("netns", "delete", NAME, check=False)
+    def delete() -> None:
+        # The link too: the kernel removes it some time after its namespace.
+        run("link", "delete", "dreamery-out", check=False)
+        run("netns", "delete", NAME, check=False)
+
+    delete()
     run("netns", "add", NAME)
     try:
         run("link", "add", "dreamery-out", "type", "veth", "peer", "name", "dreamery-in", "netns", NAME)
@@ -70,7 +75,7 @@ def namespace(program: Callable[[str], Path]) -> Iterator[Namespace]:
         run(*inside, "link", "set", "lo", "up")
         yield Namespace(ip, iptables)
     finally:
-        run("netns", "delete", NAME, check=False)
+        delete()
 
 
 def environment(platform: CheckedPlatform, database: int, redis: int) -> dict[str, str]:

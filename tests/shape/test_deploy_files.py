@@ -285,4 +285,5 @@ def test_gate_runs_both_kinds_of_tests() -> None:
     assert gate.stat().st_mode & 0o111
     lines = gate.read_text().splitlines()
     assert "set -euo pipefail" in lines
-    assert [line for line in lines if line.startswith("make ")] == ["make test", "make test-ops ARGS=--begin-within=170"]
+    runs = [line.partition(" || ")[0] for line in lines if line.startswith("make ")]
+    assert runs == ["make test", "make test-ops ARGS=--begin-within=170"]
