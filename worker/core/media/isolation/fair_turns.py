@@ -1,12 +1,20 @@
 """Decides whose file is read next: few at a time, owners in turn, and for no owner more than its share of the places.
 
-Threads and coroutines wait in the same line: both wait for the future of their turn.
+Callers with session ids are one group, which has the share of one owner: a session id can be invented, so many of them
+may be one caller. Threads and coroutines wait in the same line: both wait for the future of their turn.
 """
 
 import threading
 from collections import Counter, deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+
+_SESSIONS = "tokens:"  # how the owner of a caller with session ids begins
+
+
+def group_of(owner: str) -> str:
+    """Return who shares a share: a user alone, callers with session ids together."""
+    return _SESSIONS if owner.startswith(_SESSIONS) else owner
 
 
 @dataclass(eq=False, slots=True)
@@ -25,9 +33,11 @@ class FairTurns:
         self._places, self._places_per_owner = places, places_per_owner
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()
+        self._groups: Counter[str] = Counter()  # places that groups hold
         self._waiting: dict[str, deque[Turn]] = {}
-        # When an owner that runs or waits got its last place, as a number that grows.
+        # When an owner that runs or waits got its last place, as a number that grows; and the group of one.
         self._served: dict[str, int] = {}
+        self._group_served: dict[str, int] = {}
         self._turns_given = 0
 
     def enter(self, owner: str, weight: int) -> Turn:
@@ -47,12 +57,16 @@ class FairTurns:
                 if not line:
                     del self._waiting[turn.owner]
             elif turn.ready.done():
-                self._running[turn.owner] -= turn.weight
-                if self._running[turn.owner] <= 0:
-                    del self._running[turn.owner]
+                for held, name in ((self._running, turn.owner), (self._groups, group_of(turn.owner))):
+                    held[name] -= turn.weight
+                    if held[name] <= 0:
+                        del held[name]
             self._admit()
             if turn.owner not in self._running and turn.owner not in self._waiting:
                 self._served.pop(turn.owner, None)
+            group = group_of(turn.owner)
+            if group not in self._groups and not any(group_of(owner) == group for owner in self._waiting):
+                self._group_served.pop(group, None)
 
     def waiting(self) -> int:
         """Return the number of turns that have not come yet."""
@@ -66,19 +80,25 @@ class FairTurns:
             if not line:
                 del self._waiting[turn.owner]
             self._running[turn.owner] += turn.weight
+            self._groups[group_of(turn.owner)] += turn.weight
             self._turns_given += 1
-            self._served[turn.owner] = self._turns_given
+            self._served[turn.owner] = self._group_served[group_of(turn.owner)] = self._turns_given
             turn.ready.set_result(None)
 
     def _next(self) -> Turn | None:
-        """Return the next turn: that of the owner who has least, and waited longest for it, if it may have more.
+        """Return the next turn: that of the group, and in it of the owner, who has least and waited longest for it.
 
         None if it does not fit yet: nobody may pass it.
         """
         free = self._places - self._running.total()
-        order = sorted(self._waiting, key=lambda owner: (self._running[owner], self._served.get(owner, 0)))
-        for owner in order:
+        for owner in sorted(self._waiting, key=self._rank):
             line = self._waiting[owner]
-            if self._running[owner] + line[0].weight <= self._places_per_owner:
+            # A group holds at least what each of its owners holds.
+            if self._groups[group_of(owner)] + line[0].weight <= self._places_per_owner:
                 return line[0] if line[0].weight <= free else None
         return None
+
+    def _rank(self, owner: str) -> tuple[int, int, int, int]:
+        group = group_of(owner)
+        served = self._group_served.get(group, 0), self._served.get(owner, 0)
+        return self._groups[group], served[0], self._running[owner], served[1]

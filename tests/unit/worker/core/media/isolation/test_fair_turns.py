@@ -18,6 +18,23 @@ def test_one_owner_takes_at_most_half_of_the_places() -> None:
     assert has_come(turns.enter("third", 1))
 
 
+def test_callers_with_invented_session_ids_share_one_share() -> None:
+    turns = FairTurns(4, 2)
+    invented = [turns.enter(f"tokens:{n}", 2) for n in range(12)]
+    assert sum(map(has_come, invented)) == 1
+    user = turns.enter("user:1", 2)
+    assert has_come(user)
+    turns.leave(user)
+    again = turns.enter("user:1", 2)
+    assert has_come(again), "no session id passes a user"
+    turns.leave(invented[0])
+    assert [has_come(turn) for turn in invented[:3]] == [True, True, False], "session ids have turns among each other"
+    for turn in [*invented[1:], again]:
+        turns.leave(turn)
+    assert not turns._groups
+    assert not turns._group_served
+
+
 def test_owners_get_places_in_turn() -> None:
     turns = FairTurns(4, 2)
     lines = {owner: [turns.enter(owner, 2) for _ in range(10)] for owner in ("a", "b", "c")}
