@@ -68,21 +68,23 @@ class FrozenLink:
                     for one in () if frozen else tuple(self._peers):
                         ready.register(one, selectors.EVENT_READ)
                 for key, _ in ready.select():
-                    self._handle(key.fileobj, frozen=frozen)
+                    self._handle(key.fileobj)
 
-    def _handle(self, source: object, *, frozen: bool) -> None:
+    def _handle(self, source: object) -> None:
         if source is self._wake:
             self._wake.recv(_CHUNK)
         elif source is self._listener:
-            self._accept(frozen=frozen)
+            self._accept()
         elif isinstance(source, socket.socket):
             with self._lock:
                 peer = None if self._frozen else self._peers.get(source)
             if peer is not None:
                 self._carry(source, peer)
 
-    def _accept(self, *, frozen: bool) -> None:
+    def _accept(self) -> None:
         client, _ = self._listener.accept()
+        with self._lock:
+            frozen = self._frozen  # as it is now: a connection after `thaw` may arrive in the round of before
         self.accepted += 1
         self._clients.add(client)
         if frozen:
