@@ -15,10 +15,12 @@ import pytest
 
 from tests.ops.debian_packages import PACKAGES, SEARCH_PATH
 
+# Of this process: several try at the same time.
+_PROBE = f"dreamery-probe-{os.getpid()}"
 # Programs that need root, and the command that tells whether this machine lets them work.
 _PROBES = {
-    "ip": "ip netns add dreamery-probe && ip netns exec dreamery-probe true && ip netns delete dreamery-probe",
-    "iptables": "ip netns add dreamery-probe && ip netns exec dreamery-probe iptables -L -n && ip netns delete dreamery-probe",
+    "ip": f"ip netns add {_PROBE} && ip netns exec {_PROBE} true && ip netns delete {_PROBE}",
+    "iptables": f"ip netns add {_PROBE} && ip netns exec {_PROBE} iptables -L -n && ip netns delete {_PROBE}",
     "mount": "unshare --mount sh -c 'mount -t tmpfs -o size=1m tmpfs /mnt'",
 }
 
@@ -55,7 +57,7 @@ def _reason_to_skip(name: str) -> str | None:
     except subprocess.TimeoutExpired:
         return f"{name} does not answer on this machine"
     finally:
-        subprocess.run(["ip", "netns", "delete", "dreamery-probe"], env=env, capture_output=True, check=False)
+        subprocess.run(["ip", "netns", "delete", _PROBE], env=env, capture_output=True, check=False)
     return None if probe.returncode == 0 else f"{name} does not work on this machine: {probe.stderr.strip()[-200:]}"
 
 
