@@ -131,7 +131,7 @@ class FileExtractor:
         return next((one for one in (_BASE64, _NUMBERS) if not block.translate(None, one)), b"")
 
     def _add(self, found: "_Base64 | _Numbers") -> tuple[bytes, int]:
-        """Store a file; return what the text keeps of it, and where the text goes on."""
+        """Store a file; return what the text keeps of it, and where the text continues."""
         digest, pending = hashlib.sha256(), bytearray()
         start = self.spool.size
         for piece in found.pieces():
@@ -175,7 +175,7 @@ class _Base64:
             raise _NotAFileError
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield the decoded bytes; `position` is then where the text goes on."""
+        """Yield the decoded bytes; `position` is then where the text continues."""
         rest = b""
         for text in self._texts():
             plain = rest + text
@@ -229,7 +229,7 @@ class _Numbers:
         self._head = first
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield the bytes; `position` is then where the text goes on."""
+        """Yield the bytes; `position` is then where the text continues."""
         while True:
             data = self._source.read_at(self.position, min(_PIECE, self._end - self.position))
             match = _NUMBER_RUN.match(data)

@@ -1,7 +1,7 @@
 """Threads in which requests wait for the storage, which may be slow.
 
 The other threads, which authenticate and read the database, are few and never wait for it: while a bucket does not
-answer, everything that needs no file goes on.
+answer, everything that needs no file continues.
 """
 
 from collections.abc import Callable

@@ -7,7 +7,8 @@ was created or charged), or `upstream_unreachable` (unclear: it may have been ca
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlencode
 
@@ -97,54 +98,27 @@ class ArkHttp:
         """Make a call that may cost money, once. Yield the lines of its event stream, or its JSON if it sends that."""
         with before_sending():
             request = self._request(account, "POST", path, orjson.dumps(body), seconds=seconds)
-        started, code = time.monotonic(), "upstream_unreachable"
-        try:
+        with _outcome(account, path):
             async with asyncio.timeout(seconds), self._transports.stream(account.proxy) as transport:
                 response = await transport.handle_async_request(request)
                 try:
                     if "event-stream" in response.headers.get("content-type", ""):
-                        code = "ok"
                         async for line in response.aiter_lines():
                             yield line
                     else:
                         yield _read(account, path, response.status_code, await _content(response))
-                        code = "ok"
                 finally:
                     await response.aclose()
-        except TimeoutError:
-            raise _unclear(path, "total deadline of the call") from None
-        except _NOT_SENT as failure:
-            raise _not_sent(account, path, failure) from None
-        except httpx.HTTPError as failure:
-            raise _unclear(path, type(failure).__name__) from None
-        except DreameryError as error:
-            code = error.code
-            raise
-        finally:
-            _note_call(path, code, started)
 
     async def _call(self, account: Account, method: str, target: str, content: bytes, *, seconds: float) -> Any:
         path = target.partition("?")[0]
         request = self._request(account, method, target, content, seconds=seconds)
-        started, code = time.monotonic(), "upstream_unreachable"
-        try:
-            with tracing.span(f"upstream {method}", kind="client", server__address=request.url.host, url__path=path):
-                status, body = await self._exchange(account, request, seconds=seconds)
-            answer = _read(account, path, status, body)
-        except TimeoutError:
-            raise _unclear(path, "total deadline of the call") from None
-        except _NOT_SENT as failure:
-            raise _not_sent(account, path, failure) from None
-        except httpx.HTTPError as failure:
-            raise _unclear(path, type(failure).__name__) from None
-        except DreameryError as error:
-            code = error.code
-            raise
-        else:
-            code = "ok"
-            return answer
-        finally:
-            _note_call(path, code, started)
+        with (
+            _outcome(account, path),
+            tracing.span(f"upstream {method}", kind="client", server__address=request.url.host, url__path=path),
+        ):
+            status, body = await self._exchange(account, request, seconds=seconds)
+            return _read(account, path, status, body)
 
     async def _exchange(self, account: Account, request: httpx.Request, *, seconds: float) -> tuple[int, bytes]:
         async with self._transports.use(account.proxy) as transport, asyncio.timeout(seconds):
@@ -172,6 +146,29 @@ class ArkHttp:
         timeouts = {"connect": self._seconds / 4, "read": seconds, "write": seconds, "pool": self._seconds}
         url = f"{base}{PATH}{target}"
         return httpx.Request(method, url, headers=headers, content=content, extensions={"timeout": timeouts})
+
+
+@contextmanager
+def _outcome(account: Account, path: str) -> Iterator[None]:
+    """Turn failures of the connection into what the engine may conclude from them, and count the call."""
+    started, code = time.monotonic(), "ok"
+    try:
+        yield
+    except TimeoutError:
+        code = "upstream_unreachable"
+        raise _unclear(path, "total deadline of the call") from None
+    except _NOT_SENT as failure:
+        error = _not_sent(account, path, failure)
+        code = error.code
+        raise error from None
+    except httpx.HTTPError as failure:
+        code = "upstream_unreachable"
+        raise _unclear(path, type(failure).__name__) from None
+    except DreameryError as error:
+        code = error.code
+        raise
+    finally:
+        _note_call(path, code, started)
 
 
 async def _content(response: httpx.Response) -> bytes:

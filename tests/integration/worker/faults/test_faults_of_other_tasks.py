@@ -215,7 +215,7 @@ def test_panic_in_a_task_is_an_error_that_celery_knows(engine: Engine, monkeypat
 def test_fault_while_leases_are_renewed_loses_no_conversation(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
 ) -> None:
-    """One thread renews the leases of all conversations of a process: it goes on."""
+    """One thread renews the leases of all conversations of a process: it continues."""
     job = chat(engine, engine.add_account())
     engine.sql(
         """UPDATE jobs SET state = 'running', holds_slot = true, attempt = 1, submit_key = gen_random_uuid(),

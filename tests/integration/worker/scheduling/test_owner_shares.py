@@ -135,7 +135,7 @@ def test_checks_on_request(engine: Engine, tarpit: Tarpit) -> None:
     assert tarpit.open == MAX_RUNNING_PER_OWNER
     with transaction() as tx:
         assert session_checks.results(tx, [check])[check]["live"] is True
-    # The lane goes on with the rest of the owner's checks, though each message was handled long ago.
+    # The lane continues with the rest of the owner's checks, though each message was handled long ago.
     eventually(lambda: len(tarpit.requests) == SLOW, what="every account is asked", within=60)
     assert tarpit.open <= MAX_RUNNING_PER_OWNER
     eventually(lambda: engine.sql("SELECT count(*) AS n FROM account_checks WHERE result IS NULL")[0].n == 0,
