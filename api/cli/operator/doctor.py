@@ -11,8 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from api.cli.operator import public_url_checks, storage_checks
-from api.cli.operator.findings import Finding as Finding  # noqa: PLC0414 - part of this module's interface
-from api.cli.operator.findings import first_line
+from api.cli.operator.findings import Finding, first_line
 from api.cli.output import platform_client
 from worker.core.security import configuration
 from worker.core.security.connection_urls import find_url_problems
