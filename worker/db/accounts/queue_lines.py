@@ -1,9 +1,9 @@
 """Lines of the queue: queued jobs that the same accounts may run.
 
-Jobs of one line have the same kind, owner, account choice, named accounts, refusals and price, so an account that may
-take one of them may take all. A question such as "which account can work now" is asked once per line instead of once
-per waiting job, and no job is hidden behind jobs that nobody can run. `ix_jobs_line` leads from line to line without
-reading the jobs in between.
+Jobs of one line have the same kind, model, owner, account choice, named accounts, providers, currency, refusals and
+price, so an account that may take one of them may take all. A question such as "which account can work now" is asked
+once per line instead of once per waiting job, and no job is hidden behind jobs that nobody can run.
+`ix_jobs_queue_lines` leads from line to line without reading the jobs in between.
 """
 
 from collections.abc import Iterator
@@ -20,10 +20,16 @@ USE_QUEUE_ORDER = "set_config('enable_sort', 'off', true), set_config('enable_bi
 _USE = text(f"SELECT {USE_QUEUE_ORDER}")
 _USE_ANY_ORDER = text("SELECT set_config('enable_sort', 'on', true), set_config('enable_bitmapscan', 'on', true)")
 
-# The expression of `ix_jobs_line` (`worker/db/schema/jobs.py`): equal for jobs of the same line.
-LINE = "hash_record_extended(ROW(owner, user_id, account_choice, account_ids, avoid_accounts, price), 0::bigint)"
+# The expression of `ix_jobs_queue_lines` (`worker/db/schema/jobs.py`): equal for jobs of the same line.
+LINE = (
+    "hash_record_extended(ROW(owner, user_id, account_choice, account_ids, avoid_accounts, price, providers, "
+    "currency, model), 0::bigint)"
+)
 # What is equal within a line, and what a question about its first job needs.
-_COLUMNS = "id, owner, user_id, account_choice, account_ids, avoid_accounts, price, place, priority"
+_COLUMNS = (
+    "id, owner, user_id, account_choice, account_ids, avoid_accounts, price, providers, currency, model, "
+    "place, priority"
+)
 _FIRST = f"SELECT {LINE} AS line, {_COLUMNS} FROM jobs WHERE state = 'queued' AND kind"
 _ORDER = f"ORDER BY {LINE}, place, id LIMIT 1"
 

@@ -30,6 +30,14 @@ accounts = Table(
     Column("label", Text, nullable=False),
     Column("provider", Text, nullable=False, server_default=text("'dreamina'")),
     Column("region", Text, nullable=False),  # one of the provider's
+    Column("limit_group", Text),  # accounts of one paying customer share their limits; NULL = it is alone
+    Column("currency", Text),  # of its prices; NULL = upstream has credits of its own
+    Column("model_ids", JSONB, nullable=False, server_default=text("'{}'::jsonb")),  # our model -> upstream's id
+    # Models that rest on this account: model -> {until, code, detail, at}; until = epoch seconds, or "Infinity" = until
+    # an operator looks.
+    Column("model_rests", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("provider_facts", JSONB, nullable=False, server_default=text("'{}'::jsonb")),  # what its provider learned
+    Column("prices", JSONB, nullable=False, server_default=text("'{}'::jsonb")),  # that replace those of the catalog
     Column("lookup_hash", Text, nullable=False, unique=True),
     Column("secret", Text, nullable=False),
     Column("proxy", Text),  # encrypted; every call of this account uses it
@@ -85,6 +93,7 @@ accounts = Table(
     Index("ix_accounts_poll_due_at", "poll_due_at", postgresql_where=text("poll_due_at IS NOT NULL")),
     Index("ix_accounts_user_id", "user_id", postgresql_where=text("user_id IS NOT NULL")),
     Index("ix_accounts_pool", "id", postgresql_where=text("pool")),
+    Index("ix_accounts_limit_group", "limit_group", postgresql_where=text("limit_group IS NOT NULL")),
 )
 
 
@@ -95,6 +104,7 @@ account_checks = Table(
     Column("id", Uuid, primary_key=True),
     Column("owner", Text, nullable=False),  # a hash of the caller
     Column("what", Text, nullable=False),
+    Column("provider", Text, nullable=False, server_default=text("'dreamina'")),
     Column("lookup_hash", Text, nullable=False),
     Column("region", Text, nullable=False),
     Column("secret", Text, nullable=False),

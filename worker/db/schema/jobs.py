@@ -24,7 +24,10 @@ from worker.db.schema.base import metadata, timestamp_column
 PLACE = "(turn - ((20)::double precision * (priority)::double precision))"
 # A number that jobs share if the same accounts may run them (`worker.db.accounts.queue_lines`), of functions that an
 # index may use. Old processes need not know it.
-LINE = "hash_record_extended(ROW(owner, user_id, account_choice, account_ids, avoid_accounts, price), 0::bigint)"
+LINE = (
+    "hash_record_extended(ROW(owner, user_id, account_choice, account_ids, avoid_accounts, price, providers, "
+    "currency, model), 0::bigint)"
+)
 
 _USAGE = ["id", "user_id", "api_key_id", "account_id", "kind", "model", "state", "attempt", "price", "charged",
           "result_count", "result_seconds"]  # fmt: skip
@@ -55,6 +58,8 @@ jobs = Table(
     timestamp_column("nudged_at"),
     Column("account_ids", ARRAY(Uuid), nullable=False),  # accounts it may use; empty = all of its caller
     Column("account_choice", Text, nullable=False, server_default=text("'any'")),  # own accounts, the pool, or both
+    Column("providers", ARRAY(Text), nullable=False, server_default=text("'{dreamina}'::text[]")),  # that may run it
+    Column("currency", Text),  # of its accounts; prices are thousandths of it; NULL = credits
     Column("account_id", Uuid, ForeignKey("accounts.id", ondelete="RESTRICT")),
     Column("holds_slot", Boolean, nullable=False, server_default=text("false")),
     Column("submit_key", Uuid, unique=True),
@@ -105,7 +110,7 @@ jobs = Table(
     CheckConstraint("progress BETWEEN 0 AND 100", name="progress"),
     # Explicit names, so that a query plan shows which rule it used.
     Index("ix_jobs_queue", "kind", "place", "id", postgresql_where=text("state = 'queued'")),
-    Index("ix_jobs_line", "kind", text(LINE), "place", "id", postgresql_where=text("state = 'queued'")),
+    Index("ix_jobs_queue_lines", "kind", text(LINE), "place", "id", postgresql_where=text("state = 'queued'")),
     Index("ix_jobs_turns", "owner", "kind", "turn", postgresql_where=text("attempt > 0 OR state = 'queued'")),
     Index("ix_jobs_account_id", "account_id", "submitted_at", postgresql_where=text("account_id IS NOT NULL")),
     Index(

@@ -133,7 +133,7 @@ def test_the_walk_from_line_to_line_uses_its_index(engine: Engine) -> None:
         tx.run(text("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off"))
         walk = f"WITH RECURSIVE {queue_lines.line_heads('lines', 'CAST(:kinds AS text[])')} SELECT * FROM lines"
         plan = "\n".join(row[0] for row in tx.all(text(f"EXPLAIN {walk}"), {"kinds": ["image"]}))
-    assert plan.count("Index Scan using ix_jobs_line on jobs") == 2
+    assert plan.count("Index Scan using ix_jobs_queue_lines on jobs") == 2
     assert "Sort" not in plan
     assert "> p.line" in plan
 
