@@ -1,0 +1,135 @@
+"""What the platform knows of each provider beside its models: one file per provider in `providers/`, named after it.
+
+Code below `worker/providers` has the wire; everything else reads these files and names no provider. The tables:
+
+- `title`; `first = true` for the provider of accounts and tables that name none; `regions` of its accounts.
+- `[currencies]`: region -> currency in which its accounts pay. Without an entry they have credits of upstream's own.
+- `[hosts]`: fields of `[hosts.REGION]` in the operator's file, by form, with an example of each form.
+- `[constants.NAME]`: text that calls contain and that upstream changes now and then.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+_FOLDER = Path(__file__).parent / "providers"
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A constant of a provider's wire. `former`: the setting's name in earlier versions, "" = none."""
+
+    provider: str
+    name: str
+    default: str
+    description: str
+    form: str = "version"
+    former: str = ""
+
+    @property
+    def setting(self) -> str:
+        """The name of its setting, in lower case and without prefix."""
+        return f"{self.provider}_{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class HostFields:
+    """The fields of `[hosts.REGION]` in the operator's file, by form. `reported`: regions whose origins upstream names."""
+
+    regions: tuple[str, ...] = ()
+    reported: frozenset[str] = frozenset()
+    origins: tuple[str, ...] = ()
+    authorities: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    pairs: tuple[str, ...] = ()
+    reserved: frozenset[str] = frozenset()
+    examples: Mapping[str, Any] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All fields."""
+        return (*self.origins, *self.authorities, *self.services, *self.numbers, *self.pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderData:
+    """The file of one provider. `tables` is all of it."""
+
+    name: str
+    title: str
+    first: bool
+    regions: tuple[str, ...]
+    currencies: Mapping[str, str]
+    hosts: HostFields
+    constants: tuple[Constant, ...]
+    tables: Mapping[str, Any]
+
+    def currency_of(self, region: str) -> str | None:
+        """Return the currency in which accounts of a region pay; None = credits of upstream's own."""
+        return self.currencies.get(region)
+
+
+@lru_cache(maxsize=1)
+def all_providers() -> dict[str, ProviderData]:
+    """Return the providers by name: the first one, then by name."""
+    found = [_read(path) for path in sorted(_FOLDER.glob("*.toml"))]
+    return {one.name: one for one in sorted(found, key=lambda one: not one.first)}
+
+
+def first_provider() -> str:
+    """Return the name of the provider of accounts that name none."""
+    return next(iter(all_providers()))
+
+
+def all_regions() -> tuple[str, ...]:
+    """Return the regions of all providers, without repeats."""
+    return tuple(dict.fromkeys(region for one in all_providers().values() for region in one.regions))
+
+
+def all_constants() -> tuple[Constant, ...]:
+    """Return the constants of all providers."""
+    return tuple(constant for one in all_providers().values() for constant in one.constants)
+
+
+def constants_in(variables: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the constants that the environment sets, by name of the setting; the present name wins over the former.
+
+    `variables` has names in lower case, with prefix.
+    """
+    found: dict[str, str] = {}
+    for constant in all_constants():
+        for name in (constant.setting, constant.former.lower()):
+            value = variables.get(f"dreamery_{name}") if name else None
+            if value is not None:
+                found.setdefault(constant.setting, value)
+    return found
+
+
+def _read(path: Path) -> ProviderData:
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    return ProviderData(
+        name=path.stem,
+        title=tables["title"],
+        first=tables.get("first", False),
+        regions=tuple(tables["regions"]),
+        currencies=tables.get("currencies", {}),
+        hosts=_host_fields(tables.get("hosts", {})),
+        constants=tuple(
+            Constant(provider=path.stem, name=name, **fields) for name, fields in tables.get("constants", {}).items()
+        ),
+        tables=tables,
+    )
+
+
+def _host_fields(table: Mapping[str, Any]) -> HostFields:
+    sets = {"reported", "reserved"}
+    return HostFields(
+        **{
+            name: value if name == "examples" else frozenset(value) if name in sets else tuple(value)
+            for name, value in table.items()
+        }
+    )
