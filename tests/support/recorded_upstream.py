@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from worker.core.settings import Settings
-from worker.providers.base import Account, ImageOrder
+from worker.providers.base import Account, ImageOrder, OpenOrder
 from worker.providers.dreamina.client import DreaminaProvider
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "upstream"
@@ -22,6 +22,11 @@ def read_fixture(name: str) -> str:
 
 def load_fixture(name: str) -> dict[str, Any]:
     return json.loads(read_fixture(name))
+
+
+def open_orders(*keys: str) -> list[OpenOrder]:
+    """Return orders of these submit keys."""
+    return [OpenOrder(key, None, "image", "jimeng-4.5") for key in keys]
 
 
 def make_account(region: str = "cn", *, session: str = SESSION, cluster: dict[str, str] | None = None) -> Account:

@@ -4,12 +4,15 @@ Failures are raised as `DreameryError`; the error table decides the reaction. If
 submit may have been sent, the error is `upstream_unreachable` (reaction `unclear`).
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import BinaryIO, Protocol
+from typing import IO, Any, BinaryIO, Protocol
 
-from worker.core.errors import DreameryError
+from worker.core.errors import DreameryError, Reaction
+from worker.providers.conversation import AgentEvent, Conversation
+from worker.providers.credits import CreditHistory, Credits
+from worker.providers.live_models import LiveModels
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,10 @@ class Account:
     cluster: "dict[str, str] | None" = None  # looked-up hosts of an `auto` account, from the accounts table
     proxy: str | None = field(default=None, repr=False)  # as `worker.core.security.session_tokens` writes it
     provider: str = "dreamina"
+    model_ids: Mapping[str, str] = field(default_factory=dict)  # our name of a model -> upstream's, where it differs
+    currency: str | None = None  # None = credits of the upstream
+    limit_group: str | None = None  # accounts of one customer share limits; None = alone
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what was learned about it (`accounts.provider_facts`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,19 @@ class PromptPart:
 
 
 @dataclass(frozen=True, slots=True)
+class InputFile:
+    """An input as we store it, for an upstream that takes inputs within the order. `role` as in `job_inputs`."""
+
+    kind: str  # image, video, audio
+    role: str  # first_frame, end_frame, reference
+    name: str
+    media_type: str
+    size: int  # bytes
+    open: Callable[[], IO[bytes]] = field(repr=False)  # blocks; the caller closes it
+    link: str | None = field(default=None, repr=False)  # signed public link; None = there is no public address
+
+
+@dataclass(frozen=True, slots=True)
 class ImageOrder:
     """An image job from the engine; sizes are final. With `references` it is based on these images."""
 
@@ -71,6 +91,9 @@ class ImageOrder:
     sample_strength: float = 0.5
     references: tuple[Reference, ...] = ()
     key: str = ""  # upstream's key of a model that is only in its list; `model` is then the same
+    options: Mapping[str, Any] = field(default_factory=dict)  # fields that only some upstreams have
+    inputs: "tuple[InputFile, ...]" = ()  # for upstreams without uploads, instead of `references`
+    user: str = ""  # a stable hash of the end user
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +112,21 @@ class VideoOrder:
     materials: tuple[Material, ...] = ()
     parts: tuple[PromptPart, ...] = ()
     benefit: str = ""  # from the live model list if known; overrides the catalog
+    options: Mapping[str, Any] = field(default_factory=dict)  # fields that only some upstreams have
+    inputs: tuple[InputFile, ...] = ()  # for upstreams without uploads, instead of frames and materials
+    user: str = ""  # a stable hash of the end user
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOrder:
+    """An order that upstream has or may have. `upstream_id` None = the answer to its submit was lost."""
+
+    submit_key: str
+    upstream_id: str | None
+    kind: str  # image, video
+    model: str  # public id
+    claimed_at: float = 0.0  # unix seconds
+    order: Mapping[str, Any] = field(default_factory=dict)  # as in `jobs.params`
 
 
 class RecordState(StrEnum):
@@ -111,6 +149,7 @@ class ResultRef:
     seconds: float | None = None
     poster_url: str | None = None
     item_id: str | None = None
+    role: str = ""  # "" = a result of its own; last_frame = the last frame of the video
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +167,8 @@ class Record:
     error_code: str | None = None  # code of the error table, if FAILED
     error_message: str | None = None
     detail: str | None = None  # upstream's code, key and log id, for the job's timeline
+    charged: int | None = None  # credits that upstream reported for it; None = not reported
+    usage: Mapping[str, Any] = field(default_factory=dict)  # what upstream measured (tokens, images), for the books
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,134 +178,7 @@ class Submitted:
     upstream_id: str
     queue_position: int | None = None
     forecast_seconds: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Credits:
-    """Credits left on an account."""
-
-    gift: int
-    purchase: int
-    vip: int
-
-    @property
-    def total(self) -> int:
-        """The sum of all kinds."""
-        return self.gift + self.purchase + self.vip
-
-
-@dataclass(frozen=True, slots=True)
-class CreditRecord:
-    """One line of an account's history: credits charged for a submit, or refunded (with the opposite sign)."""
-
-    submit_key: str  # "" = not for a submit
-    amount: int
-    at: float  # unix seconds
-
-
-@dataclass(frozen=True, slots=True)
-class CreditHistory:
-    """A page of an account's history, newest first. It lags behind the submits."""
-
-    total: int | None  # credits left; None = not reported
-    records: tuple[CreditRecord, ...]
-    cursor: str  # of the next page
-    more: bool
-    complete: bool  # False: some lines could not be read
-
-
-@dataclass(frozen=True, slots=True)
-class LiveImageModel:
-    """An image model in upstream's list for an account. A listed model is not always usable by the account."""
-
-    key: str
-    name: str
-    tip: str = ""
-    resolutions: tuple[str, ...] = ()
-    counts: tuple[int, ...] = ()
-    references: int = 0
-    # (resolution, upstream's ratio number, width, height)
-    sizes: tuple[tuple[str, int, int, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LiveVideoModel:
-    """A video model in upstream's list for an account. Empty or None = not reported."""
-
-    key: str
-    name: str
-    tip: str = ""
-    durations: tuple[int, ...] = ()
-    ratios: tuple[str, ...] = ()
-    fps: int | None = None
-    first_frame: bool | None = None
-    end_frame: bool | None = None
-    benefit: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LiveModels:
-    """The models that upstream currently lists for an account."""
-
-    images: tuple[LiveImageModel, ...] = ()
-    videos: tuple[LiveVideoModel, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ConversationMessage:
-    """One message of a conversation."""
-
-    role: str  # user, assistant
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """The messages that the agent answers, in order, the newest last."""
-
-    messages: tuple[ConversationMessage, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TextDelta:
-    """The next piece of the agent's answer."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCalled:
-    """The agent requested a generation. Its job may follow as `JobStarted` with the same id."""
-
-    id: str
-    kind: str  # image or video, guessed from the call
-    prompt: str = ""
-    ratio: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class JobStarted:
-    """Upstream started a job for the agent. Polls find it by `submit_key`, a UUID."""
-
-    tool_call_id: str
-    submit_key: str
-    upstream_id: str
-    kind: str  # image, video
-
-
-@dataclass(frozen=True, slots=True)
-class KeepAlive:
-    """The stream is alive, but the received bytes completed no event."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamEnded:
-    """The answer is over. Not `complete` = the stream was closed without an end marker."""
-
-    complete: bool
-
-
-AgentEvent = TextDelta | ToolCalled | JobStarted | KeepAlive | StreamEnded
+    record: Record | None = None  # an upstream that works within the call returns the results at once
 
 
 class HostLookup(Protocol):
@@ -335,6 +249,67 @@ class DailyCredits(Protocol):
         """Claim the daily free credits. Return the number gained; 0 = nothing left to claim today."""
 
 
+class ModelList(Protocol):
+    """An upstream that lists the models of an account."""
+
+    async def list_models(self, account: Account) -> LiveModels:
+        """Return the models that upstream lists for this account."""
+
+
+class ImmediateImages(Protocol):
+    """An upstream that makes images within the call. The call takes minutes, and a lost answer loses the images."""
+
+    @property
+    def image_seconds(self) -> float:
+        """The longest time of one call."""
+
+    async def generate_images(
+        self, account: Account, order: ImageOrder, *, submit_key: str, arrived: Callable[[Record], Awaitable[None]]
+    ) -> Submitted:
+        """Order images, once, and return them. `arrived` gets what is there while more images follow."""
+
+
+class Found(StrEnum):
+    """What is known of an order whose answer was lost."""
+
+    FOUND = "found"
+    ABSENT = "absent"  # proved: upstream does not have it
+    UNKNOWN = "unknown"  # not (yet) known
+
+
+@dataclass(frozen=True, slots=True)
+class LookupResult:
+    """The result of a look-up by our key. `more` = further matches: it may have been charged more than once."""
+
+    found: Found
+    record: Record | None = None
+    more: tuple[str, ...] = ()
+
+
+class KeyLookup(Protocol):
+    """An upstream that finds an order whose answer was lost by the key that we sent with it."""
+
+    async def look_up(self, account: Account, order: OpenOrder, *, owned: Collection[str] = ()) -> LookupResult:
+        """Look for the order. `owned` = upstream ids of other jobs, which are no matches."""
+
+    def can_look_up(self, kind: str) -> bool:
+        """Whether orders of this kind can be found at all."""
+
+
+class Cancel(Protocol):
+    """An upstream that cancels an order that it has not begun."""
+
+    async def cancel(self, account: Account, order: OpenOrder) -> bool:
+        """Cancel the order. Return False if it is too late: then it is finished and charged."""
+
+
+class Callbacks(Protocol):
+    """An upstream that reports changes of an order to our address. Reports are hints, never believed."""
+
+    def submit_key_of(self, token: str) -> str | None:
+        """Return the submit key of the token in a callback's path; None = no such token."""
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What an upstream offers beyond the core; None = it does not."""
@@ -346,6 +321,11 @@ class Capabilities:
     balance: CreditBalance | None = None
     ledger: CreditLedger | None = None
     daily_credits: DailyCredits | None = None
+    live_models: ModelList | None = None
+    immediate_images: ImmediateImages | None = None
+    lookup: KeyLookup | None = None
+    cancel: Cancel | None = None
+    callbacks: Callbacks | None = None
 
 
 class Provider(Protocol):
@@ -366,11 +346,41 @@ class Provider(Protocol):
     async def submit_video(self, account: Account, order: VideoOrder, *, submit_key: str) -> Submitted:
         """Order a video, once, without any retry."""
 
-    async def fetch_records(self, account: Account, submit_keys: list[str]) -> dict[str, Record]:
-        """Return the records of many jobs in one call, by submit key. Unknown keys are absent."""
+    async def fetch_records(self, account: Account, orders: list[OpenOrder]) -> dict[str, Record]:
+        """Return the records of many orders in one call, by submit key. Unknown orders are absent."""
 
-    async def list_models(self, account: Account) -> LiveModels:
-        """Return the models that upstream lists for this account."""
+
+class Scope(StrEnum):
+    """What a refusal concerns beyond the job itself."""
+
+    JOB = "job"  # nothing else
+    PAIR = "pair"  # the model on this account
+    GROUP_PAIR = "group_pair"  # the model on all accounts of the limit group
+    ACCOUNT = "account"
+    GROUP = "group"  # all accounts of the limit group
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How the engine reacts to a refusal, where an upstream tells more than a code of the error table says."""
+
+    reaction: Reaction
+    scope: Scope = Scope.JOB
+    seconds: float = 0.0  # how long that rests; infinity = until an operator looks
+    tries: int = 0  # how often the same account may try again before another one does
+    slower: bool = False  # the submits of the group came too fast: halve their rate
+    warns: bool = False  # the operator has to do something
+
+
+class RefusedError(DreameryError):
+    """Upstream refused an order and named the reason, so nothing was created or charged."""
+
+    def __init__(
+        self, code: str, verdict: Verdict, message: str | None = None, *, detail: str | None = None, name: str = ""
+    ) -> None:
+        self.verdict = verdict
+        self.name = name  # upstream's own code
+        super().__init__(code, message, detail=detail)
 
 
 class NotSentError(DreameryError):

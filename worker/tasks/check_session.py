@@ -23,7 +23,8 @@ from worker.db.accounts.accounts import AccountRow
 from worker.db.credits import balances, daily_credits
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Row, retry_when_database_unavailable, transaction
 from worker.messaging import pubsub
-from worker.providers.base import Account, Credits
+from worker.providers.base import Account
+from worker.providers.credits import Credits
 from worker.providers.registry import get_provider, required
 from worker.tasks.stages.account_check import CHECK_SECONDS, call_within, check_account, error_dict
 from worker.tasks.stages.account_session import SESSION_EXPIRED

@@ -28,14 +28,13 @@ from worker.db.jobs import conversations, state_machine
 from worker.db.jobs.claims import Claim
 from worker.messaging import celery_app, pubsub
 from worker.messaging.conversation_permits import conversation_permits
-from worker.providers.base import (
-    Account,
+from worker.providers.base import Account, NotSentError
+from worker.providers.conversation import (
     AgentEvent,
     Conversation,
     ConversationMessage,
     JobStarted,
     KeepAlive,
-    NotSentError,
     StreamEnded,
     TextDelta,
     ToolCalled,

@@ -22,7 +22,7 @@ from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.polling import OpenJob
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, retry_when_database_unavailable, transaction
 from worker.messaging import celery_app, pubsub
-from worker.providers.base import Record
+from worker.providers.base import OpenOrder, Record
 from worker.providers.registry import get_provider
 from worker.tasks.stages.account_session import call_upstream_async
 from worker.tasks.stages.polling import settle_record
@@ -66,8 +66,8 @@ async def poll_account(account_id: UUID) -> str:
 
 
 async def _fetch(account: AccountRow, jobs: list[OpenJob]) -> dict[str, Record]:
-    keys = [str(job.submit_key) for job in jobs]
-    return await call_upstream_async(account, lambda ready: get_provider(ready).fetch_records(ready, keys))
+    orders = [OpenOrder(str(job.submit_key), job.upstream_id, job.kind, job.model) for job in jobs]
+    return await call_upstream_async(account, lambda ready: get_provider(ready).fetch_records(ready, orders))
 
 
 async def _poll_claimed(claimed: ClaimedPoll) -> str:

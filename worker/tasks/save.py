@@ -4,7 +4,6 @@ The jobs of a message are claimed together, their images are copied side by side
 is recorded together. Keys and rows are deterministic, so saving twice leaves the same bytes and the same rows (I10).
 """
 
-import asyncio
 import hashlib
 import time
 from collections import Counter
@@ -14,7 +13,7 @@ from typing import IO, Any
 from uuid import UUID
 
 from worker import storage
-from worker.core.concurrency.event_loop import in_files_thread, in_thread, run, run_for, spawn
+from worker.core.concurrency.event_loop import all_of, in_files_thread, in_thread, run, run_for, spawn
 from worker.core.concurrency.group_commit import GroupCommit
 from worker.core.concurrency.lanes import RESULTS, acting_for
 from worker.core.concurrency.shutdown import stopping
@@ -34,6 +33,7 @@ from worker.db.accounts.accounts import AccountRow
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Row, retry_when_database_unavailable, transaction
 from worker.db.jobs import files, progress_and_leases, state_machine
 from worker.messaging import celery_app, pubsub
+from worker.providers.base import OpenOrder
 from worker.providers.registry import get_provider
 from worker.safe_fetch import async_client
 from worker.safe_fetch.checks import DownloadedFile, FetchError
@@ -83,7 +83,7 @@ async def _save_all(job_ids: list[UUID]) -> str:
 
 async def save_claimed(claims: list[Row[Any]]) -> str:
     """Save claimed jobs (rows of `claim_saves`). Return what came of them."""
-    lines = await asyncio.gather(*(spawn(_save(claim)) for claim in claims))
+    lines = await all_of([spawn(_save(claim)) for claim in claims])
     if len(lines) == 1:
         return lines[0]
     counts = Counter(line.split()[0] for line in lines)
@@ -319,8 +319,9 @@ async def _fetch_fresh_refs(claim: Row[Any]) -> list[dict[str, Any]] | None:
     if account is None:
         return None
     key = str(claim.submit_key)
+    order = OpenOrder(key, claim.upstream_id, claim.kind, claim.model)
     try:
-        records = await call_upstream_async(account, lambda ready: get_provider(ready).fetch_records(ready, [key]))
+        records = await call_upstream_async(account, lambda ready: get_provider(ready).fetch_records(ready, [order]))
     except DreameryError as error:
         log.warning("fresh_links_not_given", job_id=str(claim.id), reason=error.code)
         return None

@@ -24,7 +24,8 @@ from worker.db.credits import balances, daily_credits, settlement
 from worker.db.credits.settlement import HistoryEntry
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, retry_when_database_unavailable, transaction
 from worker.messaging import celery_app
-from worker.providers.base import Account, CreditHistory, CreditRecord, Credits, NotSentError
+from worker.providers.base import Account, NotSentError
+from worker.providers.credits import CreditHistory, CreditRecord, Credits
 from worker.providers.registry import get_provider, required
 from worker.tasks.stages.account_check import call_within
 from worker.tasks.stages.account_session import SecretLockedError

@@ -72,6 +72,7 @@ class OpenJob:
     model: str
     size: str  # what decides its duration, as in `durations.size_of`
     submit_key: UUID
+    upstream_id: str | None
     attempts_left: bool
     group_id: UUID
     event_seq: int
@@ -118,7 +119,7 @@ _CLAIM_POLL = text(
 _OPEN_JOBS = text(
     """/* open_jobs */
     SELECT j.* FROM unnest(CAST(:ids AS uuid[])) AS a(id) CROSS JOIN LATERAL (
-    SELECT account_id, id, attempt, state, kind, model, submit_key, ready_items, queue_position, progress,
+    SELECT account_id, id, attempt, state, kind, model, submit_key, upstream_id, ready_items, queue_position, progress,
         submitted_at, group_id, event_seq, origin, attempt < max_attempts AS attempts_left,
         absent_since IS NOT NULL AS absent,
         cancel_requested_at IS NOT NULL AS cancel_requested,

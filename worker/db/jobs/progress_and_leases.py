@@ -58,7 +58,7 @@ _CLAIM_SAVES = text(
         ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
     UPDATE jobs SET due_at = clock_timestamp() + make_interval(secs => :lease), save_tries = save_tries + 1
     FROM due WHERE jobs.id = due.id
-    RETURNING jobs.id, jobs.attempt, jobs.kind, jobs.save_tries, jobs.account_id, {SAVE_COLUMNS}"""
+    RETURNING jobs.id, jobs.attempt, jobs.kind, jobs.model, jobs.save_tries, jobs.account_id, {SAVE_COLUMNS}"""
 )
 
 

@@ -332,7 +332,7 @@ def requeue(
 
 
 # What a save needs besides the columns of every change.
-SAVE_COLUMNS = """jobs.params, jobs.result_refs, jobs.submit_key, jobs.origin, jobs.owner,
+SAVE_COLUMNS = """jobs.params, jobs.result_refs, jobs.submit_key, jobs.upstream_id, jobs.origin, jobs.owner,
     extract(epoch FROM jobs.deadline_at - clock_timestamp()) AS seconds_left"""
 _MARK_SAVING = _change_many(
     "mark_saving",

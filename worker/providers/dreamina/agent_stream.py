@@ -13,7 +13,8 @@ from uuid import uuid4
 import orjson
 
 from worker.core.errors import DreameryError
-from worker.providers.base import Account, AgentEvent, Conversation, JobStarted, StreamEnded, TextDelta, ToolCalled
+from worker.providers.base import Account
+from worker.providers.conversation import AgentEvent, Conversation, JobStarted, StreamEnded, TextDelta, ToolCalled
 from worker.providers.dreamina.error_codes import clean, error_code_for, message_for
 from worker.providers.dreamina.http import refusal
 

@@ -5,7 +5,7 @@ It does not imitate the further checks of a browser (protocol section 12); a ref
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -15,31 +15,28 @@ from urllib.parse import quote
 import httpx
 import orjson
 
-from worker.core import catalog_overrides
+from worker.core.catalog import provider_overrides
 from worker.core.catalog.models import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.observability.faults import before_sending
 from worker.core.settings import Settings
 from worker.providers.base import (
     Account,
-    AgentEvent,
     Capabilities,
-    Conversation,
-    CreditHistory,
-    Credits,
+    Found,
     ImageOrder,
-    KeepAlive,
-    LiveImageModel,
-    LiveModels,
-    LiveVideoModel,
+    LookupResult,
     Material,
     NotSentError,
+    OpenOrder,
     Record,
     Reference,
     ResultRef,
     Submitted,
     VideoOrder,
 )
+from worker.providers.conversation import AgentEvent, Conversation, KeepAlive
+from worker.providers.credits import CreditHistory, Credits
 from worker.providers.dreamina.agent_stream import AgentStreamParser, build_conversation_body
 from worker.providers.dreamina.credit_history import parse_credits, parse_history, parse_received
 from worker.providers.dreamina.error_codes import clean
@@ -61,6 +58,7 @@ from worker.providers.dreamina.request_drafts import SubmitContext
 from worker.providers.dreamina.signing import web_id
 from worker.providers.dreamina.uploads import FetchUploadToken, Uploader
 from worker.providers.dreamina.video_requests import build_video_body
+from worker.providers.live_models import LiveImageModel, LiveModels, LiveVideoModel
 
 _GENERATE = "/mweb/v1/aigc_draft/generate"
 _HISTORY = "/mweb/v1/get_history_by_ids"
@@ -107,22 +105,29 @@ class DreaminaProvider:
         self._http = UpstreamHttp(settings, transport)
         self._uploader = Uploader(self._http)
         self._sandbox_url = settings.sandbox_url or settings.upstream_origin
-        overrides = catalog_overrides.wire(settings.catalog_file)
-        self._da_version = overrides.get("da_version", settings.upstream_da_version)
-        self._agent_da_version = overrides.get("agent_da_version", settings.upstream_agent_da_version)
-        self._web_version = overrides.get("web_version", settings.upstream_web_version)
+        constants = provider_overrides.constants(settings.catalog_file, settings.provider_constants, "dreamina")
+        self._da_version, self._web_version = constants["da_version"], constants["web_version"]
+        self._agent_da_version = constants["agent_da_version"]
         self._conversation_seconds, self._conversation_gap = (
             settings.conversation_timeout_seconds,
             settings.conversation_idle_timeout_seconds,
         )
         self._catalog = get_catalog()
         self._capabilities = Capabilities(
-            hosts=self, uploads=self, better_videos=self, agent=self, balance=self, ledger=self, daily_credits=self
+            hosts=self,
+            uploads=self,
+            better_videos=self,
+            agent=self,
+            balance=self,
+            ledger=self,
+            daily_credits=self,
+            live_models=self,
+            lookup=self,
         )
 
     @property
     def capabilities(self) -> Capabilities:
-        """All of them."""
+        """What it has."""
         return self._capabilities
 
     def close(self) -> None:
@@ -238,15 +243,26 @@ class DreaminaProvider:
 
         return fetch_token
 
-    async def fetch_records(self, account: Account, submit_keys: list[str]) -> dict[str, Record]:
-        """Section 8. One call for all keys; the caller limits their number."""
-        if not submit_keys:
+    async def fetch_records(self, account: Account, orders: list[OpenOrder]) -> dict[str, Record]:
+        """Section 8. One call for all orders; the caller limits their number."""
+        if not orders:
             return {}
+        submit_keys = [order.submit_key for order in orders]
         answer = await self._mweb(account, _HISTORY, orjson.dumps({"submit_ids": submit_keys}))
         records = find_records(submit_keys, answer)
         if records is None:
             raise DreameryError("upstream_unreachable", detail=f"{_HISTORY}: an answer without a map of records")
         return {key: parse_record(key, raw) for key, raw in records.items()}
+
+    def can_look_up(self, kind: str) -> bool:
+        """The history has all kinds."""
+        return kind in {"image", "video"}
+
+    async def look_up(self, account: Account, order: OpenOrder, *, owned: Collection[str] = ()) -> LookupResult:
+        """The history finds an order by the submit key; what it does not have did not arrive."""
+        del owned  # a submit key belongs to one order
+        record = (await self.fetch_records(account, [order])).get(order.submit_key)
+        return LookupResult(Found.FOUND if record else Found.ABSENT, record)
 
     async def find_better_video(self, account: Account, result: ResultRef) -> ResultRef:
         """Section 8.4. After a failure `result` is returned, which is still usable."""

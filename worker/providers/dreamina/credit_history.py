@@ -5,7 +5,7 @@ from typing import Any, TypeGuard
 import orjson
 
 from worker.core.errors import DreameryError
-from worker.providers.base import CreditHistory, CreditRecord, Credits
+from worker.providers.credits import CreditHistory, CreditRecord, Credits
 
 _MAX_RECORDS = 500
 _MAX_CREDITS = 2**31 - 1

@@ -6,7 +6,7 @@ The data is not trusted: a model is any object with a `model_req_key` at any pla
 from collections.abc import Iterator
 from typing import Any
 
-from worker.providers.base import LiveImageModel, LiveVideoModel
+from worker.providers.live_models import LiveImageModel, LiveVideoModel
 
 _MAX_DEPTH = 8
 _MAX_MODELS = 200

@@ -24,7 +24,8 @@ from worker.db.accounts.accounts import AccountRow
 from worker.db.credits import balances
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, retry_when_database_unavailable, transaction
 from worker.messaging import celery_app
-from worker.providers.base import Account, LiveModels
+from worker.providers.base import Account
+from worker.providers.live_models import LiveModels
 from worker.providers.registry import get_provider
 from worker.tasks.stages import cooldowns, worker_keys
 from worker.tasks.stages.account_session import SESSION_EXPIRED, SecretLockedError, call_upstream_async
@@ -84,9 +85,12 @@ async def _check(row: AccountRow, *, models: bool) -> Result:
     return result | ({"error": error_dict(models_error)} if models_error else {})
 
 
-async def _refresh_models(row: AccountRow, *, until: float) -> dict[str, int]:
-    """Fetch and store the account's model list. Return the number of models of each kind."""
-    listed = await call_within(row, lambda account: get_provider(account).list_models(account), until=until)
+async def _refresh_models(row: AccountRow, *, until: float) -> dict[str, int] | None:
+    """Fetch and store the account's model list. Return the number of models of each kind; None = it has no list."""
+    offered = get_provider(row).capabilities.live_models
+    if offered is None:
+        return None
+    listed = await call_within(row, offered.list_models, until=until)
     models = _to_stored_form(listed)
     await in_thread(_store_models, row, models)
     return {kind: len(rows) for kind, rows in models.items()}

@@ -20,7 +20,7 @@ from worker.db.engine import transaction
 from worker.db.jobs import conversations, state_machine
 from worker.messaging.celery_app import app
 from worker.messaging.timer import Timer
-from worker.providers.base import CreditHistory, CreditRecord
+from worker.providers.credits import CreditHistory, CreditRecord
 from worker.providers.registry import PROVIDERS
 from worker.tasks import cleanup, deliver_webhooks, dispatch, sync_credits
 from worker.tasks.check_session import check

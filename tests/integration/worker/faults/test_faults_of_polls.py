@@ -15,6 +15,7 @@ from tests.integration.worker.faults.test_faults_of_jobs import (
 from tests.integration.worker.tasks.test_killed_tasks import charged_once
 from tests.support.engine import Engine
 from worker.db.jobs import state_machine
+from worker.providers.base import OpenOrder
 from worker.providers.registry import PROVIDERS
 from worker.tasks import poll as poll_task
 from worker.tasks.poll import poll
@@ -55,11 +56,11 @@ def test_record_that_breaks_the_answer_is_found_and_asked_for_alone(
     provider, calls = PROVIDERS["dreamina"](), list[int]()
     real = provider.fetch_records
 
-    async def fetch(row: Any, keys: list[str]) -> Any:
-        calls.append(len(keys))
-        if key in keys:
+    async def fetch(row: Any, orders: list[OpenOrder]) -> Any:
+        calls.append(len(orders))
+        if key in {order.submit_key for order in orders}:
             raise AttributeError(SECRET)
-        return await real(row, keys)
+        return await real(row, orders)
 
     monkeypatch.setattr(provider, "fetch_records", fetch)
     poll(account_id=account)

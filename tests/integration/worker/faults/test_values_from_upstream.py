@@ -16,7 +16,7 @@ from worker.db.column_values import MAX_INTEGER
 from worker.db.credits import balances, daily_credits
 from worker.db.engine import transaction
 from worker.db.jobs import inputs
-from worker.providers.base import Record, Submitted
+from worker.providers.base import OpenOrder, Record, Submitted
 from worker.providers.dreamina.credit_history import parse_credits, parse_history, parse_received
 from worker.providers.dreamina.job_records import parse_record
 from worker.providers.registry import PROVIDERS
@@ -189,8 +189,8 @@ def test_values_of_a_result_reference_survive_their_row(engine: Engine, monkeypa
     provider = PROVIDERS["dreamina"]()
     real = provider.fetch_records
 
-    async def odd(row: Any, keys: list[str]) -> dict[str, Record]:
-        records = await real(row, keys)
+    async def odd(row: Any, orders: list[OpenOrder]) -> dict[str, Record]:
+        records = await real(row, orders)
         return {
             key: replace(
                 record, results=tuple(replace(ref, width=2**60, seconds=float("inf")) for ref in record.results)

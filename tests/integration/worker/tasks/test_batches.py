@@ -20,7 +20,7 @@ from tests.support.servers.http_servers import RequestPause
 from worker.core.concurrency import continuations, event_loop
 from worker.db.engine import transaction
 from worker.db.jobs import claims
-from worker.providers.base import Record
+from worker.providers.base import OpenOrder, Record
 from worker.providers.registry import PROVIDERS
 from worker.tasks import poll as poll_task
 from worker.tasks import save as save_task
@@ -119,8 +119,8 @@ def test_one_bad_record_among_fifty_does_not_stop_the_others(engine: Engine, mon
     provider = PROVIDERS["dreamina"]()
     real = provider.fetch_records
 
-    async def with_one_bad(account_row: object, keys: list[str]) -> dict[str, Record]:
-        records = await real(account_row, keys)
+    async def with_one_bad(account_row: object, orders: list[OpenOrder]) -> dict[str, Record]:
+        records = await real(account_row, orders)
         ref = records[key].results[0]
         records[key] = replace(records[key], results=(replace(ref, url=f"{ref.url}\x00"),))
         return records

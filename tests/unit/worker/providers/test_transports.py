@@ -14,7 +14,7 @@ import httpcore
 import httpx
 import pytest
 
-from tests.support.recorded_upstream import KEY, SESSION
+from tests.support.recorded_upstream import KEY, SESSION, open_orders
 from worker.core.concurrency import event_loop
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
@@ -79,7 +79,9 @@ def server() -> Iterator[Server]:
 def poll_through(proxy: str, allow: str = "127.0.0.1", origin: str = "http://upstream.example.test") -> None:
     provider = DreaminaProvider(Settings(_env_file=None, fetch_allow=allow, upstream_origin=origin))
     try:
-        event_loop.run(provider.fetch_records(Account(id="a1", region="us", session=SESSION, proxy=proxy), [KEY]))
+        event_loop.run(
+            provider.fetch_records(Account(id="a1", region="us", session=SESSION, proxy=proxy), open_orders(KEY))
+        )
     finally:
         provider.close()
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from tests.support.recorded_upstream import FIXTURES, SESSION, ScriptedUpstream, load_fixture, make_account
 from worker.core.concurrency import event_loop
 from worker.core.errors import DreameryError
-from worker.providers.base import (
+from worker.providers.base import NotSentError
+from worker.providers.conversation import (
     AgentEvent,
     Conversation,
     ConversationMessage,
     JobStarted,
     KeepAlive,
-    NotSentError,
     StreamEnded,
     TextDelta,
     ToolCalled,

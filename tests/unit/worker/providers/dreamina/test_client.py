@@ -12,11 +12,13 @@ from tests.support.recorded_upstream import (
     load_fixture,
     make_account,
     make_order,
+    open_orders,
     read_fixture,
 )
 from worker.core.concurrency import event_loop
 from worker.core.errors import DreameryError
-from worker.providers.base import Credits, NotSentError, Provider, RecordState, Submitted
+from worker.providers.base import NotSentError, Provider, RecordState, Submitted
+from worker.providers.credits import Credits
 
 ERRORS_SEEN = [
     ("error.account_punished.json", "account_limited"),
@@ -168,7 +170,7 @@ def test_fetch_records_makes_one_call_and_omits_unknown_keys():
     fixture = load_fixture("get_history_by_ids.request.by_submit_ids.json")
     script = ScriptedUpstream("get_history_by_ids.batch.mixed.json")
     keys = fixture["body"]["submit_ids"]
-    records = event_loop.run(script.provider.fetch_records(make_account("us"), keys))
+    records = event_loop.run(script.provider.fetch_records(make_account("us"), open_orders(*keys)))
     assert {key: record.state for key, record in records.items()} == {
         keys[0]: RecordState.DONE,
         keys[1]: RecordState.RUNNING,
@@ -197,11 +199,13 @@ def test_fetch_records_without_keys_makes_no_call():
 )
 def test_fetch_records_never_reports_a_failure_as_unknown(answer, code):
     with pytest.raises(DreameryError) as caught:
-        event_loop.run(ScriptedUpstream(answer).provider.fetch_records(make_account(), [KEY]))
+        event_loop.run(ScriptedUpstream(answer).provider.fetch_records(make_account(), open_orders(KEY)))
     assert caught.value.code == code
     with pytest.raises(DreameryError):
         event_loop.run(
-            ScriptedUpstream(json_response({"message": "error"})).provider.fetch_records(make_account(), [KEY])
+            ScriptedUpstream(json_response({"message": "error"})).provider.fetch_records(
+                make_account(), open_orders(KEY)
+            )
         )
 
 
@@ -271,7 +275,7 @@ def test_account_with_cluster_uses_its_hosts():
     cluster = event_loop.run(script.provider.look_up_hosts(make_account("auto")))
     user = make_account("auto", cluster=cluster)
     with pytest.raises(DreameryError):
-        event_loop.run(script.provider.fetch_records(user, [KEY]))
+        event_loop.run(script.provider.fetch_records(user, open_orders(KEY)))
     assert script.last_request.url.host == "mweb-api-sg.capcut.com"
     assert script.last_request.url.params["region"] == "JP"
     assert idc(script.last_request) == "alisg"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.support.recorded_upstream import KEY, SESSION, ScriptedUpstream, make_account, make_order
+from tests.support.recorded_upstream import KEY, SESSION, ScriptedUpstream, make_account, make_order, open_orders
 from worker.core.concurrency import event_loop, lanes
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
@@ -21,7 +21,7 @@ from worker.providers.dreamina.signing import sign, web_id
 
 def send_request(region: str = "cn", session: str = SESSION, **settings: object) -> httpx.Request:
     script = ScriptedUpstream("get_history_by_ids.not_found.json", **settings)
-    event_loop.run(script.provider.fetch_records(make_account(region, session=session), [KEY]))
+    event_loop.run(script.provider.fetch_records(make_account(region, session=session), open_orders(KEY)))
     return script.last_request
 
 
@@ -70,8 +70,8 @@ def test_cookies_of_one_account_are_not_sent_for_another():
     script = ScriptedUpstream(
         httpx.Response(200, json={"ret": "0", "data": {}}, headers={"set-cookie": "evil=1; Path=/"})
     )
-    event_loop.run(script.provider.fetch_records(make_account("us"), [KEY]))
-    event_loop.run(script.provider.fetch_records(make_account("us", session="OTHER"), [KEY]))
+    event_loop.run(script.provider.fetch_records(make_account("us"), open_orders(KEY)))
+    event_loop.run(script.provider.fetch_records(make_account("us", session="OTHER"), open_orders(KEY)))
     assert "evil" not in script.last_request.headers["cookie"]
     assert SESSION not in script.last_request.headers["cookie"]
 
