@@ -6,6 +6,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import pytest
 
@@ -17,7 +18,7 @@ from worker.providers.ark.http import ArkHttp, RefusedError
 from worker.providers.ark.image_requests import ImageCall, build_image_body
 from worker.providers.ark.image_stream import StreamCompleted
 from worker.providers.ark.models import built_in_models
-from worker.providers.ark.recovery_keys import SentVideo, echoes_keys, find_matches, new_keys
+from worker.providers.ark.recovery_keys import SentVideo, echoes_keys, find_matches, keys_of
 from worker.providers.ark.responses import TaskStatus
 from worker.providers.ark.video_requests import VideoCall, build_video_body
 from worker.providers.base import Account, NotSentError
@@ -58,7 +59,13 @@ def image_body(prompt: str = "a boat", model: str = "seedream-5.0-flash", **valu
 
 def video_call(prompt: str = "waves", **values: Any) -> VideoCall:
     found = built_in_models().videos["seedance-2.0-mini"]
-    fields = {"mode": "text", "keys": new_keys("ab" * 20), "resolution": "480p", "ratio": "16:9", "prompt": prompt}
+    fields = {
+        "mode": "text",
+        "keys": keys_of(str(uuid4()), "ab" * 20),
+        "resolution": "480p",
+        "ratio": "16:9",
+        "prompt": prompt,
+    }
     return VideoCall(found, found.ids["intl"], **{**fields, **values})
 
 

@@ -1,6 +1,7 @@
 """The tables of Ark's models: sizes, limits, what is sold where, and what a call costs."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -15,7 +16,7 @@ from worker.providers.ark.prices import (
     video_tokens,
 )
 from worker.providers.ark.prompt_text import name_inputs, remove_flags
-from worker.providers.ark.recovery_keys import AttemptKeys, SentVideo, echoes_keys, find_matches, new_keys
+from worker.providers.ark.recovery_keys import AttemptKeys, SentVideo, echoes_keys, find_matches, keys_of
 from worker.providers.ark.responses import Task, TaskStatus
 
 
@@ -224,10 +225,16 @@ def task(name: str, **values: Any) -> Task:
 
 
 def test_keys_differ_and_fit() -> None:
-    drawn = [new_keys(USER) for _ in range(200)]
+    drawn = [keys_of(str(uuid4()), USER) for _ in range(200)]
     assert len({keys.token for keys in drawn}) == 200
     assert len({keys.expires_after for keys in drawn}) > 150
     assert all(len(keys.safety_identifier) == 61 and 107_265 <= keys.expires_after <= 172_800 for keys in drawn)
+
+
+def test_keys_of_a_submit_are_always_the_same() -> None:
+    key = str(uuid4())
+    assert keys_of(key, USER) == keys_of(key, USER)
+    assert keys_of(key).token == keys_of(key, USER).token
 
 
 def test_task_is_found_by_its_token() -> None:
