@@ -36,6 +36,7 @@ from worker.tasks import refresh_accounts as refresh_accounts_task
 from worker.tasks import save as save_task
 from worker.tasks import submit as submit_task
 from worker.tasks import sync_credits as sync_credits_task
+from worker.tasks.stages.lease_renewal import LeaseLostError
 
 log = get_logger("tasks")
 
@@ -95,7 +96,7 @@ def _start_worker(sender: Any = None, **_: Any) -> None:
     tracing.configure("dreamery-worker")
     queues = [name for name in app.amqp.queues.consume_from if name in set(QUEUE_OF.values())]
     heartbeat.start(sender.hostname, queues=queues, threads=sender.controller.pool.limit)
-    event_loop.expect(*DATABASE_UNAVAILABLE_ERRORS)
+    event_loop.expect(*DATABASE_UNAVAILABLE_ERRORS, LeaseLostError)
     event_loop.limit_waiting(sender.controller.pool.limit)
     if "fast" in queues:
         continuations.register(

@@ -108,9 +108,8 @@ async def wait_unless_disconnected(request: Request, waiting: Coroutine[Any, Any
         try:
             await asyncio.wait({task, disconnected_task}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
     if task.cancelled():
         return False
     task.result()

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from worker.core.concurrency.event_loop import in_thread, in_transfer_thread, run, run_for, spawn
+from worker.core.concurrency.event_loop import all_of, in_thread, in_transfer_thread, run, run_for, spawn
 from worker.core.concurrency.group_commit import GroupCommit
 from worker.core.concurrency.lanes import acting_for, of_calls
 from worker.core.concurrency.shutdown import stopping
@@ -78,16 +78,19 @@ def upload_and_submit(*, account_id: UUID) -> str:
 async def _bring(account_id: UUID) -> str:
     """Set aside jobs whose references are missing and fetch them; order the first one that has all of them."""
     started: list[asyncio.Task[str]] = []
-    while not started or len(started) < MAX_PER_MESSAGE:
-        batch = await in_thread(claim_batch, _WITH_UPLOADS, account_id, limit=1)
-        started += [spawn(fetch_references.fetch(job)) for job in batch.set_aside]
-        if batch.claims or not batch.set_aside:
-            break
-    if started or batch.claims:
-        # The next jobs of the account need not wait for these transfers.
-        celery_app.enqueue_submit(account_id=account_id)
-    started += [spawn(_submit_claimed(claim, _Orders())) for claim in batch.claims]
-    return _summary(list(await asyncio.gather(*started))) if started else "nothing to submit"
+    try:
+        while not started or len(started) < MAX_PER_MESSAGE:
+            batch = await in_thread(claim_batch, _WITH_UPLOADS, account_id, limit=1)
+            started += [spawn(fetch_references.fetch(job)) for job in batch.set_aside]
+            if batch.claims or not batch.set_aside:
+                break
+        if started or batch.claims:
+            # The next jobs of the account need not wait for these transfers.
+            celery_app.enqueue_submit(account_id=account_id)
+        started += [spawn(_submit_claimed(claim, _Orders())) for claim in batch.claims]
+    finally:
+        lines = await all_of(started)
+    return _summary(lines) if lines else "nothing to submit"
 
 
 def submit(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
@@ -140,7 +143,7 @@ def _orders_of(account_id: UUID) -> Iterator[_Orders]:
 
 async def _serve_jobs(job_ids: list[UUID]) -> str:
     """Serve the best account of each job that is still queued. No job waits for the order of another one."""
-    served = await asyncio.gather(*(spawn(_serve_job(job_id)) for job_id in job_ids))
+    served = await all_of([spawn(_serve_job(job_id)) for job_id in job_ids])
     return _summary([line for lines in served for line in lines])
 
 
@@ -182,8 +185,9 @@ async def serve(account_id: UUID, *, waits: bool = False) -> str:
         finally:
             orders.serving.set()
             orders.serving = None
-        lines = list(await asyncio.gather(*started)) or [line]
-        return _summary(lines)
+            # Also after an error, which ends no order in progress.
+            lines = await all_of(started)
+        return _summary(lines or [line])
 
 
 async def _claim_all(account_id: UUID, orders: _Orders, started: "list[asyncio.Task[str]]") -> str:

@@ -9,7 +9,7 @@ import contextvars
 import queue
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import aclosing
@@ -206,17 +206,18 @@ def run_for(work: Coroutine[Any, Any, Value], *, otherwise: Value) -> Value:
 
 
 def expect(*temporary: type[BaseException]) -> None:
-    """Log these errors of work in the background as interruptions: its rows are still due."""
+    """Log these errors of work in the background as interruptions: its rows are still due, or another task has them."""
     global _temporary  # noqa: PLW0603 - set once at the start of a worker
     _temporary = temporary
 
 
 def _log_failure(result: "Future[Any]") -> None:
     if not result.cancelled():
-        _log_error(result.exception())
+        log_error(result.exception())
 
 
-def _log_error(error: BaseException | None) -> None:
+def log_error(error: BaseException | None) -> None:
+    """Log an error that nobody awaits: in one line if it is temporary."""
     if isinstance(error, _temporary):
         log.warning("background_work_put_off", reason=type(error).__name__)
     elif error is not None:
@@ -261,6 +262,20 @@ def spawn(work: Coroutine[Any, Any, Value]) -> "asyncio.Task[Value]":
     return task
 
 
+async def all_of(tasks: Iterable["asyncio.Task[Value]"]) -> list[Value]:
+    """Wait until all of these tasks have ended; return their values in order.
+
+    Raises the first error, and logs the others.
+    """
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    for error in errors[1:]:
+        log_error(error)
+    if errors:
+        raise errors[0]
+    return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+
+
 def keep(work: Coroutine[Any, Any, object]) -> None:
     """Like `spawn`, for work that nobody awaits: a failure is logged."""
     task = asyncio.get_running_loop().create_task(work)
@@ -271,7 +286,7 @@ def keep(work: Coroutine[Any, Any, object]) -> None:
 def _finish_background(task: "asyncio.Task[Any]") -> None:
     _background.discard(task)
     if not task.cancelled():
-        _log_error(task.exception())
+        log_error(task.exception())
 
 
 async def in_thread(
@@ -309,8 +324,18 @@ async def _in_pool(pool: Pool, call: Callable[[], Value]) -> Value:
     if lane is not None and party is not None:
         # The turn ends with the thread, also when nobody waits for it any more.
         work.add_done_callback(lambda _: lane.give_back(party))
-    # A cancelled caller does not stop a thread: the result is awaited by nobody then, but a commit is never cut.
-    return await asyncio.shield(work)
+    try:
+        # A cancelled caller does not stop a thread: a commit is never cut.
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        # Nobody awaits its result any more.
+        work.add_done_callback(_finish_abandoned)
+        raise
+
+
+def _finish_abandoned(work: "asyncio.Future[Any]") -> None:
+    if not work.cancelled():
+        log_error(work.exception())
 
 
 def _watched(pool: Pool, call: Callable[[], Value]) -> Value:

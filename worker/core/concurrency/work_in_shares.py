@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
-from worker.core.concurrency.event_loop import in_thread, spawn
+from worker.core.concurrency.event_loop import in_thread, log_error, spawn
 from worker.core.concurrency.lanes import acting_for
 from worker.core.concurrency.shutdown import stopping
 
@@ -28,7 +28,7 @@ async def work_in_shares(
 ) -> list[Outcome]:
     """Claim items while there are any, at most `most` and until the monotonic time `until`. Return their outcomes.
 
-    After an error the work in progress is completed and the error is raised.
+    After an error the work in progress is completed and the error is raised; errors after it are logged.
     """
     running: dict[asyncio.Task[Outcome], str] = {}
     taken: Counter[str] = Counter()
@@ -58,6 +58,8 @@ async def work_in_shares(
                 outcomes.append(task.result())
             else:
                 errors.append(failure)
+    for another in errors[1:]:
+        log_error(another)
     if errors:
         raise errors[0]
     return outcomes

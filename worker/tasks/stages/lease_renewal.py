@@ -48,12 +48,24 @@ class _Lease:
     async def _renew_until_the_end(self) -> None:
         try:
             while True:
-                await in_thread(self._renew)
+                error = await in_thread(self._try_renewal)
+                if error is not None:
+                    break
                 await asyncio.sleep(LEASE_EVERY_SECONDS)
-        except Exception as error:  # noqa: BLE001 - raised by the task, whose work ends
-            self._error = error
-            if self._task is not None:
-                self._task.cancel()
+        except Exception as unexpected:  # noqa: BLE001
+            error = unexpected
+        # Raised by the task, whose work ends.
+        self._error = error
+        if self._task is not None:
+            self._task.cancel()
+
+    def _try_renewal(self) -> Exception | None:
+        """Renew once; return the error. It is none of the work if that has ended meanwhile."""
+        try:
+            self._renew()
+        except Exception as error:  # noqa: BLE001
+            return error
+        return None
 
     def raise_error(self) -> None:
         """Raise the error of a renewal that ended the work, if it was one."""

@@ -1,6 +1,7 @@
 """The event loop of a process: values, errors and log context cross it, and no work of a thread can end it."""
 
 import asyncio
+import gc
 import threading
 
 import pytest
@@ -187,3 +188,75 @@ def test_loop_survives_an_exit_on_it():
         return await event_loop.in_thread(lambda: 5)
 
     assert event_loop.run(work()) == 5
+
+
+@pytest.fixture
+def reports():
+    """What the event loop reported on its own: exceptions that nobody retrieved."""
+    loop, found = event_loop._process.get(), []
+    loop.set_exception_handler(lambda _, context: found.append(context["message"]))
+    yield found
+    loop.set_exception_handler(None)
+
+
+async def _abandoned_in_a_thread(error):
+    """Give up a call in a thread, which fails afterwards."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def fail():
+        begun.set()
+        may_end.wait(10)
+        raise error
+
+    waiting = event_loop.spawn(event_loop.in_thread(fail))
+    assert await event_loop.in_files_thread(begun.wait, 10)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    may_end.set()
+
+
+def _settle():
+    """Wait for the threads of the database, and for what the loop does with their results."""
+    event_loop.run(event_loop.in_thread(lambda: None))
+    event_loop._process.pool(event_loop.Pool.DATABASE).submit(lambda: None).result(10)
+    event_loop.run(asyncio.sleep(0.05))
+    gc.collect()
+    event_loop.run(asyncio.sleep(0))
+
+
+def test_failure_of_a_thread_whose_caller_has_gone_is_logged_as_an_interruption_or_a_fault(monkeypatch, reports):
+    lines: list[str] = []
+    monkeypatch.setattr(event_loop.log, "warning", lambda event, **_: lines.append(event))
+    monkeypatch.setattr(event_loop.log, "error", lambda event, **_: lines.append(event))
+    monkeypatch.setattr(event_loop, "_temporary", (ConnectionError,))
+    for number, error in enumerate((ConnectionResetError(), LookupError()), start=1):
+        event_loop.run(_abandoned_in_a_thread(error))
+        while len(lines) < number and not reports:
+            _settle()
+    assert lines == ["background_work_put_off", "background_work_failed"]
+    _settle()
+    assert reports == []
+
+
+def test_group_ends_together_and_every_failure_in_it_is_seen(monkeypatch, reports):
+    logged: list[str] = []
+    monkeypatch.setattr(event_loop.log, "error", lambda _, exc_info: logged.append(str(exc_info)))
+    ended: list[str] = []
+
+    async def work(name, seconds, fails):
+        await asyncio.sleep(seconds)
+        ended.append(name)
+        if fails:
+            raise LookupError(name)
+        return name
+
+    async def group(*parts):
+        return await event_loop.all_of([event_loop.spawn(work(*part)) for part in parts])
+
+    assert event_loop.run(group(("a", 0.01, False), ("b", 0, False))) == ["a", "b"]
+    with pytest.raises(LookupError, match="c"):
+        event_loop.run(group(("c", 0, True), ("d", 0.01, True), ("e", 0.02, False)))
+    assert ended == ["b", "a", "c", "d", "e"]
+    assert logged == ["d"]
+    _settle()
+    assert reports == []
