@@ -34,6 +34,11 @@ class AccountRow:
     groups: tuple[str, ...] = ()  # user groups that may use a platform account; empty = all
     capped: bool = False
     provider: str = "dreamina"
+    limit_group: str | None = None  # accounts of one paying customer share their limits
+    currency: str | None = None  # of its prices; None = upstream's own credits
+    model_ids: dict[str, str] = field(default_factory=dict)  # our model -> upstream's id
+    model_rests: dict[str, dict[str, Any]] = field(default_factory=dict)  # see `accounts.model_rests`
+    facts: dict[str, Any] = field(default_factory=dict)  # what its provider learned about it
     pace_seconds: float = 0.0  # until the pace allows the next submit, when it was locked for a claim
 
     @property
@@ -68,7 +73,8 @@ def proxy_context(context: str) -> str:
     return f"{context}:proxy"
 
 
-COLUMNS = """id, label, provider, region, secret, proxy, pool, lookup_hash, cluster, max_images, max_videos,
+COLUMNS = """id, label, provider, region, limit_group, currency, model_ids, model_rests, provider_facts,
+              secret, proxy, pool, lookup_hash, cluster, max_images, max_videos,
               submits_per_minute, user_id, groups, max_jobs_per_day, kind_rests,
               extract(epoch FROM clock_timestamp() - cluster_at) AS cluster_age_seconds,
               extract(epoch FROM next_submit_at - clock_timestamp()) AS next_submit_in,
@@ -83,6 +89,11 @@ def account_of(row: Any) -> AccountRow:
         label=row.label,
         region=row.region,
         provider=row.provider,
+        limit_group=row.limit_group,
+        currency=row.currency,
+        model_ids=row.model_ids,
+        model_rests=row.model_rests,
+        facts=row.provider_facts,
         secret=row.secret,
         pool=row.pool,
         slots=slots_of(row),

@@ -3,6 +3,9 @@
 `account` and `job` are table aliases in the surrounding statement. `BOUND` stands for the account that `bound` binds.
 """
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from worker.db.accounts.available_credits import covers, credits_left
@@ -19,7 +22,33 @@ _BOUND_AS = {
     "pool": "CAST(:pool AS boolean)",
     "user_id": "CAST(:account_user AS uuid)",
     "groups": "CAST(:account_groups AS text[])",
+    "provider": "CAST(:account_provider AS text)",
+    "currency": "CAST(:account_currency AS text)",
+    "model_rests": "CAST(:account_model_rests AS jsonb)",
 }
+# SQL: the needs of a job that is only asked for in general (see `Needs`).
+NO_NEEDS = "CAST(NULL AS text[]) AS providers, CAST(NULL AS text) AS currency, CAST(NULL AS text) AS model"
+# SQL: the needs of a job without a row, of the bind values of `Needs`.
+NEEDS = "CAST(:providers AS text[]) AS providers, CAST(:currency AS text) AS currency, CAST(:model AS text) AS model"
+# `until` of a model that rests until an operator looks, as JSON and as SQL.
+CLOSED = "Infinity"
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a job without a row needs of an account: its providers and currency, and its model. None = anything."""
+
+    providers: Sequence[str] | None = None
+    currency: str | None = None
+    model: str | None = None
+
+    def values(self) -> dict[str, Any]:
+        """Return the bind values of `NEEDS`."""
+        providers = None if self.providers is None else list(self.providers)
+        return {"providers": providers, "currency": self.currency, "model": self.model}
+
+
+ANY_NEEDS = Needs()
 
 
 def bound(account: Any) -> dict[str, Any]:
@@ -29,6 +58,9 @@ def bound(account: Any) -> dict[str, Any]:
         "pool": account.pool,
         "account_user": account.user_id,
         "account_groups": list(account.groups),
+        "account_provider": account.provider,
+        "account_currency": account.currency,
+        "account_model_rests": json.dumps(account.model_rests),
     }
 
 
@@ -37,16 +69,35 @@ def may_use(account: str, job: str) -> str:
 
     A job with session ids runs on exactly those accounts. A job of a user runs, according to its `account_choice`, on
     the user's own accounts and on platform accounts that are open to all or to one of the user's groups. `account_ids`
-    can only narrow this, so naming another user's account gives no access to it.
+    can only narrow this, so naming another user's account gives no access to it. The account must be of one of the
+    job's providers, in its currency, and the job's model must not be closed on it.
     """
-    of = _BOUND_AS if account == BOUND else {name: f"{account}.{name}" for name in _BOUND_AS}
+    of = _of(account)
     named = f"{of['id']} = ANY({job}.account_ids)"
-    return f"""(CASE WHEN {job}.user_id IS NULL AND {job}.account_ids <> '{{}}' THEN {named}
+    return f"""(({job}.providers IS NULL OR {of["provider"]} = ANY({job}.providers))
+        AND ({job}.currency IS NULL OR {job}.currency = {of["currency"]})
+        AND ({of["model_rests"]} = '{{}}' OR {_rest_end(of["model_rests"], job)} IS DISTINCT FROM '{CLOSED}')
+        AND CASE WHEN {job}.user_id IS NULL AND {job}.account_ids <> '{{}}' THEN {named}
         ELSE ({job}.account_ids = '{{}}' OR {named}) AND CASE
             WHEN {of["user_id"]} IS NOT NULL
                 THEN {of["user_id"]} = {job}.user_id AND {job}.account_choice <> 'pool'
             ELSE {of["pool"]} AND {job}.account_choice <> 'own' AND ({of["groups"]} = '{{}}' OR EXISTS (
                 SELECT 1 FROM users g WHERE g.id = {job}.user_id AND g.groups && {of["groups"]})) END END)"""
+
+
+def _of(account: str) -> dict[str, str]:
+    return _BOUND_AS if account == BOUND else {name: f"{account}.{name}" for name in _BOUND_AS}
+
+
+def _rest_end(model_rests: str, job: str) -> str:
+    return f"({model_rests} #>> ARRAY[{job}.model, 'until'])"
+
+
+def model_works(account: str, job: str) -> str:
+    """SQL: whether the job's model does not rest on the account now."""
+    rests = _of(account)["model_rests"]
+    return f"""({rests} = '{{}}'
+        OR coalesce(CAST({_rest_end(rests, job)} AS float8) <= extract(epoch FROM clock_timestamp()), true))"""
 
 
 def candidates(job: str) -> str:
@@ -66,13 +117,14 @@ def may_take(account: str, job: str) -> str:
 
     Needs the bind values of `concurrency.slot_limits()`.
     """
-    own = f"""SELECT 1 FROM accounts o WHERE o.user_id = {job}.user_id AND {works("o")}
+    own = f"""SELECT 1 FROM accounts o WHERE o.user_id = {job}.user_id AND {works("o")} AND {model_works("o", job)}
+        AND o.provider = ANY({job}.providers) AND ({job}.currency IS NULL OR {job}.currency = o.currency)
         AND o.next_submit_at <= clock_timestamp() + interval '{_OWN_PACE_SECONDS} seconds'
         AND NOT (o.id = ANY({job}.avoid_accounts)) AND ({job}.account_ids = '{{}}' OR o.id = ANY({job}.account_ids))
         AND {free_slots("o", f"{job}.kind")} > 0 AND {covers(credits_left("o"), f"{job}.price")}"""
     owner = _BOUND_AS["user_id"] if account == BOUND else f"{account}.user_id"
-    return f"""({may_use(account, job)} AND ({owner} IS NOT NULL OR {job}.user_id IS NULL
-        OR {job}.account_choice <> 'any' OR NOT EXISTS ({own})))"""
+    return f"""({may_use(account, job)} AND {model_works(account, job)}
+        AND ({owner} IS NOT NULL OR {job}.user_id IS NULL OR {job}.account_choice <> 'any' OR NOT EXISTS ({own})))"""
 
 
 def works(account: str) -> str:

@@ -10,7 +10,7 @@ from worker.core.settings import get_settings
 from worker.db.accounts import accounts
 from worker.db.accounts.accounts import PresentedToken
 from worker.db.accounts.available_credits import credits_left
-from worker.db.accounts.eligibility import is_open, jobs_today, may_use, opens_at
+from worker.db.accounts.eligibility import NO_NEEDS, is_open, jobs_today, may_use, opens_at
 from worker.db.engine import Transaction
 
 # Limits of an account; None removes the own limit.
@@ -31,8 +31,8 @@ _DETAIL_COLUMNS = f"""a.id, a.label, a.region, a.lookup_hash, a.pool, a.user_id,
     {opens_at("a")} AS opens_at, {jobs_today("a")} AS jobs_today,
     (SELECT count(*) FROM jobs j WHERE j.account_id = a.id AND j.holds_slot) AS in_flight"""
 # The columns that `may_use` reads from a job, for a job that a caller could start.
-_REQUEST = """(SELECT CAST(:user_id AS uuid) AS user_id, '{}'::uuid[] AS account_ids,
-    CAST(:choice AS text) AS account_choice) w"""
+_REQUEST = f"""(SELECT CAST(:user_id AS uuid) AS user_id, '{{}}'::uuid[] AS account_ids,
+    CAST(:choice AS text) AS account_choice, {NO_NEEDS}) w"""
 
 
 def list_accounts(

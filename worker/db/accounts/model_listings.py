@@ -10,7 +10,7 @@ from sqlalchemy import text
 from worker.core.catalog.upstream_models import ModelListing
 from worker.db.accounts import accounts
 from worker.db.accounts.accounts import AccountRow
-from worker.db.accounts.eligibility import is_open, may_use
+from worker.db.accounts.eligibility import NO_NEEDS, is_open, may_use
 from worker.db.accounts.owner_shares import NOTHING_TAKEN, is_free, share_of, share_values, turn_of
 from worker.db.engine import Transaction
 
@@ -90,7 +90,7 @@ def listings(tx: Transaction, hashes: list[str], *, user_id: UUID | None, choice
     rows = tx.all(
         text(
             f"""SELECT a.id, a.region, a.models FROM accounts a CROSS JOIN (SELECT CAST(:user_id AS uuid) AS user_id,
-                    '{{}}'::uuid[] AS account_ids, CAST(:choice AS text) AS account_choice) w
+                    '{{}}'::uuid[] AS account_ids, CAST(:choice AS text) AS account_choice, {NO_NEEDS}) w
                 WHERE {which} AND a.models IS NOT NULL ORDER BY a.models_at DESC LIMIT :most"""
         ),
         {"hashes": hashes, "user_id": user_id, "choice": choice, "most": _MOST_LISTINGS},

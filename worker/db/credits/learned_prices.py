@@ -9,7 +9,7 @@ from sqlalchemy import Row, text
 
 from worker.core.catalog.models import get_catalog
 from worker.core.catalog.pricing import KnownPrice, Price, Shape, find_highest_price, shape_of
-from worker.db.accounts.eligibility import may_use
+from worker.db.accounts.eligibility import NO_NEEDS, may_use
 from worker.db.engine import Transaction
 
 # Price place of an account: its region, or the country that upstream reported for a detected session.
@@ -36,7 +36,7 @@ def places_of(
     rows = tx.all(
         text(
             f"""SELECT DISTINCT {PLACE} AS place FROM accounts a CROSS JOIN (SELECT CAST(:user_id AS uuid) AS user_id,
-                    CAST(:ids AS uuid[]) AS account_ids, CAST(:choice AS text) AS account_choice) w
+                    CAST(:ids AS uuid[]) AS account_ids, CAST(:choice AS text) AS account_choice, {NO_NEEDS}) w
                 WHERE {may_use("a", "w")} AND (w.account_ids <> '{{}}' OR a.state = 'ok')
                   AND NOT (a.id = ANY(:avoid))"""
         ),

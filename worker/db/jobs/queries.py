@@ -163,9 +163,11 @@ def conversation_views(tx: Transaction, job_id: UUID) -> list[JobView]:
 # Queued jobs share few sets of usable accounts, mostly one, so accounts are counted per set and not per job.
 _CAPACITIES = text(
     f"""/* queue_capacities */
-    WITH queues AS (SELECT DISTINCT kind, account_ids, user_id, account_choice FROM jobs WHERE id = ANY(:ids)),
+    WITH queues AS (SELECT DISTINCT kind, account_ids, user_id, account_choice, providers, currency, model
+        FROM jobs WHERE id = ANY(:ids)),
     counted AS (
-        SELECT q.kind, q.account_ids, q.user_id, q.account_choice, count(*) FILTER (WHERE a.ready) AS ready,
+        SELECT q.kind, q.account_ids, q.user_id, q.account_choice, q.providers, q.currency, q.model,
+            count(*) FILTER (WHERE a.ready) AS ready,
             coalesce(sum(a.slots) FILTER (WHERE a.ready), 0) AS slots,
             coalesce(sum(least(a.busy, a.slots)) FILTER (WHERE a.ready), 0) AS busy,
             coalesce(sum(a.pace) FILTER (WHERE a.ready), 0) AS pace,
@@ -177,10 +179,11 @@ _CAPACITIES = text(
                 coalesce(a.submits_per_minute, :pace) AS pace,
                 (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot AND s.kind = q.kind) AS busy
             FROM {candidates("q")} WHERE a.state = 'ok') a
-        GROUP BY q.kind, q.account_ids, q.user_id, q.account_choice)
+        GROUP BY q.kind, q.account_ids, q.user_id, q.account_choice, q.providers, q.currency, q.model)
     SELECT j.id, c.slots, c.busy, c.pace, c.cooldown
-    FROM jobs j JOIN counted c USING (kind, account_ids, account_choice)
-    WHERE j.user_id IS NOT DISTINCT FROM c.user_id AND j.id = ANY(:ids)"""
+    FROM jobs j JOIN counted c USING (kind, account_ids, account_choice, providers, model)
+    WHERE j.user_id IS NOT DISTINCT FROM c.user_id AND j.currency IS NOT DISTINCT FROM c.currency
+        AND j.id = ANY(:ids)"""
 )
 
 

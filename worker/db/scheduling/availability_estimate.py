@@ -9,7 +9,7 @@ from sqlalchemy import Row, text
 from worker.core.settings import get_settings
 from worker.db.accounts.available_credits import covers, credits_left, is_insufficient
 from worker.db.accounts.concurrency import free_slots, slot_limits, slots_of
-from worker.db.accounts.eligibility import free_at, may_use
+from worker.db.accounts.eligibility import ANY_NEEDS, NEEDS, Needs, free_at, may_use
 from worker.db.engine import Transaction
 
 
@@ -29,6 +29,7 @@ class JobRequirements:
     avoid: list[UUID]
     place: float
     unknown_sessions: int = 0
+    needs: Needs = ANY_NEEDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ _ACCOUNTS = text(
         {credits_left("a")} AS left, {covers(credits_left("a"), "CAST(:price AS integer)")} AS covered,
         coalesce({is_insufficient("a", "CAST(:price AS integer)")}, false) AS insufficient
     FROM accounts a CROSS JOIN (SELECT CAST(:user_id AS uuid) AS user_id, CAST(:ids AS uuid[]) AS account_ids,
-        CAST(:choice AS text) AS account_choice) w
+        CAST(:choice AS text) AS account_choice, {NEEDS}) w
     WHERE {may_use("a", "w")} AND (w.account_ids <> '{{}}' OR a.state = 'ok') AND NOT (a.id = ANY(:avoid))"""
 )
 # Counted like `queries.JobView.position`.
@@ -82,6 +83,7 @@ def estimate_availability(tx: Transaction, job: JobRequirements) -> Availability
         "ids": job.account_ids,
         "avoid": job.avoid,
         "place": job.place,
+        **job.needs.values(),
     }
     # With unknown sessions only, the empty list does not mean all accounts.
     no_accounts = bool(job.unknown_sessions) and not job.account_ids

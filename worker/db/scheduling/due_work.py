@@ -11,7 +11,7 @@ from sqlalchemy import text
 from worker.core.job_state import OPEN, UPSTREAM, JobState, sql_list
 from worker.db.accounts.available_credits import covers, credits_left
 from worker.db.accounts.concurrency import SUBMIT_KINDS, free_slots, slot_limits
-from worker.db.accounts.eligibility import may_use, ready
+from worker.db.accounts.eligibility import may_use, model_works, ready
 from worker.db.accounts.queue_lines import in_line, line_heads
 from worker.db.engine import Transaction
 
@@ -22,7 +22,7 @@ _DUE = """due_at <= clock_timestamp() AND cancel_requested_at IS NULL
 
 def _may_work(account: str, job: str) -> str:
     """SQL: whether a row of `ready` may take a job. Without an id it is an account that no job names."""
-    return f"""{account}.kind = {job}.kind AND {may_use(account, job)}
+    return f"""{account}.kind = {job}.kind AND {may_use(account, job)} AND {model_works(account, job)}
         AND ({account}.id IS NULL OR NOT ({account}.id = ANY({job}.avoid_accounts)))
         AND {covers(f"{account}.left", f"{job}.price")}"""
 
@@ -44,16 +44,19 @@ _TAKE_DUE_SUBMITS = text(
     named AS MATERIALIZED (SELECT DISTINCT unnest(account_ids || avoid_accounts) AS id FROM lines),
     prices AS MATERIALIZED (SELECT DISTINCT price FROM lines WHERE price IS NOT NULL),
     ready AS MATERIALIZED (
-        SELECT DISTINCT t.id, r.pool, r.user_id, r.groups, r.kind, least(r.free, 4) AS free,
+        SELECT DISTINCT t.id, r.pool, r.user_id, r.groups, r.provider, r.currency, r.model_rests, r.kind,
+            least(r.free, 4) AS free,
             -- The highest price that it can pay; NULL = its credits are unknown.
             CASE WHEN r.left IS NOT NULL
                 THEN coalesce((SELECT max(price) FROM prices WHERE price <= r.left), -1) END AS left
-        FROM (SELECT a.id, a.pool, a.user_id, a.groups, w.kind, {free_slots("a", "w.kind")} AS free,
+        FROM (SELECT a.id, a.pool, a.user_id, a.groups, a.provider, a.currency, a.model_rests, w.kind,
+                  {free_slots("a", "w.kind")} AS free,
                   {credits_left("a")} AS left
               FROM accounts a JOIN usable w USING (id) WHERE {ready("a")}) r
         LEFT JOIN named t USING (id) WHERE r.free > 0),
     heads AS MATERIALIZED (
-        SELECT l.kind, l.line, l.user_id, l.account_choice, l.account_ids, l.avoid_accounts, l.price, j.id, j.place
+        SELECT l.kind, l.line, l.user_id, l.account_choice, l.account_ids, l.avoid_accounts, l.price,
+            l.providers, l.currency, l.model, j.id, j.place
         FROM lines l CROSS JOIN LATERAL (
             SELECT id, place FROM jobs WHERE {in_line("l")} AND {_DUE} ORDER BY place, id LIMIT 1) j),
     -- The first jobs of an account are in the lines whose heads come first.

@@ -22,7 +22,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from worker.db.accounts.eligibility import candidates, works
+from worker.db.accounts.eligibility import ANY_NEEDS, NEEDS, Needs, candidates, works
 from worker.db.accounts.queue_lines import line_heads
 from worker.db.engine import Transaction
 
@@ -54,7 +54,7 @@ _NEXT_TURN = text(
     f"""/* next_turn */
     WITH w AS MATERIALIZED (
         SELECT CAST(:user_id AS uuid) AS user_id, CAST(:account_ids AS uuid[]) AS account_ids,
-            CAST(:account_choice AS text) AS account_choice, CAST(:kind AS text) AS kind)
+            CAST(:account_choice AS text) AS account_choice, CAST(:kind AS text) AS kind, {NEEDS})
     SELECT coalesce(u.weight, 1) AS weight, coalesce(u.priority, 0) AS priority, last.turn AS last_turn,
         last.state = 'queued' AS last_is_queued,
         coalesce(
@@ -83,6 +83,7 @@ class QueueRequest:
     account_ids: list[UUID]
     avoid: list[UUID]
     account_choice: str = "any"
+    needs: Needs = ANY_NEEDS
 
 
 def assign(tx: Transaction, owner: str, user_id: UUID | None, requests: list[QueueRequest]) -> list[QueuePosition]:
@@ -122,7 +123,8 @@ class _NextPosition:
 
 
 def _find_next(tx: Transaction, owner: str, user_id: UUID | None, request: QueueRequest) -> _NextPosition:
-    row = tx.first(_NEXT_TURN, {**asdict(request), "owner": owner, "user_id": user_id})
+    values = {name: value for name, value in asdict(request).items() if name != "needs"}
+    row = tx.first(_NEXT_TURN, {**values, **request.needs.values(), "owner": owner, "user_id": user_id})
     if row is None:
         raise LookupError("the query for the next turn returned no row")
     interval = 1 / row.weight
@@ -172,22 +174,24 @@ _LEFT_BEHIND = text(
     f"""/* left_behind */
     WITH RECURSIVE {line_heads("lines", "ARRAY['image', 'video', 'chat']")},
     first AS MATERIALIZED (
-        SELECT DISTINCT ON (owner, kind, account_choice, account_ids, avoid_accounts) owner, kind, user_id, place,
-            priority, account_choice, account_ids, avoid_accounts
+        SELECT DISTINCT ON (owner, kind, account_choice, account_ids, avoid_accounts, providers, currency)
+            owner, kind, user_id, place, priority, account_choice, account_ids, avoid_accounts, providers, currency,
+            CAST(NULL AS text) AS model
         FROM lines WHERE CAST(:owner AS text) IS NULL OR owner = :owner
-        ORDER BY owner, kind, account_choice, account_ids, avoid_accounts, place),
+        ORDER BY owner, kind, account_choice, account_ids, avoid_accounts, providers, currency, place),
     behind AS (
         SELECT first.*, place - c.now - 1 / coalesce(u.weight, 1)
             + {HEAD_START_PER_PRIORITY} * least(first.priority, 0) AS behind
         FROM first LEFT JOIN users u ON u.id = first.user_id
         CROSS JOIN LATERAL (SELECT {_CLOCK.format(kind="first.kind")} AS now FROM {candidates("first")}
             WHERE a.user_id IS NULL AND NOT (a.id = ANY(first.avoid_accounts)) AND {works("a")}) c)
-    SELECT owner, kind, account_choice, account_ids, avoid_accounts, behind FROM behind
+    SELECT owner, kind, account_choice, account_ids, avoid_accounts, providers, currency, behind FROM behind
     WHERE behind > {HEAD_START_PER_PRIORITY * MOST_PRIORITY} ORDER BY owner LIMIT :limit"""
 )
 _REBASE = text(
     """UPDATE jobs SET turn = turn - CAST(:behind AS float8) WHERE state = 'queued' AND owner = :owner AND kind = :kind
-       AND account_choice = :account_choice AND account_ids = :account_ids AND avoid_accounts = :avoid_accounts"""
+       AND account_choice = :account_choice AND account_ids = :account_ids AND avoid_accounts = :avoid_accounts
+       AND providers = :providers AND currency IS NOT DISTINCT FROM :currency"""
 )
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 
 from worker.db.accounts.available_credits import is_insufficient
-from worker.db.accounts.eligibility import candidates
+from worker.db.accounts.eligibility import ANY_NEEDS, NEEDS, Needs, candidates
 from worker.db.accounts.queue_lines import in_line, line_heads
 from worker.db.engine import Transaction
 
@@ -76,10 +76,11 @@ class Cooldown:
 
 # The columns of a job that the selection of accounts reads: of a job without a row, and of an ended job. An account
 # that refused that job may take the next one, so the accounts that it avoids count too.
-_NEW_JOB = """(SELECT CAST(:user_id AS uuid) AS user_id, CAST(:account_ids AS uuid[]) AS account_ids,
+_NEW_JOB = f"""(SELECT CAST(:user_id AS uuid) AS user_id, CAST(:account_ids AS uuid[]) AS account_ids,
     CAST(:choice AS text) AS account_choice, CAST(:avoid AS uuid[]) AS avoid_accounts,
-    CAST(:price AS integer) AS price) j"""
-_ENDED_JOB = """(SELECT user_id, account_ids, account_choice, CAST('{}' AS uuid[]) AS avoid_accounts, price
+    CAST(:price AS integer) AS price, {NEEDS}) j"""
+_ENDED_JOB = """(SELECT user_id, account_ids, account_choice, CAST('{}' AS uuid[]) AS avoid_accounts, price,
+    providers, currency, model
     FROM jobs WHERE id = :id) j"""
 
 
@@ -117,12 +118,14 @@ def first_cooldown_for_new_job(
     choice: str,
     avoid: list[UUID],
     price: int | None,
+    needs: Needs = ANY_NEEDS,
 ) -> Cooldown | None:
     """Return the cooldown that ends first, if a new job would fail because of cooldowns; else None.
 
     Short cooldowns do not count: the job waits for their end.
     """
     values = {"user_id": user_id, "account_ids": account_ids, "choice": choice, "avoid": avoid, "price": price}
+    values |= needs.values()
     return _find_cooldown(tx, _FOR_NEW_JOB, values)
 
 
