@@ -20,7 +20,7 @@ from worker.db.engine import Transaction
 
 VERSION_TABLE = "alembic_version"
 # Tables that only running processes need.
-_TRANSIENT = frozenset({"api_processes", "account_checks", VERSION_TABLE})
+_TRANSIENT = frozenset({"api_processes", "account_checks", "list_paces", VERSION_TABLE})
 _REQUIRED_TABLES = frozenset({VERSION_TABLE, "jobs", "job_events"})
 
 

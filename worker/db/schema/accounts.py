@@ -132,3 +132,13 @@ account_marks = Table(
     Column("bad", Double, nullable=False, server_default=text("0")),
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
 )
+
+
+# When the next list may be read from an upstream that allows few of them, by limit group or account. A lost row costs
+# one call that comes too early.
+list_paces = Table(
+    "list_paces",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("next_at", DateTime(timezone=True), nullable=False),
+)

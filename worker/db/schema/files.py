@@ -24,7 +24,8 @@ files = Table(
     Column("id", Uuid, primary_key=True),
     Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("n", Integer, nullable=False),
-    # `original` is the result; a video also has a `thumbnail` (its first frame) and a `spritesheet`.
+    # `original` is the result; a video also has a `thumbnail` (its first frame) and a `spritesheet`, and the
+    # `last_frame` if that was requested.
     Column("variant", Text, nullable=False, server_default=text("'original'")),
     Column("key", Text, nullable=False),
     Column("mime", Text, nullable=False),
@@ -37,7 +38,7 @@ files = Table(
     timestamp_column("removed_at"),  # from then on it cannot be read
     timestamp_column("erased_at"),  # its bytes were deleted
     UniqueConstraint("job_id", "n", "variant"),
-    CheckConstraint("variant IN ('original', 'thumbnail', 'spritesheet')", name="variant"),
+    CheckConstraint("variant IN ('original', 'thumbnail', 'spritesheet', 'last_frame')", name="variant"),
     Index("ix_files_kept_jobs", "job_id", postgresql_where=text("removed_at IS NULL")),
     Index("ix_files_to_erase", "id", postgresql_where=text("removed_at IS NOT NULL AND erased_at IS NULL")),
     Index("ix_files_key", "key"),

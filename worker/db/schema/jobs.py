@@ -88,6 +88,9 @@ jobs = Table(
     Column("origin", JSONB),  # the request that created it and its trace (`worker.core.observability.job_context`)
     Column("price", Integer),  # expected credits, set when it is accepted; NULL = unknown
     Column("charged", Integer),  # actual credits as far as known; 0 = certainly nothing
+    # Why more may have been charged than is known: submit_unclear, charged_twice_possible.
+    Column("charge_doubt", Text),
+    Column("upstream_hint", Text),  # what a callback calls it while the answer to its submit is missing; unproved
     timestamp_column("settled_at"),  # when upstream confirmed `charged` (or that it is 0); NULL = estimated
     # Number and length of its results, set when it succeeds; NULL = not counted yet (`worker.db.users.result_counts`).
     Column("result_count", Integer),
@@ -150,6 +153,7 @@ jobs = Table(
     Index("ix_jobs_favourite", "user_id", "id", postgresql_where=text("favourite")),
     Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
     Index("ix_jobs_pinned", "owner", postgresql_where=text("pinned_at IS NOT NULL")),
+    Index("ix_jobs_charge_doubt", "id", postgresql_where=text("charge_doubt IS NOT NULL")),
     Index("ix_jobs_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     Index(
         "ix_jobs_uncounted",
