@@ -15,13 +15,17 @@ from typer.core import TyperCommand, TyperGroup
 
 from api.cli.main import app
 from tests.support.platform import ROOT
+from worker.core.catalog.provider_data import all_constants
 from worker.core.errors import ERRORS
 from worker.core.settings import FORMER_NAMES, Settings
 
 TOP = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 DOCUMENTS = sorted([*ROOT.glob("README*.md"), *(ROOT / name for name in TOP), *(ROOT / "docs").glob("*.md")])
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
-SETTINGS = frozenset(f"DREAMERY_{name.upper()}" for name in Settings.model_fields)
+SETTINGS = frozenset(
+    f"DREAMERY_{name.upper()}" for name in [*Settings.model_fields, *(one.setting for one in all_constants())]
+)
+FORMER = frozenset(f"DREAMERY_{name.upper()}" for name in [*FORMER_NAMES, *(one.former for one in all_constants())])
 NOT_SETTINGS = {
     "DREAMERY_BIND": "docker-compose.yml",
     "DREAMERY_PORT": "docker-compose.yml",
@@ -97,7 +101,7 @@ def test_named_documents_exist(path: Path) -> None:
 def test_settings_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     named = set(re.findall(r"\bDREAMERY_[A-Z0-9_]+\b", text))
-    former = {f"DREAMERY_{name.upper()}" for name in FORMER_NAMES} if path.name == "configuration.md" else set()
+    former = FORMER if path.name == "configuration.md" else set()
     assert sorted(named - SETTINGS - NOT_SETTINGS.keys() - former) == []
     if path.name.startswith("README"):
         # The table of settings omits the prefix.

@@ -8,9 +8,10 @@ and the field. See docs/models.md.
 import copy
 import re
 import tomllib
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from worker.core.catalog import provider_overrides
 
 # Model names hard-coded in clients (openai-compat rule 13). They mean the default model unless the operator changes it.
 HARD_CODED_IMAGE_MODELS = (
@@ -24,31 +25,10 @@ HARD_CODED_IMAGE_MODELS = (
 )
 HARD_CODED_VIDEO_MODELS = ("sora-2", "sora-2-pro")
 _BUILT_IN = {*HARD_CODED_IMAGE_MODELS, *HARD_CODED_VIDEO_MODELS}
-# Upstream reports the site of sessions with region `auto`; the other fields of the table apply to them too.
-_HOST_REGIONS = ("auto", "cn", "us", "sg", "hk", "jp")
-_ORIGINS = ("site", "mweb", "commerce")
-_AUTHORITIES = ("upload", "vod")
-_SERVICES = ("upload_service", "vod_service")
-_PAIRS = ("cookies", "query")
-_HOST_FIELDS = (*_ORIGINS, *_AUTHORITIES, *_SERVICES, "aid", *_PAIRS)
-_WIRE_FIELDS = ("appvr", "da_version", "agent_da_version", "web_version", "sdk_version", "user_agent")
-_TABLES = ("aliases", "sizes", "hosts", "wire", "prices")
-_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
-_AUTHORITY = re.compile(r"[a-z0-9.-]+(:[0-9]{1,5})?")
-_SERVICE = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_HEADER_TEXT = re.compile(r"[ -~]{1,300}")
-_VERSION = re.compile(r"[0-9A-Za-z._-]{1,32}")
+_TABLES = ("aliases", "sizes", "prices", *provider_overrides.TABLES)
 # `2k`, `2k x4`, `720p 10s`, `720p omni 10s`; see the shipped table.
 _PRICED = re.compile(r"\S+( omni)?( x[1-9][0-9]{0,2}| [1-9][0-9]{0,3}s)?")
 _PLACE = re.compile(r"auto|sandbox|[a-z]{2}")
-_PAIR_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-# Valid cookie value (RFC 6265); it is encoded in a query.
-_PAIR_VALUE = re.compile(r"[!#-+\--:<-\[\]-~]{0,2000}")
-# Reserved names: the session, and the identification of the site.
-_RESERVED_NAMES = frozenset(
-    {"sessionid", "sessionid_ss", "sid_tt", "aid", "device_platform", "region", "webid", "web_id", "da_version",
-     "web_version"}
-)  # fmt: skip
 Data = dict[str, Any]
 
 
@@ -80,18 +60,6 @@ def check(path: Path | None) -> None:
     """Raise `CatalogFileError` if the file is invalid."""
     if path is not None:
         load(path, shipped_data())
-
-
-@lru_cache(maxsize=8)
-def hosts(path: Path | None, region: str) -> dict[str, Any]:
-    """Return the host settings of a region from the file: `site`, `mweb`, `upload`, `aid`, ...; see docs/models.md."""
-    return dict(_parse(path).get("hosts", {}).get(region, {})) if path else {}
-
-
-@lru_cache(maxsize=8)
-def wire(path: Path | None) -> dict[str, str]:
-    """Return the wire constants that the file changes; their names are in `_WIRE_FIELDS`."""
-    return dict(_parse(path).get("wire", {})) if path else {}
 
 
 def _parse(path: Path) -> Data:
@@ -142,8 +110,7 @@ def _merge(reader: _Reader, data: Data, shipped: Data) -> Data:
         data[key] = value
     _add_aliases(reader, data, kinds)
     _add_prices(reader, data, {*kinds, *names})
-    _check_hosts(reader)
-    _check_wire(reader)
+    provider_overrides.check(reader.content, reader.error)
     return data
 
 
@@ -291,51 +258,6 @@ def _add_prices(reader: _Reader, data: Data, names: set[str]) -> None:
                     raise reader.error(field, f"{shape!r} must be credits, 0 or more; got {price!r}")
             known = data["prices"].setdefault(place, {}).setdefault(name, {})
             known.update(lines)
-
-
-def _check_hosts(reader: _Reader) -> None:
-    for region, table in reader.table("hosts").items():
-        where = f"hosts.{region}"
-        if region not in _HOST_REGIONS:
-            raise reader.error(where, f"unknown region; allowed are {', '.join(_HOST_REGIONS)}")
-        if not isinstance(table, dict):
-            raise reader.error(where, f"must be a table, written [hosts.{region}]")
-        for name, value in table.items():
-            field = f"{where}, field {name!r}"
-            if name not in _HOST_FIELDS:
-                raise reader.error(field, f"is unknown; allowed are {', '.join(_HOST_FIELDS)}")
-            if region == "auto" and name in _ORIGINS:
-                raise reader.error(field, "cannot be set, because upstream reports the hosts of these sessions")
-            _check_host_field(reader, field, name, value)
-
-
-def _check_host_field(reader: _Reader, field: str, name: str, value: Any) -> None:
-    if name in _ORIGINS and not _matches(_ORIGIN, value):
-        raise reader.error(field, f"must be an origin such as 'https://mweb-api-sg.capcut.com'; got {value!r}")
-    if name in _AUTHORITIES and not _matches(_AUTHORITY, value):
-        raise reader.error(field, f"must be a host such as 'imagex-normal-sg.capcutapi.com'; got {value!r}")
-    if name in _SERVICES and not _matches(_SERVICE, value):
-        raise reader.error(field, f"must be a service id such as 'wopfjsm1ax'; got {value!r}")
-    if name == "aid" and not _is_count(value):
-        raise reader.error(field, f"must be a number such as 513641; got {value!r}")
-    if name in _PAIRS:
-        if not isinstance(value, dict):
-            raise reader.error(field, 'must be a table, such as { "name" = "value" }')
-        for key, text in value.items():
-            if not _PAIR_NAME.fullmatch(key) or key.lower() in _RESERVED_NAMES:
-                raise reader.error(field, f"{key!r} cannot be set here")
-            # The value may be a secret, so the message does not repeat it.
-            if not _matches(_PAIR_VALUE, text):
-                raise reader.error(field, f"the value of {key!r} must be a string without spaces, quotes or semicolons")
-
-
-def _check_wire(reader: _Reader) -> None:
-    for name, value in reader.table("wire").items():
-        field = f"wire, field {name!r}"
-        if name not in _WIRE_FIELDS:
-            raise reader.error(field, f"is unknown; allowed are {', '.join(_WIRE_FIELDS)}")
-        if not _matches(_HEADER_TEXT if name == "user_agent" else _VERSION, value):
-            raise reader.error(field, f"must be a string such as '8.4.0'; got {value!r}")
 
 
 def _matches(pattern: re.Pattern[str], value: object) -> bool:

@@ -7,7 +7,7 @@ docs/configuration.md show the descriptions below. No other code reads the envir
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -20,9 +20,7 @@ from pydantic_settings import (
 )
 
 from worker.core import background_rules, catalog_overrides
-
-Region = Literal["auto", "cn", "us", "sg", "hk", "jp", "sandbox"]
-
+from worker.core.catalog import provider_data, provider_overrides
 
 _SEVERAL_HOSTS = re.compile(r"(?P<user>[^:/]*(:[^@]*)?@)?(?P<hosts>[^/?@]*,[^/?@]*)(?P<path>/[^?]*)?(?P<query>\?.*)?")
 SECRETS_DIR = Path("/run/secrets")
@@ -51,10 +49,11 @@ FORMER_NAMES = {
 }
 
 
-def _former_names(settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource) -> InitSettingsSource:
-    """The values that a source has under former names, as present names."""
+def _other_names(settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource) -> InitSettingsSource:
+    """The values that a source has under other names: former ones, and those of constants of providers."""
     variables = source.env_vars if isinstance(source, EnvSettingsSource) else {}
-    found = {new: variables.get(f"dreamery_{old}") for old, new in FORMER_NAMES.items()}
+    found: dict[str, Any] = {new: variables.get(f"dreamery_{old}") for old, new in FORMER_NAMES.items()}
+    found["provider_constants"] = provider_data.constants_in(variables) or None
     return InitSettingsSource(settings_cls, {name: value for name, value in found.items() if value is not None})
 
 
@@ -80,7 +79,7 @@ class Settings(BaseSettings):
     )
     admin_key: SecretStr = Field(SecretStr(""), description="bootstrap API key of the first administrator")
     session_tokens: bool = Field(False, description="accept upstream session ids as Bearer tokens (`on` under `up`)")
-    default_region: Region = Field("auto", description="region of a session id that does not name one")
+    default_region: str = Field("auto", description="region of a session id that does not name one")
     sandbox_url: str = Field("", description="URL of the sandbox (region `sandbox`); set by `dreamery up`")
     upstream_origin: str = Field(
         "", description="send all upstream calls to this origin (the real host goes into `X-Orig-Host`)"
@@ -204,10 +203,7 @@ class Settings(BaseSettings):
     watchdog_seconds: float = Field(40, gt=0, description="a worker exits when one of its tasks runs longer than this")
     lease_seconds: float = Field(60, gt=0, description="lease of a claimed job; another worker may claim it afterwards")
     unclear_grace_seconds: float = Field(30, gt=0, description="an unknown submit key counts as lost after this time")
-    upstream_sign_ver: str = Field("8.4.0", description="`Appvr` of upstream calls")
-    upstream_da_version: str = Field("3.3.9", description="`da_version` and draft version")
-    upstream_agent_da_version: str = Field("3.1.3", description="`da_version` of agent conversations")
-    upstream_web_version: str = Field("7.5.0", description="`web_version` of upstream calls")
+    provider_constants: dict[str, str] = Field({}, description="constants of providers, by the names of their settings")
     models_refresh_seconds: float = Field(
         21600, ge=60, description="how often the model list of an account is refreshed"
     )
@@ -279,13 +275,13 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Accept former names: in each source the present name wins over the former one."""
+        """Accept former names and constants: in each source the present name wins over the former one."""
         return (
             init_settings,
             env_settings,
-            _former_names(settings_cls, env_settings),
+            _other_names(settings_cls, env_settings),
             dotenv_settings,
-            _former_names(settings_cls, dotenv_settings),
+            _other_names(settings_cls, dotenv_settings),
             file_secret_settings,
         )
 
@@ -301,6 +297,17 @@ class Settings(BaseSettings):
         if value and not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/")
+
+    @field_validator("default_region")
+    @classmethod
+    def _check_region(cls, value: str) -> str:
+        return provider_data.check_default_region(value.strip().lower())
+
+    @field_validator("provider_constants")
+    @classmethod
+    def _check_constants(cls, value: dict[str, str]) -> dict[str, str]:
+        provider_overrides.check_given(value)
+        return value
 
     @field_validator("budget_time_zone")
     @classmethod

@@ -4,6 +4,7 @@
 library that validates settings takes more memory than the supervisor.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +90,8 @@ def read_platform_settings(*, throwaway: bool, profile: str | None = None) -> Pl
     def as_text(value: object) -> str:
         if isinstance(value, SecretStr):
             return value.get_secret_value()
+        if isinstance(value, dict):
+            return json.dumps(value)
         return str(value).lower() if isinstance(value, bool) else str(value)
 
     given = {name: as_text(getattr(settings, name)) for name in settings.model_fields_set if name not in _OWN}

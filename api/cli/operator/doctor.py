@@ -13,6 +13,7 @@ from rich.table import Table
 from api.cli.operator import public_url_checks, storage_checks
 from api.cli.operator.findings import Finding, first_line
 from api.cli.output import platform_client
+from worker.core.catalog.provider_data import all_constants
 from worker.core.security import configuration
 from worker.core.security.connection_urls import find_url_problems
 from worker.core.security.production_checks import find_problems, find_warnings
@@ -264,6 +265,15 @@ def list_settings() -> list[dict[str, Any]]:
             "meaning": field.description or "",
         }
         for name, field in Settings.model_fields.items()
+        if name != "provider_constants"
+    ] + [
+        {
+            "name": f"DREAMERY_{constant.setting.upper()}",
+            "default": constant.default,
+            "value": settings.provider_constants.get(constant.setting, constant.default),
+            "meaning": constant.description,
+        }
+        for constant in all_constants()
     ]
 
 

@@ -2,6 +2,7 @@
 
 from pydantic import SecretStr
 
+from worker.core.catalog.provider_data import all_constants
 from worker.core.settings import FORMER_NAMES, Settings
 
 # Setting name -> heading before it, in the order of the class.
@@ -14,7 +15,7 @@ _HEADINGS = {
     "storage_url": "Storage and time",
     "log_format": "Logs",
     "image_deadline_seconds": "Deadlines, leases and tries",
-    "upstream_sign_ver": "Wire constants and habits of upstream",
+    "models_refresh_seconds": "Habits of upstream",
     "api_port": "Processes and sizes",
 }
 _INTRODUCTION = """# Configuration
@@ -24,6 +25,14 @@ value stops the process and names the setting. Booleans are `on`/`off`, `true`/`
 --settings` shows all settings with their current values (secrets only as set or not).
 
 Generated from `worker/core/settings.py` by `dreamery doctor --settings --markdown`; a test keeps them in sync.
+"""
+_CONSTANTS = """
+## Constants of providers
+
+Texts of the wire that an upstream changes now and then. `[wire]` of the [catalog file](models.md) wins over them.
+
+| name | default | meaning |
+|---|---|---|
 """
 _FORMER_NAMES = """
 ## Former names
@@ -39,11 +48,19 @@ def settings_reference() -> str:
     """Return the whole page as Markdown."""
     lines = [_INTRODUCTION]
     for name, field in Settings.model_fields.items():
+        if name == "provider_constants":
+            continue
         if name in _HEADINGS:
             lines.append(f"\n## {_HEADINGS[name]}\n\n| name | default | meaning |\n|---|---|---|\n")
         meaning = (field.description or "").replace("|", "\\|")
         lines.append(f"| `DREAMERY_{name.upper()}` | {_default(field.default)} | {meaning} |\n")
-    former = [f"| `DREAMERY_{old.upper()}` | `DREAMERY_{new.upper()}` |\n" for old, new in FORMER_NAMES.items()]
+    lines.append(_CONSTANTS)
+    lines += [
+        f"| `DREAMERY_{constant.setting.upper()}` | `{constant.default}` | {constant.description} |\n"
+        for constant in all_constants()
+    ]
+    renamed = FORMER_NAMES | {one.former: one.setting for one in all_constants() if one.former}
+    former = [f"| `DREAMERY_{old.upper()}` | `DREAMERY_{new.upper()}` |\n" for old, new in renamed.items()]
     return "".join([*lines, _FORMER_NAMES, *former])
 
 

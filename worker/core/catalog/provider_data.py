@@ -3,6 +3,7 @@
 Code below `worker/providers` has the wire; everything else reads these files and names no provider. The tables:
 
 - `title`; `first = true` for the provider of accounts and tables that name none; `regions` of its accounts.
+- `[credentials]`: their `kind`, `session` or `key`, and how they name a region (see `Credentials`).
 - `[currencies]`: region -> currency in which its accounts pay. Without an entry they have credits of upstream's own.
 - `[hosts]`: fields of `[hosts.REGION]` in the operator's file, by form, with an example of each form.
 - `[constants.NAME]`: text that calls contain and that upstream changes now and then.
@@ -10,7 +11,7 @@ Code below `worker/providers` has the wire; everything else reads these files an
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class HostFields:
-    """The fields of `[hosts.REGION]` in the operator's file, by form. `reported`: regions whose origins upstream names."""
+    """Fields of `[hosts.REGION]` in the operator's file, by form. `reported`: regions whose origins upstream names."""
 
     regions: tuple[str, ...] = ()
     reported: frozenset[str] = frozenset()
@@ -47,12 +48,24 @@ class HostFields:
     numbers: tuple[str, ...] = ()
     pairs: tuple[str, ...] = ()
     reserved: frozenset[str] = frozenset()
-    examples: Mapping[str, Any] | None = None
+    examples: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
         """All fields."""
         return (*self.origins, *self.authorities, *self.services, *self.numbers, *self.pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The credentials of a provider: notations of regions, and how many refusals in a row mean that one is useless."""
+
+    kind: str = "key"  # session, key
+    prefixes: frozenset[str] = frozenset()  # regions that a session id may name in front
+    looked_up: frozenset[str] = frozenset()  # regions whose hosts must be looked up
+    login_refusals: int = 1
+    block_refusals: int = 1
+    bases: Mapping[str, str] = field(default_factory=dict)  # region -> the address by which people name it
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +76,21 @@ class ProviderData:
     title: str
     first: bool
     regions: tuple[str, ...]
+    credentials: Credentials
     currencies: Mapping[str, str]
     hosts: HostFields
     constants: tuple[Constant, ...]
     tables: Mapping[str, Any]
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether its credentials are sessions of a web site, which expire; otherwise they are keys."""
+        return self.credentials.kind == "session"
+
+    @property
+    def region_prefixes(self) -> frozenset[str]:
+        """The regions that a credential may name in front."""
+        return self.credentials.prefixes
 
     def currency_of(self, region: str) -> str | None:
         """Return the currency in which accounts of a region pay; None = credits of upstream's own."""
@@ -88,6 +112,14 @@ def first_provider() -> str:
 def all_regions() -> tuple[str, ...]:
     """Return the regions of all providers, without repeats."""
     return tuple(dict.fromkeys(region for one in all_providers().values() for region in one.regions))
+
+
+def check_default_region(region: str) -> str:
+    """Return the region if accounts of the first provider may have it. Raises ValueError."""
+    regions = all_providers()[first_provider()].regions
+    if region not in regions:
+        raise ValueError(f"must be one of {', '.join(regions)}")
+    return region
 
 
 def all_constants() -> tuple[Constant, ...]:
@@ -116,6 +148,7 @@ def _read(path: Path) -> ProviderData:
         title=tables["title"],
         first=tables.get("first", False),
         regions=tuple(tables["regions"]),
+        credentials=_credentials(tables.get("credentials", {})),
         currencies=tables.get("currencies", {}),
         hosts=_host_fields(tables.get("hosts", {})),
         constants=tuple(
@@ -125,11 +158,23 @@ def _read(path: Path) -> ProviderData:
     )
 
 
+def _credentials(table: Mapping[str, Any]) -> Credentials:
+    sets = {"prefixes", "looked_up"}
+    return Credentials(**{name: frozenset(value) if name in sets else value for name, value in table.items()})
+
+
 def _host_fields(table: Mapping[str, Any]) -> HostFields:
-    sets = {"reported", "reserved"}
+    def names(key: str) -> tuple[str, ...]:
+        return tuple(table.get(key, ()))
+
     return HostFields(
-        **{
-            name: value if name == "examples" else frozenset(value) if name in sets else tuple(value)
-            for name, value in table.items()
-        }
+        regions=names("regions"),
+        reported=frozenset(names("reported")),
+        origins=names("origins"),
+        authorities=names("authorities"),
+        services=names("services"),
+        numbers=names("numbers"),
+        pairs=names("pairs"),
+        reserved=frozenset(names("reserved")),
+        examples=table.get("examples", {}),
     )

@@ -11,7 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from worker.core.catalog.provider_data import HostFields, ProviderData, all_providers, first_provider
+from worker.core.catalog.provider_data import (
+    HostFields,
+    ProviderData,
+    all_constants,
+    all_providers,
+    first_provider,
+)
 
 TABLES = ("hosts", "wire", "providers")
 # Makes the error for a place in the file and a reason.
@@ -35,6 +41,16 @@ def check(content: Mapping[str, Any], make_error: MakeError) -> None:
                 raise make_error(f"{prefix}{name}", f"must be a table, written [{prefix}{name}]")
         _check_hosts(provider.hosts, tables.get("hosts", {}), prefix, make_error)
         _check_constants(provider, tables.get("wire", {}), prefix, make_error)
+
+
+def check_given(given: Mapping[str, str]) -> None:
+    """Check constants from the environment. Raises ValueError."""
+    known = {constant.setting: constant for constant in all_constants()}
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(f"{name} is not a constant of a provider; there are {', '.join(known)}")
+        if not _matches(_FORMS[known[name].form], value):
+            raise ValueError(f"DREAMERY_{name.upper()} must be a text such as {known[name].default!r}; got {value!r}")
 
 
 @lru_cache(maxsize=32)
@@ -103,7 +119,7 @@ def _check_hosts(fields: HostFields, tables: dict[str, Any], prefix: str, make_e
 
 def _host_problem(fields: HostFields, name: str, value: Any) -> str:
     """Return why the value does not have the form of its field; "" = it has."""
-    example = fields.examples or {}
+    example = fields.examples
     if name in fields.origins and not _matches(_ORIGIN, value):
         return f"must be an origin such as {example['origin']!r}; got {value!r}"
     if name in fields.authorities and not _matches(_AUTHORITY, value):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from worker.core.catalog.provider_data import all_constants
 from worker.core.settings import FORMER_NAMES, SECRETS_DIR, Settings
 
 PREFIX = "DREAMERY_"
@@ -53,7 +54,7 @@ def _misspelled(names: Iterable[str], place: str) -> list[str]:
 
 def _nearest(name: str, similar: float) -> str:
     """Return the setting with the most similar name. Beside an equal prefix, every name would look similar."""
-    names = {field.upper() for field in Settings.model_fields}
+    names = {name.upper() for name in [*Settings.model_fields, *(one.setting for one in all_constants())]}
     if name.startswith(PREFIX):
         name = name.removeprefix(PREFIX)
         return next((PREFIX + near for near in get_close_matches(name, names, n=1, cutoff=similar)), "")
@@ -61,4 +62,5 @@ def _nearest(name: str, similar: float) -> str:
 
 
 def _known_names() -> frozenset[str]:
-    return _OTHERS | {f"{PREFIX}{name.upper()}" for name in [*Settings.model_fields, *FORMER_NAMES]}
+    constants = [name for one in all_constants() for name in (one.setting, one.former)]
+    return _OTHERS | {f"{PREFIX}{name.upper()}" for name in [*Settings.model_fields, *FORMER_NAMES, *constants]}

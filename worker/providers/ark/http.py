@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import httpx
 import orjson
 
+from worker.core.catalog.provider_overrides import hosts
 from worker.core.concurrency import event_loop
 from worker.core.errors import DreameryError
 from worker.core.observability import metrics, tracing
@@ -67,6 +68,7 @@ class ArkHttp:
 
     def __init__(self, settings: Settings, transport: "httpx.AsyncBaseTransport | None" = None) -> None:
         self._origin = settings.upstream_origin
+        self._catalog_file = settings.catalog_file
         self._sandbox = settings.sandbox_url
         self._seconds = settings.call_timeout_seconds
         allowed = frozenset(settings.fetch_allow.replace(" ", "").split(","))
@@ -129,7 +131,7 @@ class ArkHttp:
                 await response.aclose()
 
     def _request(self, account: Account, method: str, target: str, content: bytes, *, seconds: float) -> httpx.Request:
-        host = HOSTS.get(account.region, "")
+        host = hosts(self._catalog_file, "ark", account.region).get("api") or HOSTS.get(account.region, "")
         headers = {
             "Authorization": f"Bearer {account.session}",
             "Accept": "application/json, text/event-stream",

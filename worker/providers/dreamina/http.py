@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 
-from worker.core import catalog_overrides
+from worker.core.catalog import provider_overrides
 from worker.core.concurrency import event_loop, lanes
 from worker.core.concurrency.transfer_rate import SlowTransferError
 from worker.core.errors import DreameryError
@@ -37,10 +37,6 @@ _LONG_BYTES = 256 * 1024
 LONG_ANSWERS = lanes.Lane(8, per_account=2)
 _NUMBER = re.compile(r"-?[0-9]{1,12}")
 _COOKIE_SAFE = re.compile(r"[!#-+\--:<-\[\]-~]+")
-_AGENT = (
-    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36"
-)
-_SDK_VERSION = "48.0.0"
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 
@@ -50,10 +46,9 @@ class UpstreamHttp:
     def __init__(self, settings: Settings, transport: "httpx.MockTransport | None" = None) -> None:
         self._seconds = settings.call_timeout_seconds
         self._origin = settings.upstream_origin
-        overrides = catalog_overrides.wire(settings.catalog_file)
-        self._appvr = overrides.get("appvr", settings.upstream_sign_ver)
-        self._agent = overrides.get("user_agent", _AGENT)
-        self._sdk_version = overrides.get("sdk_version", _SDK_VERSION)
+        constants = provider_overrides.constants(settings.catalog_file, settings.provider_constants, "dreamina")
+        self._appvr, self._agent = constants["appvr"], constants["user_agent"]
+        self._sdk_version = constants["sdk_version"]
         allowed = frozenset(settings.fetch_allow.replace(" ", "").split(","))
         self._transports = Transports(allowed, transport)
         self._timeouts = {

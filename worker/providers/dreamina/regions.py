@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode
 
-from worker.core import catalog_overrides
+from worker.core.catalog import provider_overrides
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 
@@ -182,7 +182,7 @@ def _cluster_site(country: str, mweb: str, commerce: str, idc: str) -> Site:
 
 def _with_overrides(site: Site, region: str) -> Site:
     """Return the site with the overrides of the operator's file."""
-    overrides = catalog_overrides.hosts(get_settings().catalog_file, region)
+    overrides = provider_overrides.hosts(get_settings().catalog_file, "dreamina", region)
     if not overrides:
         return site
     changes: dict[str, Any] = {_FIELD_NAMES.get(name, name): value for name, value in overrides.items()}

@@ -7,6 +7,7 @@ from api.app import create_app
 from api.generation.model_schemas import Model, ModelList
 from tests.support.api_client import assert_error
 from worker.core import catalog_overrides
+from worker.core.catalog import provider_overrides
 from worker.core.catalog.models import get_catalog
 from worker.core.settings import get_settings
 
@@ -36,10 +37,10 @@ def client(tmp_path_factory):
             "LOG_LEVEL": "error",
         }.items():
             patch.setenv(f"DREAMERY_{name}", value)
-        for cached in (get_settings, get_catalog, catalog_overrides.hosts):
+        for cached in (get_settings, get_catalog, provider_overrides.hosts):
             cached.cache_clear()
         yield TestClient(create_app())
-    for cached in (get_settings, get_catalog, catalog_overrides.hosts):
+    for cached in (get_settings, get_catalog, provider_overrides.hosts):
         cached.cache_clear()
 
 

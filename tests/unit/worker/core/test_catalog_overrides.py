@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from tests.support.platform import ROOT
 from tests.support.recorded_upstream import KEY, SESSION, ScriptedUpstream, make_order
 from worker.core import catalog_overrides
+from worker.core.catalog import provider_overrides
 from worker.core.catalog.models import Catalog, get_catalog
 from worker.core.concurrency import event_loop
 from worker.core.errors import DreameryError
@@ -22,10 +23,10 @@ from worker.providers.dreamina.signing import sign
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    for cached in (get_settings, get_catalog, catalog_overrides.hosts, catalog_overrides.wire):
+    for cached in (get_settings, get_catalog, provider_overrides.hosts):
         cached.cache_clear()
     yield
-    for cached in (get_settings, get_catalog, catalog_overrides.hosts, catalog_overrides.wire):
+    for cached in (get_settings, get_catalog, provider_overrides.hosts):
         cached.cache_clear()
 
 
@@ -59,7 +60,9 @@ def test_documented_example_changes_the_catalog(monkeypatch, tmp_path):
     assert site_for("sg", None, "") == SITES["sg"]
     assert site_for("cn", None, "").cookies == (("s_v_web_id", "verify_of_my_browser"),)
     assert site_for("cn", None, "").query == "msToken=of-my-browser"
-    assert catalog_overrides.wire(get_settings().catalog_file) == {"appvr": "8.5.0", "da_version": "3.3.28"}
+    constants = provider_overrides.constants(get_settings().catalog_file, {}, "dreamina")
+    assert (constants["appvr"], constants["da_version"]) == ("8.5.0", "3.3.28")
+    assert constants["web_version"] == "7.5.0"
 
 
 def test_hard_coded_names_mean_the_default_model_without_a_file(monkeypatch):
@@ -150,6 +153,16 @@ NEW = '[[image]]\nid = "new"\nname = "x"\nkey = "k"\nwhere = ["us"]\nresolutions
         ('[wire]\nappvr = "8.4.0\\n"', "wire, field 'appvr': must be a string"),
         ("[wire]\nda_version = 3.3", "wire, field 'da_version': must be a string"),
         ('[hosts.us]\nmweb = "x.org/y"', "hosts.us, field 'mweb': must be an origin"),
+        ("providers = 5", "providers: must be a table"),
+        ("[providers.nobody]", "providers.nobody: unknown provider; allowed are dreamina, ark"),
+        ("[providers.ark.moon]", "providers.ark.moon: is unknown; allowed are hosts, wire"),
+        ("[providers.ark]\nwire = 5", "providers.ark.wire: must be a table"),
+        (
+            '[providers.ark.hosts.us]\napi = "https://x.org"',
+            "providers.ark.hosts.us: unknown region; allowed are cn, intl",
+        ),
+        ('[providers.ark.hosts.cn]\napi = "x.org"', "providers.ark.hosts.cn, field 'api': must be an origin"),
+        ('[providers.ark.wire]\nappvr = "1"', "providers.ark.wire, field 'appvr': is unknown"),
     ],
 )
 def test_error_names_file_model_and_field(tmp_path, text, message):
@@ -228,4 +241,3 @@ def test_shipped_catalog_is_unchanged_without_a_file():
         assert site_for(region, None, "") == site
     assert SITES["cn"].upload_host == "imagex.bytedanceapi.com"
     assert (SITES["us"].vod_host, SITES["us"].upload_service) == ("vod.bytedanceapi.com", "wopfjsm1ax")
-    assert catalog_overrides.wire(None) == {}

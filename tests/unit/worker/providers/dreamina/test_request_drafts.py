@@ -52,7 +52,7 @@ def test_body_and_query_equal_the_browser_request(region, model):
 
 def test_exact_count_equals_the_browser_draft_and_declares_its_price():
     fixture = normalized(load_fixture("generate.image.request.gen_count.json")["body"])
-    script = ScriptedUpstream("generate.image.response.json", upstream_da_version="3.3.20")
+    script = ScriptedUpstream("generate.image.response.json", provider_constants={"dreamina_da_version": "3.3.20"})
     changes = {"model": "jimeng-5.0", "count": 2, "width": 2048, "height": 2048, "ratio": "1:1"}
     body = normalized(submit_image(script, "cn", **changes))
     ours, recorded = body.pop("metrics_extra"), fixture.pop("metrics_extra")
@@ -183,7 +183,7 @@ OMNI = {
 
 
 def submit_video(region: str, version: str = "3.3.9", **changes: Any) -> tuple[dict[str, Any], ScriptedUpstream]:
-    script = ScriptedUpstream("generate.video.response.json", upstream_da_version=version)
+    script = ScriptedUpstream("generate.video.response.json", provider_constants={"dreamina_da_version": version})
     taken = event_loop.run(
         script.provider.submit_video(make_account(region), video_order(**changes), submit_key=VIDEO_KEY)
     )
