@@ -11,7 +11,7 @@ from fastapi.security import HTTPBearer
 from api.accounts.session_check_schemas import TokenCheck, TokenLive, TokenResult
 from api.accounts.session_checks import Result, Tokens, run_checks
 from api.auth.dependencies import Caller, CallerDep, get_caller
-from api.auth.session_tokens import parse_session_tokens
+from api.auth.known_keys import resolve_tokens
 from api.http.body_parsing import body_openapi, parse_body
 from api.http.errors import error_body, error_responses
 from api.http.responses import json_response
@@ -51,7 +51,7 @@ async def check_token(request: Request) -> Response:
     """Returns `{"live": true}` when upstream accepts the session, even if it cannot generate anything today."""
     body = await parse_body(request, TokenCheck)
     try:
-        tokens = parse_session_tokens(body.token)
+        tokens = await resolve_tokens(body.token)
     except DreameryError as error:
         raise DreameryError("invalid_value", error.message, param="token") from None
     if len(tokens) > 1:

@@ -17,7 +17,8 @@ from starlette.concurrency import run_in_threadpool
 from api.auth.caller_checks import CallerChecks, OpenCaller
 from api.auth.console_session import check_csrf, read_session_cookie
 from api.auth.failed_login_limits import FailedLoginLimiter
-from api.auth.session_tokens import encrypt_session_token, parse_session_tokens
+from api.auth.known_keys import Tokens, resolve_tokens
+from api.auth.session_tokens import encrypt_session_token
 from api.http.clients.interruption import Interruption
 from api.http.own_file_links import set_request_origin
 from api.http.responses import base_url
@@ -136,8 +137,7 @@ def read_credential(request: Request) -> str:
     return next((value for name in _KEY_HEADERS if (value := request.headers.get(name, "").strip())), "")
 
 
-def _from_tokens(bearer: str) -> Caller:
-    hashed = parse_session_tokens(bearer)
+def _from_tokens(hashed: Tokens) -> Caller:
     digest = hashlib.sha256(",".join(sorted(h for h, _ in hashed)).encode()).hexdigest()
     return Caller(owner=f"tokens:{digest[:40]}", tokens=hashed)
 
@@ -267,7 +267,7 @@ async def _authenticate(request: Request) -> Caller:
     if not bearer:
         return await _authenticate_session(request, base)
     if get_settings().session_tokens and not _is_key(bearer):
-        return _from_tokens(bearer)
+        return _from_tokens(await resolve_tokens(bearer))
     return await _authenticate_key(request, bearer)
 
 

@@ -159,8 +159,14 @@ def _read(path: Path) -> ProviderData:
 
 
 def _credentials(table: Mapping[str, Any]) -> Credentials:
-    sets = {"prefixes", "looked_up"}
-    return Credentials(**{name: frozenset(value) if name in sets else value for name, value in table.items()})
+    return Credentials(
+        kind=table.get("kind", "key"),
+        prefixes=frozenset(table.get("prefixes", ())),
+        looked_up=frozenset(table.get("looked_up", ())),
+        login_refusals=table.get("login_refusals", 1),
+        block_refusals=table.get("block_refusals", 1),
+        bases=table.get("bases", {}),
+    )
 
 
 def _host_fields(table: Mapping[str, Any]) -> HostFields:

@@ -1,21 +1,21 @@
-"""Upstream session ids that callers send as Bearer tokens, with their region notations (protocol section 1.3).
+"""Credentials of upstream accounts as text, with the notations of their region and proxy: session ids and keys.
 
-Tokens never appear in error messages, logs or reprs.
+`[credentials]` in the data of a provider says which notations it has: `worker/core/catalog/provider_data.py`. A key is
+taken as it is: its vendor may change its form. Credentials never appear in error messages, logs or reprs.
 """
 
 import re
 import socket
 from dataclasses import dataclass, field
-from typing import get_args
 
+from worker.core.catalog.provider_data import ProviderData, all_providers, first_provider
 from worker.core.errors import DreameryError
 from worker.core.security.ip_addresses import is_public
-from worker.core.settings import Region
 
 MAX_TOKENS = 100
-REGIONS: frozenset[str] = frozenset(get_args(Region))
+# The region of every provider that means the sandbox instead of the upstream.
+SANDBOX = "sandbox"
 
-_PREFIX = re.compile(r"(us|hk|jp|sg)-", re.IGNORECASE)
 _SUFFIX = re.compile(r":([A-Za-z]+)$")
 _PROXY = re.compile(r"(https?|socks[45]?[ah]?)://", re.IGNORECASE)
 _DIRECT = re.compile(r"direct://@?", re.IGNORECASE)
@@ -32,7 +32,7 @@ _SESSION = re.compile(r"[!#-+\--:<-\[\]-~]{1,512}")
 
 @dataclass(frozen=True, slots=True)
 class SessionToken:
-    """One session id with its region (named or default) and its proxy.
+    """One session id or key with its region (named or default) and its proxy.
 
     `proxy` None = not given, an account keeps its proxy; "" (`direct://@SESSION`) = remove the proxy.
     """
@@ -40,6 +40,7 @@ class SessionToken:
     session: str = field(repr=False)
     region: str
     proxy: str | None = field(default=None, repr=False)  # `http|https|socks5://[user[:password]@]host:port`
+    provider: str = field(default_factory=first_provider)
 
 
 def parse_tokens(bearer: str, default_region: str) -> list[SessionToken]:
@@ -58,8 +59,12 @@ def parse_tokens(bearer: str, default_region: str) -> list[SessionToken]:
     return list(dict.fromkeys(found))
 
 
-def parse_token(part: str, position: int, default_region: str) -> SessionToken:
-    """Parse one token; `position` counts from 1 and is used in error messages. Raises `invalid_api_key`."""
+def parse_token(part: str, position: int, default_region: str, provider: str | None = None) -> SessionToken:
+    """Parse one credential of a provider; `position` counts from 1 and is used in error messages.
+
+    Without a provider it belongs to the first one, except `NAME-...:sandbox`, which is of the provider NAME. Raises
+    `invalid_api_key`; also if it names no region and there is no `default_region`.
+    """
     proxy: str | None = None
     if direct := _DIRECT.match(part):
         proxy, part = "", part[direct.end() :]
@@ -67,22 +72,41 @@ def parse_token(part: str, position: int, default_region: str) -> SessionToken:
         # Split at the last @, because the user part of a proxy may contain one.
         address, _, part = part.rpartition("@")
         proxy = parse_proxy(address, position)
-    prefix = _PREFIX.match(part)
-    session = part[prefix.end() :] if prefix else part
-    region = prefix.group(1).lower() if prefix else ""
-    suffix = _SUFFIX.search(session)
-    if suffix:
+    data = all_providers()[provider or _provider_of(part)]
+    session, region = _split_region(part, position, data)
+    region = region or default_region
+    if not _SESSION.fullmatch(session):
+        words = "a session id" if data.has_sessions else "a key"
+        raise _invalid_token(position, f"{words} has 1 to 512 printable ASCII characters without spaces or quotes")
+    if not region:
+        raise _invalid_token(position, "it needs a region, one of: " + ", ".join(data.regions))
+    return SessionToken(session=session, region=region, proxy=proxy, provider=data.name)
+
+
+def _provider_of(part: str) -> str:
+    name, dash, _ = part.partition("-")
+    is_named = bool(dash) and part.lower().endswith(f":{SANDBOX}") and name in all_providers()
+    return name if is_named else first_provider()
+
+
+def _split_region(part: str, position: int, data: ProviderData) -> tuple[str, str]:
+    """Return the credential without its notation of a region, and that region or ""."""
+    word, dash, rest = part.partition("-")
+    region = word.lower() if dash and word.lower() in data.region_prefixes else ""
+    session = rest if region else part
+    if suffix := _SUFFIX.search(session):
         named = suffix.group(1).lower()
-        if named not in REGIONS:
+        if named not in data.regions:
+            # A key may contain a colon; a session id has none before letters.
+            if not data.has_sessions:
+                return session, region
             raise _invalid_token(
-                position, "unknown region after the colon; known regions: " + ", ".join(sorted(REGIONS))
+                position, "unknown region after the colon; known regions: " + ", ".join(sorted(data.regions))
             )
         if region and named != region:
             raise _invalid_token(position, "prefix and suffix have different regions")
         session, region = session[: suffix.start()], named
-    if not _SESSION.fullmatch(session):
-        raise _invalid_token(position, "a session id has 1 to 512 printable ASCII characters without spaces or quotes")
-    return SessionToken(session=session, region=region or default_region, proxy=proxy)
+    return session, region
 
 
 def parse_proxy(address: str, position: int) -> str:

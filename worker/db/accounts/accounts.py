@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from worker.core.catalog.provider_data import first_provider
 from worker.core.ids import new_id
 from worker.core.settings import get_settings
 from worker.db.accounts.concurrency import slots_of
@@ -49,7 +50,7 @@ class AccountRow:
 
 @dataclass(frozen=True, slots=True)
 class PresentedToken:
-    """A session id from a request: the hash to look up its row, and the encrypted secret for a new row.
+    """A session id or key from a request: the hash to look up its row, and the encrypted secret for a new row.
 
     `proxy_hash` detects a changed proxy. None = the token names no proxy, so the row keeps its own; "" = use no proxy.
     """
@@ -61,6 +62,8 @@ class PresentedToken:
     proxy: str | None = field(default=None, repr=False)
     proxy_hash: str | None = None
     proxy_place: str | None = None  # host and port, for display
+    provider: str = field(default_factory=first_provider)
+    currency: str | None = None  # in which accounts of its region pay
 
 
 def secret_context(lookup_hash: str) -> str:
@@ -147,6 +150,11 @@ def find_by_lookup_hash(tx: Transaction, lookup_hash: str) -> AccountRow | None:
     return account_of(row) if row is not None else None
 
 
+def any_of_other_provider(tx: Transaction, provider: str) -> bool:
+    """Return whether there are accounts of other providers than this one."""
+    return tx.first(text("SELECT 1 FROM accounts WHERE provider <> :name LIMIT 1"), {"name": provider}) is not None
+
+
 def any_has_owner(tx: Transaction, account_ids: list[UUID]) -> bool:
     """Return whether one of the accounts belongs to the platform or a user, who chose its label."""
     owned = text("SELECT 1 FROM accounts WHERE id = ANY(:ids) AND (pool OR user_id IS NOT NULL) LIMIT 1")
@@ -210,8 +218,10 @@ def add_account(tx: Transaction, token: PresentedToken, *, pool: bool) -> UUID:
     """Add an account and return its id. An existing account keeps its row, and a pool account stays in the pool."""
     row = tx.first(
         text(
-            """INSERT INTO accounts (id, label, region, lookup_hash, secret, proxy, proxy_hash, proxy_place, pool)
-               VALUES (:id, :label, :region, :hash, :secret, :proxy, :proxy_hash, :proxy_place, :pool)
+            """INSERT INTO accounts (id, label, provider, region, currency, lookup_hash, secret, proxy, proxy_hash,
+                   proxy_place, pool)
+               VALUES (:id, :label, :provider, :region, :currency, :hash, :secret, :proxy, :proxy_hash, :proxy_place,
+                   :pool)
                ON CONFLICT (lookup_hash) DO UPDATE SET pool = accounts.pool OR excluded.pool,
                    turns = CASE WHEN excluded.pool AND NOT accounts.pool THEN '{}' ELSE accounts.turns END,
                    proxy = CASE WHEN excluded.proxy_hash IS NULL THEN accounts.proxy ELSE excluded.proxy END,
@@ -223,7 +233,9 @@ def add_account(tx: Transaction, token: PresentedToken, *, pool: bool) -> UUID:
         {
             "id": new_id(),
             "label": token.label,
+            "provider": token.provider,
             "region": token.region,
+            "currency": token.currency,
             "hash": token.lookup_hash,
             "secret": token.secret,
             "proxy": token.proxy,

@@ -35,14 +35,15 @@ def create_checks(tx: Transaction, *, owner: str, what: str, tokens: dict[UUID, 
     """Insert a check (`check`, `points` or `receive`) for each token, under the given ids."""
     tx.run(
         text(
-            """INSERT INTO account_checks (id, owner, what, lookup_hash, region, secret, proxy, proxy_hash)
-               VALUES (:id, :owner, :what, :hash, :region, :secret, :proxy, :proxy_hash)"""
+            """INSERT INTO account_checks (id, owner, what, provider, lookup_hash, region, secret, proxy, proxy_hash)
+               VALUES (:id, :owner, :what, :provider, :hash, :region, :secret, :proxy, :proxy_hash)"""
         ),
         [
             {
                 "id": check_id,
                 "owner": owner,
                 "what": what,
+                "provider": token.provider,
                 "hash": token.lookup_hash,
                 "region": token.region,
                 "secret": token.secret,
@@ -58,8 +59,8 @@ def create_account_checks(tx: Transaction, *, owner: str, accounts_by_check: dic
     """Insert a check of each account. The row holds no secret, because the account has it."""
     tx.run(
         text(
-            """INSERT INTO account_checks (id, owner, what, lookup_hash, region, secret)
-               SELECT :id, :owner, 'checkup', lookup_hash, region, '' FROM accounts WHERE id = :account_id"""
+            """INSERT INTO account_checks (id, owner, what, provider, lookup_hash, region, secret)
+               SELECT :id, :owner, 'checkup', provider, lookup_hash, region, '' FROM accounts WHERE id = :account_id"""
         ),
         [{"id": check, "owner": owner, "account_id": account} for check, account in accounts_by_check.items()],
     )
@@ -100,6 +101,7 @@ def account_of(tx: Transaction, row: Row[Any]) -> tuple[AccountRow, UUID | None]
         unregistered = AccountRow(
             id=row.id,
             label=f"session-{row.lookup_hash[:8]}",
+            provider=row.provider,
             region=row.region,
             secret=row.secret,
             pool=False,

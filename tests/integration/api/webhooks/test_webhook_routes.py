@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from api.auth.dependencies import _from_tokens
+from api.auth.session_tokens import parse_session_tokens
 from api.webhooks.schemas import DeliveryList, DeliveryObject, EndpointList, EndpointWithSecret
 from api.webhooks.schemas import Endpoint as EndpointModel
 from tests.integration.conftest import ADMIN_KEY
@@ -38,7 +39,7 @@ class Caller:
         self.engine, self.http = engine, http
         self.headers = {"Authorization": credential}
         bearer = credential.removeprefix("Bearer ")
-        self.owner = _from_tokens(bearer).owner if ":" in bearer else ""
+        self.owner = _from_tokens(parse_session_tokens(bearer)).owner if ":" in bearer else ""
 
     def request(self, method: str, path: str, **body: Any) -> Any:
         return self.http.request(method, path, headers=self.headers, **({"json": body} if body else {}))

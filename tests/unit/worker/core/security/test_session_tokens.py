@@ -4,8 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.core.catalog.provider_data import all_providers
 from worker.core.errors import DreameryError
-from worker.core.security.session_tokens import REGIONS, check_proxy, mask_token, parse_tokens
+from worker.core.security.session_tokens import check_proxy, mask_token, parse_token, parse_tokens
+
+REGIONS = all_providers()["dreamina"].regions
 
 
 def pairs(text: str, default: str = "auto") -> list[tuple[str, str]]:
@@ -152,3 +155,44 @@ def test_any_text_gives_valid_tokens_or_invalid_api_key(text, default):
         assert token.region in REGIONS
         assert 1 <= len(token.session) <= 512
         assert all("!" <= char <= "~" and char not in '",;\\' for char in token.session)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ark-demo:sandbox", ("ark-demo", "sandbox", "ark")),
+        ("http://h:1@ark-x.2:sandbox", ("ark-x.2", "sandbox", "ark")),
+        ("ark-demo", ("ark-demo", "auto", "dreamina")),
+        ("ark-demo:cn", ("ark-demo", "cn", "dreamina")),
+        ("arkdemo:sandbox", ("arkdemo", "sandbox", "dreamina")),
+        ("demo:sandbox", ("demo", "sandbox", "dreamina")),
+    ],
+)
+def test_provider_is_named_only_for_the_sandbox(text, expected):
+    (token,) = parse_tokens(text, "auto")
+    assert (token.session, token.region, token.provider) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "region", "expected"),
+    [
+        ("any-thing.AT:all", "cn", ("any-thing.AT:all", "cn")),
+        ("us-key", "intl", ("us-key", "intl")),
+        ("key:intl", "", ("key", "intl")),
+        ("key:INTL", "cn", ("key", "intl")),
+        ("http://u:p@h:1@sk-1", "cn", ("sk-1", "cn")),
+        ("ark-demo:sandbox", "", ("ark-demo", "sandbox")),
+    ],
+)
+def test_keys_are_taken_as_they_are(text, region, expected):
+    token = parse_token(text, 1, region, "ark")
+    assert (token.session, token.region, token.provider) == (*expected, "ark")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("S3CR3T", "needs a region, one of: cn, intl"), ("S3CR3T key", "a key has 1 to 512")]
+)
+def test_unusable_key_is_refused_without_echoing_it(text, words):
+    with pytest.raises(DreameryError, match=words) as caught:
+        parse_token(text, 1, "", "ark")
+    assert "S3CR3T" not in f"{caught.value!r}{caught.value.message}"
