@@ -130,7 +130,7 @@ class Rates:
 
     def image_price(self, area: int) -> Decimal:
         """Return the price of one image of this area in pixels; 0 = unknown, the highest price."""
-        fitting = [each for limit, each in self.images if area and (not limit or area <= limit)]
+        fitting = [each for limit, each in self.images if area > 0 and (not limit or area <= limit)]
         return fitting[0] if fitting else max(each for _, each in self.images)
 
 

@@ -10,31 +10,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from worker.core.catalog.money import (
+    ImagePrice,
+    ImagePricing,
+    VideoPrice,
+    VideoPricing,
+    read_image_price,
+    read_video_price,
+)
+
 _FILE = Path(__file__).with_name("models.toml")
 CHINA, INTERNATIONAL = "cn", "intl"
-
-
-@dataclass(frozen=True, slots=True)
-class ImagePrice:
-    """Prices of images up to `max_area` pixels (0 = any), in `currency`."""
-
-    currency: str
-    max_area: int
-    image: float
-    per_input: float = 0.0
-    per_input_from_second: float = 0.0
-    layer: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class VideoPrice:
-    """Prices per million output tokens in these resolutions; None = not sold that way or unknown."""
-
-    currency: str
-    resolutions: tuple[str, ...]
-    plain: float
-    clip: float | None = None
-    flex: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +45,11 @@ class ImageModel:
     fields: frozenset[str]
     images_per_minute: int
     prices: tuple[ImagePrice, ...]
+
+    @property
+    def pricing(self) -> ImagePricing:
+        """What the price of its images depends on."""
+        return ImagePricing(self.name, self.sizes, self.max_layers, self.prices)
 
     def accepts_size(self, width: int, height: int) -> bool:
         """Whether upstream makes exactly this size."""
@@ -118,6 +109,13 @@ class VideoModel:
     requests_per_minute: int
     in_flight: int
     prices: tuple[VideoPrice, ...]
+
+    @property
+    def pricing(self) -> VideoPricing:
+        """What the price of its videos depends on."""
+        return VideoPricing(
+            self.name, self.frames, self.fps, self.max_seconds, self.references.video_seconds, self.prices
+        )
 
 
 Model = TypeVar("Model", ImageModel, VideoModel)
@@ -205,18 +203,7 @@ def _image_model(row: dict[str, Any], tables: dict[str, Any]) -> ImageModel:
         optimize_modes=tuple(row.get("optimize_modes", ())),
         fields=frozenset(row["fields"]),
         images_per_minute=row["limits"]["ipm"],
-        prices=tuple(_image_price(price) for price in row["prices"]),
-    )
-
-
-def _image_price(price: dict[str, Any]) -> ImagePrice:
-    return ImagePrice(
-        currency=price["currency"],
-        max_area=price["max_area"],
-        image=price["picture"],
-        per_input=price.get("per_input_image", 0.0),
-        per_input_from_second=price.get("per_input_image_from_second", 0.0),
-        layer=price.get("layer", 0.0),
+        prices=tuple(read_image_price(price) for price in row["prices"]),
     )
 
 
@@ -249,10 +236,5 @@ def _video_model(row: dict[str, Any], frames: dict[str, Any]) -> VideoModel:
         frames={resolution: _sizes(own.get(resolution) or shared[resolution]) for resolution in row["resolutions"]},
         requests_per_minute=row["limits"]["rpm"],
         in_flight=row["limits"]["inflight"],
-        prices=tuple(
-            VideoPrice(
-                price["currency"], tuple(price["resolutions"]), price["plain"], price.get("clip"), price.get("flex")
-            )
-            for price in row["prices"]
-        ),
+        prices=tuple(read_video_price(price) for price in row["prices"]),
     )

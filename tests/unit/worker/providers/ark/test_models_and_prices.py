@@ -1,20 +1,12 @@
-"""The tables of Ark's models: sizes, limits, what is sold where, and what a call costs."""
+"""The tables of Ark's models: sizes, limits, and what is sold where; prompts and recovery keys."""
 
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from worker.core.catalog.money import find_rates
 from worker.providers.ark.models import built_in_models, read_models
-from worker.providers.ark.prices import (
-    Clips,
-    estimate_video,
-    find_video_price,
-    price_images,
-    price_per_million,
-    settle_video,
-    video_tokens,
-)
 from worker.providers.ark.prompt_text import name_inputs, remove_flags
 from worker.providers.ark.recovery_keys import AttemptKeys, SentVideo, echoes_keys, find_matches, keys_of
 from worker.providers.ark.responses import Task, TaskStatus
@@ -101,76 +93,10 @@ def test_changes_of_the_operator() -> None:
     models = read_models({"image": [change], "video": [{"name": "seedance-2.0", "prices": price}]})
     assert "seedream-5.5" in models.retired
     assert "seedream-5.5" not in models.images
-    found = find_video_price(models.videos["seedance-2.0"], "USD", "720p")
-    assert found is not None
-    assert found.plain == 5.0
+    rates = find_rates(models.videos["seedance-2.0"].pricing, {"resolution": "720p"}, "USD")
+    assert rates is not None
+    assert rates.per_million == 5
     assert "seedream-5.5" in built_in_models().images
-
-
-# ---- prices
-
-
-@pytest.mark.parametrize(("seconds", "clip", "tokens"), [(5, 0, 108_900), (7, 0, 152_100), (5, 5, 216_900)])
-def test_tokens_as_upstream_counts_them(seconds: int, clip: int, tokens: int) -> None:
-    assert video_tokens(1280, 720, seconds, clip_seconds=clip) == tokens
-
-
-@pytest.mark.parametrize(("currency", "charged"), [("USD", 762), ("CNY", 5009)])
-def test_settlement_of_a_video(currency: str, charged: int) -> None:
-    model = built_in_models().videos["seedance-2.0"]
-    price = find_video_price(model, currency, "720p")
-    assert price is not None
-    assert settle_video(108_900, price_per_million(price, has_clip=False, flex=False)) == charged
-    estimate = estimate_video(model, currency, resolution="720p", ratio="16:9", seconds=5)
-    assert estimate is not None
-    assert charged <= estimate <= charged + 1
-
-
-def test_estimates_reserve_the_most() -> None:
-    model = built_in_models().videos["seedance-2.5"]
-    known = {"resolution": "720p", "ratio": "16:9"}
-    longest = estimate_video(model, "USD", seconds=30, **known)
-    assert estimate_video(model, "USD", seconds=-1, **known) == longest
-    adaptive = estimate_video(model, "USD", resolution="720p", ratio="adaptive", seconds=5)
-    assert adaptive == max(
-        estimate_video(model, "USD", resolution="720p", ratio=ratio, seconds=5) or 0 for ratio in model.frames["720p"]
-    )
-    with_clip = estimate_video(model, "USD", seconds=5, clips=Clips(1, 2.0), **known)
-    assert with_clip == pytest.approx(2 * 108_900 * 6.4 / 1000, abs=1.0)
-
-
-def test_flex_costs_half_and_unknown_prices_are_none() -> None:
-    model = built_in_models().videos["seedance-1.0-pro"]
-    full = estimate_video(model, "USD", resolution="1080p", ratio="16:9", seconds=5)
-    half = estimate_video(model, "USD", resolution="1080p", ratio="16:9", seconds=5, flex=True)
-    assert full is not None
-    assert half is not None
-    assert abs(full - 2 * half) <= 1
-    other = built_in_models().videos["seedance-1.0-pro-fast"]
-    assert estimate_video(other, "CNY", resolution="720p", ratio="16:9", seconds=5) is None
-
-
-@pytest.mark.parametrize(
-    ("model", "area", "images", "inputs", "layers", "charged"),
-    [
-        ("seedream-5.0-pro", 2048 * 1024, 1, 0, False, 45),
-        ("seedream-5.0-pro", 2048 * 2048, 1, 0, False, 90),
-        ("seedream-5.0-pro", 2048 * 1024, 1, 3, False, 51),
-        ("seedream-5.0-pro", 1024 * 1024, 3, 1, True, 68),
-        ("seedream-5.0-flash", 2048 * 2048, 2, 1, False, 36),
-        ("seedream-5.5", 2601123, 1, 2, False, 36),
-        ("seedream-5.5", 2601124, 1, 0, False, 35),
-        ("seedream-5.0-lite", 2048 * 2048, 4, 0, False, 140),
-        ("seedream-4.0", 2048 * 2048, 1, 0, False, 30),
-    ],
-)
-def test_prices_of_images(model: str, area: int, images: int, inputs: int, layers: bool, charged: int) -> None:
-    found = built_in_models().images[model]
-    assert price_images(found, "USD", area=area, images=images, inputs=inputs, layers=layers) == charged
-
-
-def test_image_price_that_is_not_known() -> None:
-    assert price_images(built_in_models().images["seedream-5.5"], "CNY", area=1, images=1) is None
 
 
 # ---- prompts
