@@ -30,7 +30,7 @@ LINE = (
 )
 
 _USAGE = ["id", "user_id", "api_key_id", "account_id", "kind", "model", "state", "attempt", "price", "charged",
-          "result_count", "result_seconds"]  # fmt: skip
+          "result_count", "result_seconds", "currency"]  # fmt: skip
 
 
 jobs = Table(
@@ -88,6 +88,7 @@ jobs = Table(
     Column("origin", JSONB),  # the request that created it and its trace (`worker.core.observability.job_context`)
     Column("price", Integer),  # expected credits, set when it is accepted; NULL = unknown
     Column("charged", Integer),  # actual credits as far as known; 0 = certainly nothing
+    Column("rates", JSONB),  # unit prices of its submission, if it runs for money (`worker.core.catalog.money.Rates`)
     # Why more may have been charged than is known: submit_unclear, charged_twice_possible.
     Column("charge_doubt", Text),
     Column("upstream_hint", Text),  # what a callback calls it while the answer to its submit is missing; unproved
@@ -122,6 +123,12 @@ jobs = Table(
         "submitted_at",
         postgresql_where=text("submitted_at IS NOT NULL AND settled_at IS NULL"),
     ),
+    # Ended jobs whose cost in money is not known: booked after a week.
+    Index(
+        "ix_jobs_unknown_cost",
+        "finished_at",
+        postgresql_where=text("currency IS NOT NULL AND finished_at IS NOT NULL AND settled_at IS NULL"),
+    ),
     Index("ix_jobs_slots", "account_id", postgresql_where=text("holds_slot")),
     Index("ix_jobs_saving", "due_at", postgresql_where=text("state = 'saving'")),
     Index(
@@ -148,7 +155,7 @@ jobs = Table(
         postgresql_where=text("metadata <> '{}'"),
     ),
     # Covers quotas and usage reports, so that they do not read the wide rows.
-    Index("ix_jobs_usage_results", "owner", "created_at", postgresql_include=_USAGE),
+    Index("ix_jobs_usage_money", "owner", "created_at", postgresql_include=_USAGE),
     Index("ix_jobs_group_id", "group_id"),
     Index("ix_jobs_favourite", "user_id", "id", postgresql_where=text("favourite")),
     Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),

@@ -1,7 +1,7 @@
 """Usage reports: accepted jobs and their outcomes, by day, user, key, model, kind and account. Read-only.
 
 Counted from the job rows, which remain after the owner deletes a job and after retention deletes its files. A job
-counts on the day it was accepted. `ix_jobs_usage_results` covers all counted columns, so the wide rows are not read.
+counts on the day it was accepted. `ix_jobs_usage_money` covers all counted columns, so the wide rows are not read.
 """
 
 from collections.abc import Sequence

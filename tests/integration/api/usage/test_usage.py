@@ -247,4 +247,4 @@ def test_report_uses_an_index_only_scan(data: UsageData, owner: str | None) -> N
         tx.run(text("SET LOCAL enable_seqscan = off"))
         tx.run(text("SET LOCAL enable_bitmapscan = off"))
         plan = "\n".join(row[0] for row in tx.all(text(f"EXPLAIN {statement}"), values))
-    assert "Index Only Scan using ix_jobs_usage_results on jobs" in plan
+    assert "Index Only Scan using ix_jobs_usage_money on jobs" in plan
