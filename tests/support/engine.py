@@ -31,7 +31,7 @@ from worker.db.platform import root_key
 from worker.db.schema.accounts import accounts as accounts_table
 from worker.messaging import celery_app, pubsub
 from worker.messaging.redis_connection import celery_settings, redis_client
-from worker.providers.registry import _dreamina
+from worker.providers.registry import close_providers
 from worker.sandbox.state import SandboxState
 from worker.tasks.converse import converse
 from worker.tasks.deliver_webhooks import deliver
@@ -74,9 +74,8 @@ def reload_settings() -> None:
     for pool in _old_pools:
         pool.dispose()
     del _old_pools[:-64]
-    if _dreamina.cache_info().currsize:
-        _dreamina().close()
-    for cached in (get_settings, get_engine, _dreamina, storage._store):
+    close_providers()
+    for cached in (get_settings, get_engine, storage._store):
         cached.cache_clear()
     root_key._cached_root_key.cache_clear()
     durations.clear_cache()

@@ -29,6 +29,8 @@ class Account:
     currency: str | None = None  # None = credits of the upstream
     limit_group: str | None = None  # accounts of one customer share limits; None = alone
     facts: Mapping[str, Any] = field(default_factory=dict)  # what was learned about it (`accounts.provider_facts`)
+    # Waits until its customer may read a list; None = there is no such limit.
+    list_turn: "Callable[[], Awaitable[None]] | None" = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,7 @@ class OpenOrder:
     model: str  # public id
     claimed_at: float = 0.0  # unix seconds
     order: Mapping[str, Any] = field(default_factory=dict)  # as in `jobs.params`
+    hint: str | None = None  # what a callback calls it; unproved
 
 
 class RecordState(StrEnum):
@@ -169,6 +172,8 @@ class Record:
     detail: str | None = None  # upstream's code, key and log id, for the job's timeline
     charged: int | None = None  # credits that upstream reported for it; None = not reported
     usage: Mapping[str, Any] = field(default_factory=dict)  # what upstream measured (tokens, images), for the books
+    echoes: bool | None = None  # whether a list of upstream shows the keys that we sent; None = not known
+    may_repeat: bool = False  # FAILED, not charged, and the same order may succeed
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +353,9 @@ class Provider(Protocol):
 
     async def fetch_records(self, account: Account, orders: list[OpenOrder]) -> dict[str, Record]:
         """Return the records of many orders in one call, by submit key. Unknown orders are absent."""
+
+    def close(self) -> None:
+        """Close all connections."""
 
 
 class Scope(StrEnum):

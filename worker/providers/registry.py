@@ -1,17 +1,21 @@
 """Returns the provider of an account: one instance of each per process, shared by its threads."""
 
+import pkgutil
 import threading
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Protocol, TypeVar
 
-from worker.core.settings import get_settings
+from worker.core.settings import Settings, get_settings
 from worker.providers.base import Provider
-from worker.providers.dreamina.client import DreaminaProvider
 
 Capability = TypeVar("Capability")
 
+# Name in `accounts.provider` -> the module of its `create(settings)`. Nothing else names these modules.
+_MODULES = {
+    "dreamina": "worker.providers.dreamina.client",
+}
 _create_lock = threading.Lock()
+_instances: dict[str, Provider] = {}
 
 
 class OfProvider(Protocol):
@@ -36,10 +40,22 @@ def required(capability: Capability | None) -> Capability:
     return capability
 
 
-@lru_cache(maxsize=1)
-def _dreamina() -> DreaminaProvider:
-    return DreaminaProvider(get_settings())
+def close_providers() -> None:
+    """Close the connections of all providers. Later calls create new ones with the settings of that time."""
+    while _instances:
+        _instances.popitem()[1].close()
 
 
-# Name -> the function that creates or returns it. `accounts.provider` has the names.
-PROVIDERS: dict[str, Callable[[], Provider]] = {"dreamina": _dreamina}
+def _shared(name: str, create: Callable[[Settings], Provider]) -> Callable[[], Provider]:
+    def instance() -> Provider:
+        if name not in _instances:
+            _instances[name] = create(get_settings())
+        return _instances[name]
+
+    return instance
+
+
+# Name -> the function that creates or returns it.
+PROVIDERS: dict[str, Callable[[], Provider]] = {
+    name: _shared(name, pkgutil.resolve_name(f"{module}:create")) for name, module in _MODULES.items()
+}

@@ -29,6 +29,7 @@ from worker.providers.base import (
     Material,
     NotSentError,
     OpenOrder,
+    Provider,
     Record,
     Reference,
     ResultRef,
@@ -96,6 +97,11 @@ _USER_INFO_BODY = orjson.dumps(
         }
     }
 )
+
+
+def create(settings: Settings) -> Provider:
+    """Return the provider."""
+    return DreaminaProvider(settings)
 
 
 class DreaminaProvider:
