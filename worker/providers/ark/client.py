@@ -64,9 +64,12 @@ class ArkClient:
         """Return one task. Raises RefusedError if upstream does not know it."""
         return _task(await self._http.get(account, f"{TASKS}/{task_id}"))
 
-    async def list_tasks(self, account: Account, task_ids: Sequence[str], *, flex: bool = False) -> list[Task]:
+    async def list_tasks(
+        self, account: Account, task_ids: Sequence[str], *, flex: bool = False, model: str | None = None
+    ) -> list[Task]:
         """Return the tasks of these ids, at most `MOST_IDS`. Unknown ids are absent. One list a second is allowed."""
         query = [("page_size", str(MOST_IDS)), *(("filter.task_ids", one) for one in task_ids)]
+        query += [("filter.model", model)] if model is not None else []
         query += [("filter.service_tier", "flex")] if flex else []
         return list(_page(await self._http.get(account, TASKS, query)).tasks)
 

@@ -77,13 +77,20 @@ def _has_token(keys: AttemptKeys, task: Task) -> bool:
     return (task.safety_identifier or "").rpartition(".")[2] == keys.token
 
 
-def _fits(sent: SentVideo, task: Task) -> bool:
+def was_sent_then(sent: SentVideo, task: Task) -> bool:
+    """Whether a task was created for this model while our call was under way."""
     created = task.created_at
     return (
-        task.expires_after == sent.keys.expires_after
-        and task.model == sent.model_id
+        task.model == sent.model_id
         and created is not None
         and sent.sent_at - _BEFORE_SECONDS <= created <= sent.sent_at + sent.within
+    )
+
+
+def _fits(sent: SentVideo, task: Task) -> bool:
+    return (
+        task.expires_after == sent.keys.expires_after
+        and was_sent_then(sent, task)
         and task.resolution in {None, sent.resolution}
         and (sent.ratio == "adaptive" or task.ratio in {None, sent.ratio})
         and (sent.seconds < 0 or task.seconds in {None, sent.seconds})
