@@ -1,4 +1,4 @@
-"""Plans a chat with the agent: its messages in upstream's form (protocol section 9.1) and its job."""
+"""Plans a chat with the agent: its messages in upstream's form and its job."""
 
 from collections.abc import Sequence
 from typing import Any

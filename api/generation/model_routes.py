@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 # Upstream gives no creation time; clients only need an integer.
 _CREATED = 1_763_000_000
-# The agent is not in the catalog: upstream chooses the models it calls (protocol section 10.2).
+# The agent is not in the catalog: upstream chooses the models it calls.
 _AGENT = {
     "id": "agent",
     "object": "model",

@@ -1,7 +1,6 @@
 """Assigns roles to the inputs of a video request: first and last frame, or references that the prompt names (omni).
 
 Roles follow from the fields, their number and the references in the prompt; inputs are not read here.
-Protocol sections 7.1 and 7.2.
 """
 
 import re

@@ -3,7 +3,7 @@
 A call waits here without a thread. The cost of a request of the library grows with the connections of one pool (0.7 ms
 with 16, 4 ms with 48), so the connections are spread over several. The caller limits the total time of a call and takes
 a turn of a lane (`core.concurrency.lanes`), so that no pool ever lacks a connection. A caller names the proxy in a
-token (protocol section 1.3), so it must not lead into the private network.
+token, so it must not lead into the private network.
 """
 
 import asyncio

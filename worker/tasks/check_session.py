@@ -108,7 +108,7 @@ def _claim(check_id: UUID, *, alone: bool = False) -> _Claimed | None:
 
 
 async def _check_valid(account: AccountRow, until: float) -> Result:
-    """Check the session with the credits call, which needs a valid session and costs nothing (protocol section 4.2)."""
+    """Check the session with the credits call, which needs a valid session and costs nothing."""
     try:
         return {"live": True, "points": _points(await _fetch_credits(account, until))}
     except DreameryError as error:

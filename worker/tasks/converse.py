@@ -100,7 +100,7 @@ def _converse_claimed(claim: Claim, account_id: UUID | None) -> str:
 
 
 def _refill_credits(claim: Claim, account: Account) -> None:
-    """Claim daily credits if needed: without credits the agent only talks (protocol section 9.3). Errors are logged."""
+    """Claim daily credits if needed: without credits the agent only talks. Errors are logged."""
     if get_settings().daily_receive == "off":
         return
     with transaction() as tx:

@@ -1,6 +1,6 @@
 """Polls accounts: one upstream call for all open jobs of an account, then one transaction for all normal news.
 
-Claims and news of accounts that are polled at the same time are written together. Protocol section 8.3 defines when a
+Claims and news of accounts that are polled at the same time are written together. The provider says when a
 job is done. A submit whose response was lost is found by its key. Jobs with other news (failures, cancellations,
 absences, incomplete results) are settled one by one.
 """

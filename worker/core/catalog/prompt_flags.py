@@ -42,7 +42,7 @@ _FLAG = re.compile(
 _MAX_PASSES = 4
 
 
-# "Continuous", "picture book", "story", or a number of sheets (protocol section 6.7).
+# "Continuous", "picture book", "story", or a number of sheets.
 _SERIES = re.compile(r"连续|绘本|故事|(?P<number>\d{1,4})\s*张")
 _SERIES_DEFAULT, _SERIES_MAX = 4, 15
 

@@ -1,4 +1,4 @@
-"""The models that upstream currently lists for accounts (protocol section 10.3), merged into the catalog.
+"""The models that upstream currently lists for accounts, merged into the catalog.
 
 A task stores the lists as JSON: `{"images": [{key, name, tip, resolutions, counts, references}], "videos": [{key, name,
 tip, durations, ratios, fps, first_frame, end_frame, benefit}]}`. They only add to the catalog: a listed model is not

@@ -16,7 +16,7 @@ from worker.core.media.video_limits import MAX_FRAME_PIXELS, MAX_MILLISECONDS
 Value = TypeVar("Value")
 
 MAX_INPUT_BYTES = 100 * 1024 * 1024
-# Total of all reference videos of a job (protocol section 7.2), and the rounding of containers.
+# Total of all reference videos of a job, and the rounding of containers.
 MAX_REFERENCE_MILLISECONDS = 15_000
 ROUNDING_MILLISECONDS = 500
 _MEMORY_BYTES = 1536 * MEGABYTE

@@ -117,7 +117,7 @@ def expired_sessions_to_recheck(tx: Transaction, *, within: float, limit: int) -
 def every_session_expired(tx: Transaction) -> int:
     """Return the number of real pool accounts if the sessions of all are expired, else 0.
 
-    Sessions do not all expire at once: more likely upstream refuses this machine's exit address (protocol section 12).
+    Sessions do not all expire at once: more likely upstream refuses this machine's exit address.
     """
     row = tx.first(
         text(

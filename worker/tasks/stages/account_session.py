@@ -1,6 +1,6 @@
 """Prepares an account for an upstream call: decrypts its session and proxy and resolves its hosts.
 
-The hosts of region `auto` are looked up when they are unknown or old (protocol section 1.2). A 1015 on stored hosts may
+The hosts of region `auto` are looked up when they are unknown or old. A 1015 on stored hosts may
 only mean that the session moved to another cluster, so the hosts are looked up once more before the 1015 counts.
 """
 

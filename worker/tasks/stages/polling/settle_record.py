@@ -23,7 +23,7 @@ log = get_logger("poll")
 
 # Upstream may omit a job from its answers for a while; a job that is missing for this long is lost.
 ABSENT_SECONDS = 300.0
-# Items that do not change for this many polls and seconds are complete (protocol section 8.3).
+# Items that do not change for this many polls and seconds are complete.
 STABLE_POLLS = 5
 STABLE_SECONDS = 15.0
 _OVER = frozenset({RecordState.DONE, RecordState.FAILED})
