@@ -14,6 +14,9 @@ from api.accounts import session_check_routes
 from api.admin import audit_export_routes, own_key_routes
 from api.admin import job_routes as admin_job_routes
 from api.admin import routes as admin_routes
+from api.ark import image_routes as ark_image_routes
+from api.ark import task_routes as ark_task_routes
+from api.ark.errors import ArkErrors
 from api.auth.caller_checks import CallerChecks
 from api.auth.failed_login_limits import FailedLoginLimiter
 from api.auth.session_tokens import encrypt_session_token, session_token_hash
@@ -60,6 +63,8 @@ ROUTES = (
     image_routes,
     video_generation_routes,
     video_routes,
+    ark_image_routes,
+    ark_task_routes,
     favourite_routes,
     job_routes,
     job_action_routes,
@@ -163,6 +168,7 @@ def create_app() -> FastAPI:
         max_upload_bytes=settings.request_max_upload_bytes,
         body_seconds=settings.request_body_timeout_seconds,
     )
+    app.add_middleware(ArkErrors)
     install_error_handlers(app)
     for module in ROUTES:
         app.include_router(module.router)

@@ -124,7 +124,7 @@ async def retry_job(
     return accepted_response(views, base_url(request), job_headers(accepted, applied))
 
 
-def _delete(caller: Caller, job_id: UUID) -> None:
+def delete_job_now(caller: Caller, job_id: UUID) -> None:
     """Mark the job deleted in one transaction, then remove its files. The cleanup removes files left by a crash."""
     with transaction() as tx:
         view = queries.job_view(tx, job_id, caller.viewer(tx))
@@ -149,6 +149,6 @@ def _delete(caller: Caller, job_id: UUID) -> None:
 )
 async def delete_job(job_id: str, caller: GenerateDep) -> Response:
     """Removes a job that has ended from every list, and its files. This cannot be undone."""
-    await in_storage_thread(_delete, caller, parse_job_id(job_id))
+    await in_storage_thread(delete_job_now, caller, parse_job_id(job_id))
     body: dict[str, Any] = {"id": job_id, "object": "job.deleted", "deleted": True}
     return json_response(body)

@@ -29,6 +29,8 @@ from worker.core.errors import DreameryError
 # Paths whose bodies may contain images or videos, so the larger size limit applies.
 PATHS_WITH_UPLOADS = frozenset(
     {
+        "/api/v3/contents/generations/tasks",
+        "/api/v3/images/generations",
         "/v1/chat/completions",
         "/v1/estimate",
         "/v1/images/compositions",

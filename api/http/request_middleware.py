@@ -92,6 +92,7 @@ class _RequestHandler:
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._request_id = _request_id(self._headers.get(b"x-request-id", b""))
         self._state: dict[str, Any] = scope["state"]
+        self._state["request_id"] = self._request_id
         # Clients may join base URL and path with two slashes. No name contains NUL, because Postgres rejects it.
         scope["path"] = re.sub("/{2,}", "/", scope["path"]).rstrip("/").replace("\0", "\ufffd") or "/"
         if scope["path"].startswith("/openai/"):

@@ -8,7 +8,7 @@ is a plain HTTP error.
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from fastapi import Request
@@ -37,22 +37,54 @@ _NO_USAGE = {
 }
 
 
+class ImageFrames(Protocol):
+    """How a stream writes its events. The methods may read files, so they run in threads."""
+
+    def image(self, view: JobView, item: Row[Any], index: int) -> bytes:
+        """Return the event of an image, the `index`-th of the stream."""
+
+    def failed_job(self, view: JobView, index: int) -> bytes:
+        """Return the event of a job that ended without an image (may be empty)."""
+
+    def end(self, job_ids: list[UUID]) -> bytes:
+        """Return what follows the last image (may be empty)."""
+
+    def error(self, error: DreameryError) -> bytes:
+        """Return the event of a stream that ends without its images."""
+
+
 @dataclass(frozen=True, slots=True)
 class EventFields:
-    """Fields that all events of a stream share."""
+    """OpenAI's events, with the fields that all of them share."""
 
     kind: str  # image_generation or image_edit
     quality: str
     background: str
 
+    def image(self, view: JobView, item: Row[Any], _index: int) -> bytes:
+        """Return a `completed` event."""
+        return _completed(view, item, self)
+
+    def failed_job(self, _view: JobView, _index: int) -> bytes:
+        """Return nothing: OpenAI has no event for this."""
+        return b""
+
+    def end(self, _job_ids: list[UUID]) -> bytes:
+        """Return nothing: the last image ends the stream."""
+        return b""
+
+    def error(self, error: DreameryError) -> bytes:
+        """Return an `error` event."""
+        return _error(error)
+
 
 class _ImageSource:
-    """The `completed` events of one request, in the order in which its jobs end."""
+    """The events of one request, in the order in which its jobs end."""
 
     def __init__(
-        self, job_watcher: JobWatcher, watches: list[Watch], accepted: AcceptedRequest, event_fields: EventFields
+        self, job_watcher: JobWatcher, watches: list[Watch], accepted: AcceptedRequest, frames: ImageFrames
     ) -> None:
-        self._job_watcher, self._accepted, self._event_fields = job_watcher, accepted, event_fields
+        self._job_watcher, self._accepted, self._frames = job_watcher, accepted, frames
         self._watches, self._open = watches, list(watches)
         self._synced = False
         self.sent = 0
@@ -67,7 +99,9 @@ class _ImageSource:
             (view,) = await read_views([watch.job_id])
             for item in view.files[: self._accepted.n - self.sent]:
                 self.sent += 1
-                yield await in_storage_thread(_completed, view, item, self._event_fields)
+                yield await in_storage_thread(self._frames.image, view, item, self.sent - 1)
+            if not view.files and (frame := self._frames.failed_job(view, self.sent)):
+                yield frame
 
     def is_finished(self) -> bool:
         """Return whether all jobs have ended and their images were sent."""
@@ -91,29 +125,31 @@ class _ImageSource:
 
 
 async def image_events(
-    job_watcher: JobWatcher, accepted: AcceptedRequest, event_fields: EventFields, request: Request
+    job_watcher: JobWatcher, accepted: AcceptedRequest, frames: ImageFrames, request: Request
 ) -> AsyncIterator[bytes]:
     """Yield the frames of one request until its last image is sent. An error event is sent only without any image."""
     # Some clients give up on a connection that is silent for a minute.
     yield HEARTBEAT
     try:
         with job_watcher.watch_jobs(accepted.job_ids) as watches:
-            source = _ImageSource(job_watcher, watches, accepted, event_fields)
+            source = _ImageSource(job_watcher, watches, accepted, frames)
             async for frame in stream_events(source):
                 yield frame
         if not source.sent:
             mark_failed(request)
-            yield await run_in_threadpool(_failed, accepted.job_ids)
+            yield frames.error(await run_in_threadpool(_failure, accepted.job_ids))
         elif source.sent < accepted.n:
             yield f": {source.sent} of {accepted.n} pictures\n".encode()
+        if source.sent and (last := await run_in_threadpool(frames.end, accepted.job_ids)):
+            yield last
     except DreameryError as error:
         if error.code == "restarting":
             mark_unanswered(request)
-        yield _error(error)
+        yield frames.error(error)
     except DATABASE_UNAVAILABLE_ERRORS as error:
         log.warning("database_away", reason=type(error).__name__)
         mark_unanswered(request)
-        yield _error(DreameryError("overloaded", "The database was unavailable for a while; the job continues."))
+        yield frames.error(DreameryError("overloaded", "The database was unavailable for a while; the job continues."))
 
 
 def _completed(view: JobView, item: Row[Any], event_fields: EventFields) -> bytes:
@@ -132,9 +168,9 @@ def _completed(view: JobView, item: Row[Any], event_fields: EventFields) -> byte
     return sse(name, data)
 
 
-def _failed(job_ids: list[UUID]) -> bytes:
+def _failure(job_ids: list[UUID]) -> DreameryError:
     error, _status = group_error(read_job_views(job_ids))
-    return _error(error)
+    return error
 
 
 def _error(error: DreameryError) -> bytes:

@@ -1,4 +1,4 @@
-"""Queries of the feed of all jobs of a caller: who may see a changed job, and what changed since a moment."""
+"""Queries of a caller's jobs as a feed (who may see a change, what changed since a moment) and as numbered pages."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,12 @@ from sqlalchemy import Row, text
 
 from worker.core.job_state import OPEN, sql_list
 from worker.db.engine import Transaction
-from worker.db.jobs.queries import Viewer, visibility_condition
+from worker.db.jobs.job_search import JobFilter, filter_conditions
+from worker.db.jobs.queries import JobView, Viewer, group_views, visibility_condition
+
+# An order without a service tier has the default one.
+_TIER = "coalesce(params -> 'order' -> 'options' ->> 'service_tier', 'default') = :tier"
+_EXPIRED = "coalesce(error_code, '') = ANY(CAST(:expired_codes AS text[]))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +65,36 @@ def find_changed_jobs(tx: Transaction, viewer: Viewer, *, since: float | None, l
     clock = tx.first(text("SELECT extract(epoch FROM clock_timestamp()) AS now"))
     seqs = {row.id: row.event_seq for row in rows[:limit]}
     return ChangedJobs(event_seqs=seqs, has_more=len(rows) > limit, now=float(clock.now) if clock else 0.0)
+
+
+def numbered_page(
+    tx: Transaction,
+    viewer: Viewer,
+    filters: JobFilter,
+    *,
+    offset: int,
+    limit: int,
+    tier: str,
+    expired_codes: tuple[str, ...] = (),
+    expired: bool | None = None,
+) -> tuple[list[JobView], int]:
+    """Return a page of jobs, newest first, and how many there are. `tier` = the service tier that they asked for.
+
+    `expired` = only jobs that failed with one of `expired_codes`, or only others; None = all.
+    """
+    visible, values = visibility_condition(viewer)
+    conditions, filter_values = filter_conditions(tx, filters)
+    conditions = [visible, *conditions, _TIER]
+    if expired is not None:
+        conditions.append(_EXPIRED if expired else f"NOT ({_EXPIRED})")
+        values = {**values, "expired_codes": list(expired_codes)}
+    values = {**values, **filter_values, "tier": tier}
+    where = " AND ".join(conditions)
+    total = tx.first(text(f"/* count_page */ SELECT count(*) AS n FROM jobs WHERE {where}"), values)
+    rows = tx.all(
+        text(f"/* numbered_page */ SELECT id FROM jobs WHERE {where} ORDER BY id DESC LIMIT :limit OFFSET :offset"),
+        {**values, "limit": limit, "offset": offset},
+    )
+    ids: list[UUID] = [row.id for row in rows]
+    views = group_views(tx, ids) if ids else []
+    return list(reversed(views)), int(total.n) if total is not None else 0
