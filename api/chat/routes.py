@@ -28,6 +28,7 @@ from api.generation.response import (
 from api.http.bodies.received import received_body
 from api.http.body_parsing import body_openapi, parse_body
 from api.http.errors import error_responses
+from api.http.fields import IMAGE_MODEL
 from api.http.preferences import PreferenceDep, parse_idempotency_key
 from api.http.responses import base_url, json_response
 from api.http.sse import SSE_HEADERS, sse_openapi
@@ -54,7 +55,8 @@ EditChoiceHeader = Annotated[
 log = get_logger("chat")
 
 _CHUNK = (
-    'data: {"id":"chatcmpl-...","object":"chat.completion.chunk","created":1763000000,"model":"jimeng-4.0",'
+    'data: {"id":"chatcmpl-...","object":"chat.completion.chunk","created":1763000000,'
+    f'"model":"{IMAGE_MODEL}",'
     '"choices":[{"index":0,"delta":{"content":"![image](http://...)"},"finish_reason":null}]}\n\ndata: [DONE]\n\n'
 )
 _RESPONSES: dict[int | str, dict[str, Any]] = {

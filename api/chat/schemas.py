@@ -10,11 +10,11 @@ from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 
 from api.generation.media_fields import split_media
-from api.http.fields import MAX_IMAGES, Text, example, lowercase_or_none
+from api.http.fields import IMAGE_MODEL, MAX_IMAGES, Text, example, lowercase_or_none
 
 _MAX_MESSAGES = 5000
 _EXAMPLE: JsonDict = {
-    "model": "jimeng-4.0",
+    "model": IMAGE_MODEL,
     "messages": [{"role": "user", "content": "a red paper boat on a calm lake -ra 16:9"}],
     "stream": True,
 }
@@ -60,7 +60,7 @@ class ChatRequest(BaseModel):
     model: Text | None = Field(
         None,
         max_length=200,
-        description="public id of `GET /v1/models`, with optional suffixes: `jimeng-4.0:2k`, `:16:9`, `:1024x1024`",
+        description=f"public id of `GET /v1/models`, with optional suffixes: `{IMAGE_MODEL}:2k`, `:16:9`, `:1024x1024`",
     )
     stream: bool | None = Field(None, description="true = chunks: progress as `reasoning_content`, then the results")
     stream_options: StreamOptions | None = None
@@ -164,7 +164,7 @@ class ChatAnswer(BaseModel):
         id="chatcmpl-0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
         object="chat.completion",
         created=1763000000,
-        model="jimeng-4.0",
+        model=IMAGE_MODEL,
         choices=[
             {
                 "index": 0,

@@ -17,6 +17,7 @@ from api.cli.output import (
     print_object,
     quote_segment,
 )
+from worker.core.catalog.provider_data import shipped_model
 
 users_app = typer.Typer(no_args_is_help=True, help="Manage users.")
 keys_app = typer.Typer(no_args_is_help=True, help="Manage API keys.")
@@ -216,7 +217,7 @@ def keys_limits(
     print_object(client.patch(path, change) if change else client.get(path), as_json=as_json)
 
 
-@keys_app.command("add", epilog="Example: dreamery keys add alice --name laptop --model jimeng-4.0")
+@keys_app.command("add", epilog=f"Example: dreamery keys add alice --name laptop --model {shipped_model('image')}")
 def keys_add(  # noqa: PLR0917 - each is an option of the command
     user: _User,
     name: Annotated[str, typer.Option(help="Name of the key.")] = "default",

@@ -6,13 +6,14 @@ import typer
 
 from api.cli.accounts import AccountId, accounts_app
 from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object, quote_segment
+from worker.core.catalog.provider_data import shipped_model
 
 prices_app = typer.Typer(no_args_is_help=True, help="Show known prices of jobs in credits.")
 
 _PRICE_COLUMNS = ("place", "kind", "model", "shape", "credits", "source", "jobs")
 
 
-@prices_app.command("list", epilog="Example: dreamery prices list --model jimeng-4.0")
+@prices_app.command("list", epilog=f"Example: dreamery prices list --model {shipped_model('image')}")
 def prices_list(
     model: Annotated[str | None, typer.Option(help="Only learned prices of this model.")] = None,
     url: UrlOption = "",

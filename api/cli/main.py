@@ -57,7 +57,7 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Dreamery: a self-hosted generation platform on your own Dreamina and Jimeng accounts."""
+    """Dreamery: a self-hosted generation platform on your own upstream accounts."""
 
 
 _DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Data folder; default ./data.")]

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.http.errors import ErrorObject
-from api.http.fields import example
+from api.http.fields import IMAGE_MODEL, example
 from api.jobs.schemas import JobEta
 
 Endpoint = Literal[
@@ -28,7 +28,7 @@ class EstimateRequest(BaseModel):
             "examples": [
                 {
                     "endpoint": "/v1/images/generations",
-                    "body": {"model": "jimeng-4.0", "prompt": "a red paper boat", "resolution": "4k", "n": 4},
+                    "body": {"model": IMAGE_MODEL, "prompt": "a red paper boat", "resolution": "4k", "n": 4},
                 }
             ]
         },
@@ -74,11 +74,11 @@ class Estimate(BaseModel):
     model_config = example(
         object="estimate",
         endpoint="/v1/images/generations",
-        model="jimeng-4.0",
+        model=IMAGE_MODEL,
         jobs=[
             {
                 "kind": "image",
-                "model": "jimeng-4.0",
+                "model": IMAGE_MODEL,
                 "resolution": "4k",
                 "pictures": 4,
                 "seconds": None,

@@ -8,6 +8,7 @@ from fastapi import Query
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, StringConstraints
 
 from api.http.bodies.embedded_files import has_reference
+from worker.core.catalog.provider_data import shipped_model
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
 from worker.core.webhook_policy import check_url
@@ -29,6 +30,8 @@ def after_id(prefix: str, value: str | None) -> UUID | None:
 
 
 MAX_IMAGES = 32
+# Models in the examples of the API's documentation.
+IMAGE_MODEL, VIDEO_MODEL = shipped_model("image"), shipped_model("video")
 
 
 def _check_storable(value: str) -> str:

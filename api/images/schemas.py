@@ -7,7 +7,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from api.generation.media_fields import collect_media
 from api.generation.media_values import InputEntry
-from api.http.fields import MAX_IMAGES, Metadata, NonEmptyText, Text, Webhook, example, lowercase_or_none
+from api.http.fields import IMAGE_MODEL, MAX_IMAGES, Metadata, NonEmptyText, Text, Webhook, example, lowercase_or_none
 
 _Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 
@@ -19,13 +19,15 @@ class ImageGenerationRequest(BaseModel):
         extra="ignore",
         json_schema_extra={
             "examples": [
-                {"model": "jimeng-4.0", "prompt": "a red paper boat on a calm lake", "size": "2048x2048", "n": 1}
+                {"model": IMAGE_MODEL, "prompt": "a red paper boat on a calm lake", "size": "2048x2048", "n": 1}
             ]
         },
     )
 
     prompt: NonEmptyText = Field(description="what to generate; may contain flags: `-re 2k`, `-ra 16:9`")
-    model: Text | None = Field(None, description="public id of `GET /v1/models`; default `jimeng-4.0`", max_length=200)
+    model: Text | None = Field(
+        None, description=f"public id of `GET /v1/models`; default `{IMAGE_MODEL}`", max_length=200
+    )
     n: int | None = Field(None, ge=1, le=MAX_IMAGES, description="number of images; default: the model's (4)")
     size: Text | None = Field(
         None,

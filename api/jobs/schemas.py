@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.http.fields import example
+from api.http.fields import IMAGE_MODEL, example
 from worker.db.jobs.queries import MOST_AHEAD
 
 
@@ -99,7 +99,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "kind": "image",
     "type": "image",
     "status": "in_progress",
-    "model": "jimeng-4.0",
+    "model": IMAGE_MODEL,
     "group": "job_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
     "parent": None,
     "created_at": 1763000000,

@@ -7,7 +7,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from api.generation.media_fields import collect_media, reject_unread_media
 from api.generation.media_values import InputEntry
-from api.http.fields import Metadata, NonEmptyText, Text, Webhook, example
+from api.http.fields import VIDEO_MODEL, Metadata, NonEmptyText, Text, Webhook, example
 from api.jobs.schemas import JOB_EXAMPLE, AcceptedJob
 
 MAX_VIDEOS = 4
@@ -20,9 +20,7 @@ class VideoGenerationRequest(BaseModel):
     model_config = ConfigDict(
         extra="ignore",
         json_schema_extra={
-            "examples": [
-                {"model": "jimeng-video-3.0", "prompt": "waves roll ashore at dawn", "ratio": "16:9", "duration": 5}
-            ]
+            "examples": [{"model": VIDEO_MODEL, "prompt": "waves roll ashore at dawn", "ratio": "16:9", "duration": 5}]
         },
     )
 
@@ -30,7 +28,7 @@ class VideoGenerationRequest(BaseModel):
         description="what happens; may contain flags: `-ra 16:9`, `-re 1080p`, `-d 5`, and for omni models references: "
         "`@image_file_1`, `@video_file_1`, `@audio_file_1`, `@image1`, `@1`, `@<file name>`"
     )
-    model: Text | None = Field(None, max_length=200, description="id of `GET /v1/models`; default `jimeng-video-3.0`")
+    model: Text | None = Field(None, max_length=200, description=f"id of `GET /v1/models`; default `{VIDEO_MODEL}`")
     ratio: Text | None = Field(None, description="`16:9`, `21:9`, `4:3`, `1:1`, `3:4` or `9:16`")
     aspect_ratio: Text | None = Field(None, description="another name for `ratio`")
     duration: float | Text | None = Field(None, description="seconds, as the model offers; default its first")

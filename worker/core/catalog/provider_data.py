@@ -109,6 +109,11 @@ def first_provider() -> str:
     return next(iter(all_providers()))
 
 
+def shipped_model(kind: str) -> str:
+    """Return the model of a kind (`image`, `video`) that is the default without an operator's file, for examples."""
+    return str(all_providers()[first_provider()].tables[f"default_{kind}_model"])
+
+
 def all_regions() -> tuple[str, ...]:
     """Return the regions of all providers, without repeats."""
     return tuple(dict.fromkeys(region for one in all_providers().values() for region in one.regions))
