@@ -65,6 +65,32 @@ class OpenJob:
     kind: str = "image"
 
 
+@dataclass(frozen=True, slots=True)
+class SparsePolling:
+    """Polling of an upstream that limits its lists: from an early quantile of the usual duration on, at intervals.
+
+    The first look at a job of unknown duration comes after `least`. Two polls are at least `floor` apart.
+    """
+
+    quantile: float = 0.1
+    least: float = 3.0
+    most: float = 10.0
+    floor: float = 1.0
+
+    def first_look(self, job: OpenJob) -> float:
+        """Return the age at which a job is looked at for the first time."""
+        return job.durations[int(self.quantile * len(job.durations))] if job.durations else self.least
+
+    def next_poll(self, jobs: Iterable[OpenJob]) -> float | None:
+        """Return the seconds until the account should be polled; None without open jobs."""
+        waits = [self._wait(job) for job in jobs]
+        return max(min(waits), self.floor) if waits else None
+
+    def _wait(self, job: OpenJob) -> float:
+        left = self.first_look(job) - job.age
+        return left if left > 0 else min(max(_AGE_SHARE * job.age, self.least), self.most)
+
+
 DEFAULT_POLICY = PollingPolicy()
 
 

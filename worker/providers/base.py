@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import IO, Any, BinaryIO, Protocol
 
-from worker.core.errors import DreameryError, Reaction
+from worker.core.errors import DreameryError
 from worker.providers.conversation import AgentEvent, Conversation
 from worker.providers.credits import CreditHistory, Credits
 from worker.providers.live_models import LiveModels
+from worker.providers.poll_rules import PollRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +332,7 @@ class Capabilities:
     lookup: KeyLookup | None = None
     cancel: Cancel | None = None
     callbacks: Callbacks | None = None
+    polling: PollRules = PollRules()
 
 
 class Provider(Protocol):
@@ -356,39 +358,6 @@ class Provider(Protocol):
 
     def close(self) -> None:
         """Close all connections."""
-
-
-class Scope(StrEnum):
-    """What a refusal concerns beyond the job itself."""
-
-    JOB = "job"  # nothing else
-    PAIR = "pair"  # the model on this account
-    GROUP_PAIR = "group_pair"  # the model on all accounts of the limit group
-    ACCOUNT = "account"
-    GROUP = "group"  # all accounts of the limit group
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """How the engine reacts to a refusal, where an upstream tells more than a code of the error table says."""
-
-    reaction: Reaction
-    scope: Scope = Scope.JOB
-    seconds: float = 0.0  # how long that rests; infinity = until an operator looks
-    tries: int = 0  # how often the same account may try again before another one does
-    slower: bool = False  # the submits of the group came too fast: halve their rate
-    warns: bool = False  # the operator has to do something
-
-
-class RefusedError(DreameryError):
-    """Upstream refused an order and named the reason, so nothing was created or charged."""
-
-    def __init__(
-        self, code: str, verdict: Verdict, message: str | None = None, *, detail: str | None = None, name: str = ""
-    ) -> None:
-        self.verdict = verdict
-        self.name = name  # upstream's own code
-        super().__init__(code, message, detail=detail)
 
 
 class NotSentError(DreameryError):

@@ -1,7 +1,7 @@
 """Asks for video tasks, finds those whose create call was not answered, and cancels queued ones.
 
 One list covers up to a hundred tasks. Lists are allowed once a second for all keys of a customer, so each waits for
-its turn (`Account.list_turn`). Tasks that a list leaves out are asked for one by one.
+its turn (`ArkClient`). Tasks that a list leaves out are asked for one by one.
 """
 
 import asyncio
@@ -65,7 +65,6 @@ class ArkTasks:
 
     async def _list(self, account: Account, orders: list[OpenOrder]) -> list[Task]:
         """Return the tasks that one list shows. A key that may not list them gets none: they are asked for singly."""
-        await _wait_for_turn(account)
         ids = [order.upstream_id or "" for order in orders]
         model = model_id(account, orders[0].model) if _needs_model(account) else None
         try:
@@ -135,7 +134,6 @@ class ArkTasks:
         """Return all tasks of the order's model and lane."""
         tasks: list[Task] = []
         for number in range(1, _MOST_PAGES + 1):
-            await _wait_for_turn(account)
             sent = model_id(account, order.model)
             page = await self._client.list_recent(account, sent, page=number, flex=is_flex(order))
             tasks += page.tasks
@@ -157,11 +155,6 @@ class ArkTasks:
                 return False
             raise
         return True
-
-
-async def _wait_for_turn(account: Account) -> None:
-    if account.list_turn is not None:
-        await account.list_turn()
 
 
 def _lists(account: Account, orders: list[OpenOrder]) -> Iterator[list[OpenOrder]]:

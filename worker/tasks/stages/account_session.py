@@ -20,6 +20,7 @@ from worker.db.accounts.accounts import AccountRow
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, transaction
 from worker.providers.base import Account, NotSentError
 from worker.providers.registry import get_provider, required
+from worker.tasks.stages import list_turns
 
 Answer = TypeVar("Answer")
 
@@ -43,7 +44,17 @@ def decrypt_account(row: AccountRow) -> Account:
     except SecretUnreadableError:
         raise SecretLockedError from None
     return Account(
-        id=row.id.hex, region=row.region, session=session, cluster=row.cluster, proxy=proxy, provider=row.provider
+        id=row.id.hex,
+        region=row.region,
+        session=session,
+        cluster=row.cluster,
+        proxy=proxy,
+        provider=row.provider,
+        model_ids=row.model_ids,
+        currency=row.currency,
+        limit_group=row.limit_group,
+        facts=row.facts,
+        list_turn=list_turns.turn_of(row),
     )
 
 
