@@ -59,7 +59,7 @@ _POLICY = (
     "connect-src 'self'; media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-_ABOUT = """OpenAI-compatible generation on your own Dreamina and Jimeng accounts.
+_ABOUT = """OpenAI-compatible generation on your own upstream accounts.
 
 **Authentication**: `Authorization: Bearer sk-dreamery-...`, or upstream session ids where they are enabled. Azure's
 `api-key` header works too. **Errors** have the same form on every path: a status and
