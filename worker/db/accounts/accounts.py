@@ -34,7 +34,7 @@ class AccountRow:
     user_id: UUID | None = None  # owner of a private account
     groups: tuple[str, ...] = ()  # user groups that may use a platform account; empty = all
     capped: bool = False
-    provider: str = "dreamina"
+    provider: str = field(default_factory=first_provider)
     limit_group: str | None = None  # accounts of one paying customer share their limits
     currency: str | None = None  # of its prices; None = upstream's own credits
     model_ids: dict[str, str] = field(default_factory=dict)  # our model -> upstream's id

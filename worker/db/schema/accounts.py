@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from worker.core.catalog.provider_data import first_provider
 from worker.db.schema.base import metadata, timestamp_column
 
 # An upstream account. `pool`: of the platform, for all users or those of its groups; `user_id`: of one user; neither:
@@ -28,7 +29,7 @@ accounts = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("label", Text, nullable=False),
-    Column("provider", Text, nullable=False, server_default=text("'dreamina'")),
+    Column("provider", Text, nullable=False, server_default=text(f"'{first_provider()}'")),
     Column("region", Text, nullable=False),  # one of the provider's
     Column("limit_group", Text),  # accounts of one paying customer share their limits; NULL = it is alone
     Column("currency", Text),  # of its prices; NULL = upstream has credits of its own
@@ -104,7 +105,7 @@ account_checks = Table(
     Column("id", Uuid, primary_key=True),
     Column("owner", Text, nullable=False),  # a hash of the caller
     Column("what", Text, nullable=False),
-    Column("provider", Text, nullable=False, server_default=text("'dreamina'")),
+    Column("provider", Text, nullable=False, server_default=text(f"'{first_provider()}'")),
     Column("lookup_hash", Text, nullable=False),
     Column("region", Text, nullable=False),
     Column("secret", Text, nullable=False),

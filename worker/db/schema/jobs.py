@@ -17,6 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from worker.core.catalog.provider_data import first_provider
 from worker.core.job_state import FINAL, OPEN, UPSTREAM, sql_list
 from worker.db.schema.base import metadata, timestamp_column
 
@@ -58,7 +59,9 @@ jobs = Table(
     timestamp_column("nudged_at"),
     Column("account_ids", ARRAY(Uuid), nullable=False),  # accounts it may use; empty = all of its caller
     Column("account_choice", Text, nullable=False, server_default=text("'any'")),  # own accounts, the pool, or both
-    Column("providers", ARRAY(Text), nullable=False, server_default=text("'{dreamina}'::text[]")),  # that may run it
+    Column(
+        "providers", ARRAY(Text), nullable=False, server_default=text(f"'{{{first_provider()}}}'::text[]")
+    ),  # that may run it
     Column("currency", Text),  # of its accounts; prices are thousandths of it; NULL = credits
     Column("account_id", Uuid, ForeignKey("accounts.id", ondelete="RESTRICT")),
     Column("holds_slot", Boolean, nullable=False, server_default=text("false")),
