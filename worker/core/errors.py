@@ -1,7 +1,6 @@
 """The error table: every failure Dreamery can report, what the client sees, and how the job engine reacts.
 
-Codes are part of the API and never change meaning. `worker/providers/dreamina/error_codes.py` maps upstream's error
-numbers to these rows.
+Codes are part of the API and never change meaning. Each provider maps the errors of its upstream to these rows.
 """
 
 from collections.abc import Mapping
@@ -95,6 +94,13 @@ ERRORS: dict[str, ErrorKind] = {
             "API 密钥无效。请用有效的密钥发送 `Authorization: Bearer <key>`。"),
         _request_row("missing_api_key", 401, "No API key provided. Send `Authorization: Bearer <key>`.",
             "没有提供 API 密钥。请发送 `Authorization: Bearer <key>`。"),
+        _request_row("invalid_credentials", 401, "The name or the password is wrong.", "用户名或密码不正确。"),
+        _request_row("sign_in_failed", 403, "The sign-in did not succeed. Start it again from the sign-in page.",
+            "登录未成功，请从登录页面重新开始。", "permission_error"),
+        _request_row("invitation_invalid", 410,
+            "This invitation has been used or has expired. Ask an administrator for a new one.",
+            "此邀请已被使用或已过期，请向管理员索取新的邀请。"),
+        _request_row("weak_password", 400, "Choose another password.", "请换一个密码。"),
         _request_row("forbidden", 403, "This key does not have permission for this operation.",
             "此密钥无权执行该操作，请向管理员申请权限。", "permission_error"),
         _request_row("csrf_failed", 403,

@@ -38,6 +38,7 @@ users = Table(
     Column("limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("soft_limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     timestamp_column("created_at", nullable=False, default=True),
+    Column("password_hash", Text),  # argon2; NULL = cannot sign in with a password
     CheckConstraint("role IN ('admin', 'member', 'viewer')", name="role"),
     CheckConstraint("weight > 0", name="weight"),
     CheckConstraint("retention_days >= 0", name="retention_days"),
@@ -58,10 +59,14 @@ api_keys = Table(
     timestamp_column("last_used_at"),
     timestamp_column("created_at", nullable=False, default=True),
     timestamp_column("revoked_at"),  # in the future while a rotated key is in its grace period
+    # `console`: holds the console sessions of its user that began without a key. Nobody knows it.
+    Column("purpose", Text, nullable=False, server_default=text("'api'")),
     Column("root_id", Uuid),  # of a rotated key: the first key, to which its jobs and quotas belong
     Column("limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("soft_limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    CheckConstraint("purpose IN ('api', 'console')", name="purpose"),
     Index("ix_api_keys_root_id", "root_id", postgresql_where=text("root_id IS NOT NULL")),
+    Index("uq_api_keys_console", "user_id", unique=True, postgresql_where=text("purpose = 'console'")),
 )
 
 
@@ -102,5 +107,36 @@ console_sessions = Table(
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("last_used_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("id", Uuid, nullable=False, unique=True, server_default=text("gen_random_uuid()")),  # for lists
+    Column("method", Text, nullable=False, server_default=text("'key'")),  # how it began
+    Column("persistent", Boolean, nullable=False, server_default=text("false")),  # the browser keeps its cookie
+    Column("device", Text, nullable=False, server_default=text("''")),  # browser and system
+    Column("address", Text, nullable=False, server_default=text("''")),
+    CheckConstraint("method IN ('key', 'password', 'invitation', 'oidc')", name="method"),
     Index("ix_console_sessions_expires_at", "expires_at"),
+)
+
+
+# One-time links that sign a user in. Only the hash of the link's secret is stored.
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("token_hash", Text, nullable=False, unique=True),
+    Column("created_by", Text, nullable=False),
+    timestamp_column("created_at", nullable=False, default=True),
+    timestamp_column("expires_at", nullable=False),
+    timestamp_column("used_at"),
+)
+
+
+# Users of an OpenID provider: its `iss` and `sub`.
+identities = Table(
+    "identities",
+    metadata,
+    Column("issuer", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    timestamp_column("created_at", nullable=False, default=True),
 )

@@ -163,7 +163,7 @@ def list_keys(tx: Transaction, *, user_id: UUID | None, after: UUID | None, limi
     return tx.all(
         text(
             f"""SELECT {_COLUMNS} FROM api_keys k JOIN users u ON u.id = k.user_id
-                WHERE (CAST(:user_id AS uuid) IS NULL OR k.user_id = :user_id)
+                WHERE k.purpose = 'api' AND (CAST(:user_id AS uuid) IS NULL OR k.user_id = :user_id)
                   AND (CAST(:after AS uuid) IS NULL OR k.id > :after)
                 ORDER BY k.id LIMIT :limit"""
         ),
@@ -174,7 +174,10 @@ def list_keys(tx: Transaction, *, user_id: UUID | None, after: UUID | None, limi
 def get_key(tx: Transaction, key_id: UUID) -> Row[Any] | None:
     """Return one key, or None."""
     return tx.first(
-        text(f"SELECT {_COLUMNS} FROM api_keys k JOIN users u ON u.id = k.user_id WHERE k.id = :id"), {"id": key_id}
+        text(
+            f"SELECT {_COLUMNS} FROM api_keys k JOIN users u ON u.id = k.user_id WHERE k.id = :id AND k.purpose = 'api'"
+        ),
+        {"id": key_id},
     )
 
 

@@ -1,24 +1,44 @@
-"""Web console sessions: opened with an API key and found by their cookie. Only hashes are stored."""
+"""Web console sessions: each belongs to an API key and is found by its cookie. Only hashes are stored."""
 
 import hashlib
 import secrets
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 
 from worker.db.engine import Transaction
 from worker.db.users.api_keys import KeyOwner, key_owner
 
-# Maximum lifetime of a session, even if it is in use.
+# Longest time of a session, even if it is in use, and of one whose cookie the browser keeps.
 _MAX_DAYS = 30
+PERSISTENT_DAYS = 180
+# A session whose cookie the browser keeps ends after this time without use.
+_PERSISTENT_IDLE_HOURS = 30 * 24
+_LONGEST_TEXT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStart:
+    """How a session begins. `persistent`: the browser keeps its cookie. `device` and `address` help to recognise it."""
+
+    method: str = "key"
+    persistent: bool = False
+    device: str = ""
+    address: str = ""
 
 
 def _hash(session_id: str) -> str:
     return hashlib.sha256(session_id.encode()).hexdigest()
 
 
-def open_session(tx: Transaction, api_key_id: UUID, *, hours: float) -> str:
-    """Create a session of this key and return its id, which cannot be read again. Expired sessions are deleted."""
+def open_session(tx: Transaction, api_key_id: UUID, *, hours: float, start: SessionStart | None = None) -> str:
+    """Create a session of this key and return its id, which cannot be read again. Expired sessions are deleted.
+
+    It ends after `hours` without use, a persistent one after 30 days.
+    """
+    how = start or SessionStart()
     tx.run(
         text(
             """DELETE FROM console_sessions WHERE id_hash IN (
@@ -29,10 +49,18 @@ def open_session(tx: Transaction, api_key_id: UUID, *, hours: float) -> str:
     session_id = secrets.token_urlsafe(32)
     tx.run(
         text(
-            """INSERT INTO console_sessions (id_hash, api_key_id, expires_at)
-               VALUES (:hash, :key, now() + make_interval(secs => :seconds))"""
+            """INSERT INTO console_sessions (id_hash, api_key_id, expires_at, method, persistent, device, address)
+               VALUES (:hash, :key, now() + make_interval(secs => :seconds), :method, :persistent, :device, :address)"""
         ),
-        {"hash": _hash(session_id), "key": api_key_id, "seconds": hours * 3600},
+        {
+            "hash": _hash(session_id),
+            "key": api_key_id,
+            "seconds": (_PERSISTENT_IDLE_HOURS if how.persistent else hours) * 3600,
+            "method": how.method,
+            "persistent": how.persistent,
+            "device": how.device[:_LONGEST_TEXT],
+            "address": how.address[:_LONGEST_TEXT],
+        },
     )
     return session_id
 
@@ -46,7 +74,7 @@ def find_session(tx: Transaction, session_id: str, *, hours: float) -> KeyOwner 
         text(
             """SELECT k.id AS api_key_id, u.id AS user_id, u.name, u.role, k.scopes, k.models,
                    coalesce(k.root_id, k.id) AS root_id, u.limits, u.soft_limits,
-                   k.limits AS key_limits, k.soft_limits AS key_soft_limits,
+                   k.limits AS key_limits, k.soft_limits AS key_soft_limits, s.persistent,
                    s.last_used_at < now() - interval '1 minute' AS stale
                FROM console_sessions s JOIN api_keys k ON k.id = s.api_key_id JOIN users u ON u.id = k.user_id
                WHERE s.id_hash = :hash AND s.expires_at > now() AND NOT u.disabled
@@ -58,7 +86,8 @@ def find_session(tx: Transaction, session_id: str, *, hours: float) -> KeyOwner 
     if row is None:
         return None
     if row.stale:
-        _record_use(tx, session_id, row.api_key_id, hours)
+        idle, most = (_PERSISTENT_IDLE_HOURS, PERSISTENT_DAYS) if row.persistent else (hours, _MAX_DAYS)
+        _record_use(tx, session_id, row.api_key_id, idle_hours=idle, days=most)
     return key_owner(row)
 
 
@@ -72,7 +101,7 @@ def open_sessions(tx: Transaction, session_ids: set[str]) -> set[str]:
     return {by_hash[row.id_hash] for row in rows}
 
 
-def _record_use(tx: Transaction, session_id: str, api_key_id: UUID, hours: float) -> None:
+def _record_use(tx: Transaction, session_id: str, api_key_id: UUID, *, idle_hours: float, days: int) -> None:
     # Skipped if another request holds the row: no request waits for a timestamp.
     tx.run(
         text(
@@ -82,7 +111,7 @@ def _record_use(tx: Transaction, session_id: str, api_key_id: UUID, hours: float
                WHERE id_hash IN (SELECT id_hash FROM console_sessions WHERE id_hash = :hash
                                  FOR NO KEY UPDATE SKIP LOCKED)"""
         ),
-        {"hash": _hash(session_id), "seconds": hours * 3600, "days": _MAX_DAYS},
+        {"hash": _hash(session_id), "seconds": idle_hours * 3600, "days": days},
     )
     tx.run(
         text(
@@ -99,3 +128,31 @@ def close_session(tx: Transaction, session_id: str) -> bool:
         text("DELETE FROM console_sessions WHERE id_hash = :hash RETURNING id_hash"), {"hash": _hash(session_id)}
     )
     return row is not None
+
+
+# --- the list of a user's sessions ---
+
+
+def list_sessions(tx: Transaction, user_id: UUID, *, current: str = "") -> list[Row[Any]]:
+    """Return the open sessions of a user, last used first. `current` = the session id that asks: it `is_current`."""
+    return tx.all(
+        text(
+            """SELECT s.id, s.method, s.persistent, s.device, s.address, s.created_at, s.last_used_at, s.expires_at,
+                   k.name AS key_name, s.id_hash = :current AS is_current
+               FROM console_sessions s JOIN api_keys k ON k.id = s.api_key_id
+               WHERE k.user_id = :user AND s.expires_at > now() ORDER BY s.last_used_at DESC, s.id LIMIT 200"""
+        ),
+        {"user": user_id, "current": _hash(current) if current else ""},
+    )
+
+
+def end_sessions(tx: Transaction, user_id: UUID, *, session: UUID | None = None, keep: str = "") -> int:
+    """End one session of a user, or all except the one with the session id `keep`; return how many ended."""
+    result = tx.run(
+        text(
+            """DELETE FROM console_sessions s USING api_keys k WHERE k.id = s.api_key_id AND k.user_id = :user
+               AND s.id_hash <> :keep AND (CAST(:session AS uuid) IS NULL OR s.id = CAST(:session AS uuid))"""
+        ),
+        {"user": user_id, "session": session, "keep": _hash(keep) if keep else ""},
+    )
+    return int(result.rowcount)
