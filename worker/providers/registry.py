@@ -13,6 +13,7 @@ Capability = TypeVar("Capability")
 # Name in `accounts.provider` -> the module of its `create(settings)`. Nothing else names these modules.
 _MODULES = {
     "dreamina": "worker.providers.dreamina.client",
+    "ark": "worker.providers.ark.provider",
 }
 _create_lock = threading.Lock()
 _instances: dict[str, Provider] = {}

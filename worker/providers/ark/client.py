@@ -1,12 +1,12 @@
 """The endpoints of Ark: images, video tasks, models, and the free check of a key. Each call is made once."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from worker.core.errors import DreameryError
 from worker.providers.ark.http import ArkHttp
-from worker.providers.ark.image_stream import StreamEvent, parse_events
+from worker.providers.ark.image_stream import StreamCompleted, StreamedImage, StreamEvent, parse_events
 from worker.providers.ark.responses import (
     ImageAnswer,
     Task,
@@ -35,7 +35,7 @@ class ArkClient:
 
     async def generate_images(self, account: Account, body: dict[str, Any]) -> ImageAnswer:
         """Generate images and wait for them. Raises `upstream_unreachable` if it is unclear whether they were made."""
-        answer = await self._http.post(account, IMAGES, body, seconds=IMAGE_SECONDS)
+        answer = await self._http.post(account, IMAGES, body, seconds=IMAGE_SECONDS, waits=True)
         try:
             return parse_images(answer)
         except UnreadableError as error:
@@ -48,9 +48,8 @@ class ArkClient:
         """
         async with aclosing(self._http.stream(account, IMAGES, body, seconds=IMAGE_SECONDS)) as lines:
             async for line in lines:
-                if isinstance(line, str):
-                    for event in parse_events([line]):
-                        yield event
+                for event in parse_events([line]) if isinstance(line, str) else _events(line):
+                    yield event
 
     async def create_task(self, account: Account, body: dict[str, Any]) -> str:
         """Create a video task; return its id. Raises `upstream_unreachable` if it is unclear whether it exists."""
@@ -71,12 +70,17 @@ class ArkClient:
         query = [("page_size", str(MOST_IDS)), *(("filter.task_ids", one) for one in task_ids)]
         query += [("filter.model", model)] if model is not None else []
         query += [("filter.service_tier", "flex")] if flex else []
-        return list(_page(await self._http.get(account, TASKS, query)).tasks)
+        return list((await self._list(account, query)).tasks)
 
     async def list_recent(self, account: Account, model: str, *, page: int = 1, flex: bool = False) -> TaskPage:
         """Return a page of the tasks of a model of the last seven days. `model` = as it was sent."""
         query = [("page_num", str(page)), ("page_size", str(_PAGE_SIZE)), ("filter.model", model)]
         query += [("filter.service_tier", "flex")] if flex else []
+        return await self._list(account, query)
+
+    async def _list(self, account: Account, query: list[tuple[str, str]]) -> TaskPage:
+        if account.list_turn is not None:
+            await account.list_turn()
         return _page(await self._http.get(account, TASKS, query))
 
     async def cancel_task(self, account: Account, task_id: str) -> None:
@@ -85,13 +89,23 @@ class ArkClient:
 
     async def check_key(self, account: Account) -> None:
         """Make a free call that only a valid key passes. Raises RefusedError."""
-        await self._http.get(account, TASKS, [("page_num", "1"), ("page_size", "1")])
+        await self._list(account, [("page_num", "1"), ("page_size", "1")])
 
     async def list_models(self, account: Account) -> list[str]:
         """Return the ids of all public models, also of those that the customer has not activated."""
         answer = await self._http.get(account, MODELS)
         rows = answer.get("data") if isinstance(answer, dict) else None
         return [row["id"] for row in rows or [] if isinstance(row, dict) and isinstance(row.get("id"), str)]
+
+
+def _events(body: Any) -> Iterator[StreamEvent]:
+    """Yield the events of an answer that came as JSON, although a stream was asked for."""
+    try:
+        answer = parse_images(body)
+    except UnreadableError as error:
+        raise DreameryError("upstream_unreachable", detail=f"{IMAGES}: {error}") from None
+    yield from (StreamedImage(index, item) for index, item in enumerate(answer.items))
+    yield StreamCompleted(answer)
 
 
 def _task(body: Any) -> Task:

@@ -37,6 +37,8 @@ class Rule:
     tries: int = 0
     state: str = ""
     recheck: float = 0.0
+    slower: bool = False
+    link_only: bool = False
 
     def matches(self, error: ApiError) -> bool:
         """Whether the rule applies to the error."""
@@ -74,6 +76,8 @@ def rules() -> tuple[Rule, ...]:
             tries=row.get("tries", 0),
             state=row.get("state", ""),
             recheck=float(row.get("recheck", 0)),
+            slower=row.get("slower", False),
+            link_only=row.get("link_only", False),
         )
         for row in tomllib.loads(_FILE.read_text())["error"]
     )

@@ -21,46 +21,15 @@ from worker.core.errors import DreameryError
 from worker.core.observability import metrics, tracing
 from worker.core.observability.faults import before_sending
 from worker.core.settings import Settings
-from worker.providers.ark.error_codes import Action, Rule, rule_for
-from worker.providers.ark.responses import ApiError, parse_error
+from worker.providers.ark.error_codes import rule_for
+from worker.providers.ark.responses import parse_error
+from worker.providers.ark.verdicts import refusal
 from worker.providers.base import Account, NotSentError
-from worker.providers.transports import Transports
+from worker.providers.transports import NOT_SENT, Transports
 
 HOSTS = {"cn": "https://ark.cn-beijing.volces.com", "intl": "https://ark.ap-southeast.bytepluses.com"}
 PATH = "/api/v3"
 MAX_BODY = 16_000_000  # results come as links
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
-# How the job engine reacts to each action, in codes of its error table.
-_REACTIONS = {
-    Action.WAIT_PAIR: "rate_limit_exceeded",
-    Action.WAIT_ACCOUNT: "rate_limit_exceeded",
-    Action.CLOSE_PAIR: "upstream_permission_denied",
-}
-_STOPPED = {"needs_login": "upstream_session_expired", "blocked": "upstream_risk_control"}
-
-
-class RefusedError(DreameryError):
-    """Upstream refused the call and named the reason. Nothing was created or charged."""
-
-    def __init__(self, error: ApiError, rule: Rule, *, status: int, secret: str) -> None:
-        self.rule = rule
-        detail = f"HTTP {status} {error.code} {error.message}"[:500].replace(secret, "***")
-        message = _text_for_caller(error, secret) if rule.action is Action.FIX else None
-        super().__init__(_code(rule), message, detail=detail, retry_after=round(rule.wait) or None)
-
-
-def _code(rule: Rule) -> str:
-    if rule.action is Action.STOP_ACCOUNT:
-        return "insufficient_quota" if rule.error == "insufficient_quota" else _STOPPED[rule.state]
-    if rule.action is Action.FIX:
-        return rule.error
-    return _REACTIONS.get(rule.action, "upstream_error")
-
-
-def _text_for_caller(error: ApiError, secret: str) -> str:
-    """Return upstream's own words without its request id: it says which part of the request is wrong."""
-    text = error.message.partition("Request id:")[0].strip().replace(secret, "***")
-    return f"Upstream refused the request ({error.code}): {text}"[:400]
 
 
 class ArkHttp:
@@ -84,11 +53,16 @@ class ArkHttp:
         target = f"{path}?{urlencode(query)}" if query else path
         return await self._call(account, "GET", target, b"", seconds=self._seconds)
 
-    async def post(self, account: Account, path: str, body: dict[str, Any], *, seconds: float) -> Any:
-        """Make a call that may cost money, once. Return its JSON."""
+    async def post(
+        self, account: Account, path: str, body: dict[str, Any], *, seconds: float, waits: bool = False
+    ) -> Any:
+        """Make a call that may cost money, once. Return its JSON.
+
+        `waits` = the answer takes minutes: the call takes no turn of the lane, for which its caller has another one.
+        """
         with before_sending():
             content = orjson.dumps(body)
-        return await self._call(account, "POST", path, content, seconds=seconds)
+        return await self._call(account, "POST", path, content, seconds=seconds, waits=waits)
 
     async def delete(self, account: Account, path: str) -> Any:
         """Cancel something. Return the JSON of the answer."""
@@ -112,18 +86,23 @@ class ArkHttp:
                 finally:
                     await response.aclose()
 
-    async def _call(self, account: Account, method: str, target: str, content: bytes, *, seconds: float) -> Any:
+    async def _call(
+        self, account: Account, method: str, target: str, content: bytes, *, seconds: float, waits: bool = False
+    ) -> Any:
         path = target.partition("?")[0]
         request = self._request(account, method, target, content, seconds=seconds)
         with (
             _outcome(account, path),
             tracing.span(f"upstream {method}", kind="client", server__address=request.url.host, url__path=path),
         ):
-            status, body = await self._exchange(account, request, seconds=seconds)
+            status, body = await self._exchange(account, request, seconds=seconds, waits=waits)
             return _read(account, path, status, body)
 
-    async def _exchange(self, account: Account, request: httpx.Request, *, seconds: float) -> tuple[int, bytes]:
-        async with self._transports.use(account.proxy) as transport, asyncio.timeout(seconds):
+    async def _exchange(
+        self, account: Account, request: httpx.Request, *, seconds: float, waits: bool
+    ) -> tuple[int, bytes]:
+        use = self._transports.stream if waits else self._transports.use
+        async with use(account.proxy) as transport, asyncio.timeout(seconds):
             response = await transport.handle_async_request(request)
             try:
                 return response.status_code, await _content(response)
@@ -159,7 +138,7 @@ def _outcome(account: Account, path: str) -> Iterator[None]:
     except TimeoutError:
         code = "upstream_unreachable"
         raise _unclear(path, "total deadline of the call") from None
-    except _NOT_SENT as failure:
+    except NOT_SENT as failure:
         error = _not_sent(account, path, failure)
         code = error.code
         raise error from None
@@ -196,11 +175,7 @@ def _read(account: Account, path: str, status: int, content: bytes) -> Any:
     error = parse_error(body)
     if error is None:
         raise _unclear(path, f"HTTP {status} without a named error")
-    rule = rule_for(error, status=status)
-    if rule.action is Action.AGAIN:
-        # Nothing was created, so the same call may be made again, a bounded number of times.
-        raise NotSentError(f"HTTP {status} {error.code}", code="upstream_error")
-    raise RefusedError(error, rule, status=status, secret=account.session)
+    raise refusal(error, rule_for(error, status=status), status=status, secret=account.session)
 
 
 def _unclear(path: str, reason: str) -> DreameryError:

@@ -23,6 +23,11 @@ def remove_flags(prompt: str) -> tuple[str, list[str]]:
     return re.sub(r"[ \t]{2,}", " ", _FLAG.sub("", prompt)).strip(), removed
 
 
+def name_of_input(model: VideoModel, kind: str, number: int) -> str:
+    """Return how a prompt names the input of this kind with this number, which counts from 1."""
+    return model.mention.format(kind=_KINDS[kind], n=number)
+
+
 def name_inputs(prompt: str, model: VideoModel, counts: Mapping[str, int]) -> str:
     """Return the prompt with `@image1`, `@video_file_2` and such as the model reads them.
 
@@ -33,6 +38,6 @@ def name_inputs(prompt: str, model: VideoModel, counts: Mapping[str, int]) -> st
         kind, number = found["kind"].lower(), int(found["n"])
         if not 1 <= number <= counts.get(kind, 0):
             return found.group(0)
-        return model.mention.format(kind=_KINDS[kind], n=number)
+        return name_of_input(model, kind, number)
 
     return _MENTION.sub(replace, prompt)

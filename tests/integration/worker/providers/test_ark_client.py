@@ -14,7 +14,7 @@ from tests.support.servers.http_servers import running_app
 from worker.core.errors import DreameryError, Reaction
 from worker.core.settings import Settings
 from worker.providers.ark.client import ArkClient
-from worker.providers.ark.http import ArkHttp, RefusedError
+from worker.providers.ark.http import ArkHttp
 from worker.providers.ark.image_requests import ImageCall, build_image_body
 from worker.providers.ark.image_stream import StreamCompleted
 from worker.providers.ark.models import built_in_models
@@ -22,6 +22,7 @@ from worker.providers.ark.recovery_keys import SentVideo, echoes_keys, find_matc
 from worker.providers.ark.responses import TaskStatus
 from worker.providers.ark.video_requests import VideoCall, build_video_body
 from worker.providers.base import Account, NotSentError
+from worker.providers.refusals import RefusedError
 from worker.sandbox.options import Options
 from worker.sandbox.server import create_app
 
@@ -133,32 +134,33 @@ def test_answers_without_a_named_error_are_unclear(url: str, before: str) -> Non
     [
         ("InputTextSensitiveContentDetected", "content_policy_violation", Reaction.GIVE_UP),
         ("InvalidParameter", "invalid_parameters", Reaction.GIVE_UP),
-        ("ModelNotOpen", "upstream_permission_denied", Reaction.OTHER_ACCOUNT),
-        ("AuthenticationError", "upstream_session_expired", Reaction.OTHER_ACCOUNT),
-        ("InvalidAccountStatus", "upstream_risk_control", Reaction.OTHER_ACCOUNT),
+        ("ModelNotOpen", "no_account_available", Reaction.OTHER_ACCOUNT),
+        ("AuthenticationError", "accounts_need_login", Reaction.OTHER_ACCOUNT),
+        ("InvalidAccountStatus", "accounts_blocked", Reaction.OTHER_ACCOUNT),
         ("AccountOverdueError", "insufficient_quota", Reaction.OTHER_ACCOUNT),
-        ("ServerOverloaded", "rate_limit_exceeded", Reaction.RETRY_LATER),
-        ("ModelAccountIpmRateLimitExceeded", "rate_limit_exceeded", Reaction.RETRY_LATER),
+        ("ServerOverloaded", "upstream_error", Reaction.OTHER_ACCOUNT),
+        ("ModelAccountIpmRateLimitExceeded", "rate_limit_exceeded", Reaction.OTHER_ACCOUNT),
     ],
 )
 def test_named_errors_are_refusals(url: str, code: str, ours: str, reaction: Reaction) -> None:
     with pytest.raises(RefusedError) as refused:
         call(url, lambda ark: ark.generate_images(account(), image_body(f"[[refuse:{code}]] a boat")))
-    assert (refused.value.code, refused.value.kind.reaction) == (ours, reaction)
+    assert (refused.value.code, refused.value.verdict.reaction) == (ours, reaction)
     assert code in (refused.value.detail or "")
 
 
 def test_error_of_upstream_may_be_tried_again(url: str) -> None:
-    with pytest.raises(NotSentError) as again:
+    with pytest.raises(RefusedError) as again:
         call(url, lambda ark: ark.generate_images(account(), image_body("[[refuse:InternalServiceError]] a boat")))
     assert again.value.code == "upstream_error"
+    assert again.value.verdict.pauses == (5.0, 20.0)
 
 
 def test_key_is_checked_without_cost(url: str) -> None:
     call(url, lambda ark: ark.check_key(account("ark-checked")))
     with pytest.raises(RefusedError) as refused:
         call(url, lambda ark: ark.check_key(account("ark-dead")))
-    assert refused.value.code == "upstream_session_expired"
+    assert (refused.value.code, refused.value.verdict.stops) == ("accounts_need_login", "needs_login")
 
 
 def test_models_are_listed(url: str) -> None:

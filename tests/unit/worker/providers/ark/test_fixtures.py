@@ -308,8 +308,8 @@ def test_stream_that_fails() -> None:
 @pytest.mark.parametrize(
     ("name", "action", "code"),
     [
-        ("error-400-clip-base64", Action.FIX, "invalid_parameters"),
-        ("error-400-clip-too-long", Action.FIX, "invalid_parameters"),
+        ("error-400-clip-base64", Action.FIX, "invalid_video"),
+        ("error-400-clip-too-long", Action.FIX, "invalid_video"),
         ("error-400-flex", Action.FIX, "unsupported_parameter"),
         ("error-400-image-output-refused", Action.FIX, "content_policy_violation"),
         ("error-400-missing", Action.FIX, "missing_required_parameter"),
