@@ -24,6 +24,8 @@ from worker.core.concurrency.name_lookups import resolve_in_turn
 from worker.core.security.decompression import CompressedBodyError, Decompressor
 from worker.core.security.ip_addresses import is_public
 
+# Failures before anything of the request was sent.
+NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 # Beyond so many, transports of proxies that are not in use are closed.
 MAX_PROXIES = 128
 _RESOLVE_SECONDS = 5.0

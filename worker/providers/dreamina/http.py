@@ -28,7 +28,7 @@ from worker.providers.dreamina.error_codes import clean, error_code_for, message
 from worker.providers.dreamina.job_records import read_fail_fields
 from worker.providers.dreamina.regions import Site
 from worker.providers.dreamina.signing import PF, sign, uid_token, web_id
-from worker.providers.transports import Transports
+from worker.providers.transports import NOT_SENT, Transports
 
 # 200 records of eight images are about 10 MB.
 MAX_BODY = 16_000_000
@@ -37,7 +37,6 @@ _LONG_BYTES = 256 * 1024
 LONG_ANSWERS = lanes.Lane(8, per_account=2)
 _NUMBER = re.compile(r"-?[0-9]{1,12}")
 _COOKIE_SAFE = re.compile(r"[!#-+\--:<-\[\]-~]+")
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 
 class UpstreamHttp:
@@ -99,7 +98,7 @@ class UpstreamHttp:
                 status, kind, content = await self._exchange(account, request)
         except TimeoutError:
             raise _unreachable(path, "total deadline of the call") from None
-        except _NOT_SENT as failure:
+        except NOT_SENT as failure:
             raise _not_sent(account, f"{path}: {_describe(failure, account)}") from None
         except httpx.HTTPError as failure:
             raise _unreachable(path, _describe(failure, account)) from None
@@ -154,7 +153,7 @@ class UpstreamHttp:
                 raise NotSentError(f"{target.host}: total deadline of the call") from None
             except SlowTransferError as slow:
                 raise NotSentError(f"{target.host}: {slow}") from None
-            except _NOT_SENT as failure:
+            except NOT_SENT as failure:
                 raise _not_sent(account, f"{target.host}: {_describe(failure, account)}") from None
             except httpx.HTTPError as failure:
                 raise NotSentError(f"{target.host}: {_describe(failure, account)}") from None
@@ -182,7 +181,7 @@ class UpstreamHttp:
                                 yield chunk
         except TimeoutError:
             raise _unreachable(path, "total deadline of the call") from None
-        except _NOT_SENT as failure:
+        except NOT_SENT as failure:
             raise _not_sent(account, f"{path}: {_describe(failure, account)}") from None
         except httpx.HTTPError as failure:
             raise _unreachable(path, _describe(failure, account)) from None
