@@ -5,6 +5,7 @@ from its acceptance on; its `Rates` are kept with it when it is submitted, and s
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,6 +18,9 @@ _PIXELS_PER_TOKEN = 1024
 # In `accounts.prices`: for all models without an entry of their own.
 ALL_MODELS = "*"
 _HIGHEST_FACTOR = 100
+_COST_LIMIT = re.compile(
+    rf"(?P<amount>[0-9]{{1,7}}(\.[0-9]{{1,9}})?)( ?(?P<currency>{'|'.join(CURRENCIES)}))?", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,35 +142,36 @@ class Rates:
 
 
 def find_rates(
-    pricing: Pricing, order: Mapping[str, Any], currency: str, own: Mapping[str, Any] | None = None
+    pricing: Pricing, params: Mapping[str, Any], currency: str, own: Mapping[str, Any] | None = None
 ) -> Rates | None:
-    """Return the unit prices of an order in a currency; None = unknown. `own` = `accounts.prices` of the account."""
+    """Return the unit prices of a job in a currency; None = unknown. `own` = `accounts.prices` of the account."""
     factor, rows = _own_prices(pricing.name, own or {})
     if isinstance(pricing, VideoPricing):
         videos = pricing.prices if rows is None else [read_video_price({"currency": currency, **row}) for row in rows]
-        return _video_rates(videos, order, currency, factor)
+        return _video_rates(videos, params, currency, factor)
     images = pricing.prices if rows is None else [read_image_price({"currency": currency, **row}) for row in rows]
-    return _image_rates(images, order, currency, factor)
+    return _image_rates(images, params, currency, factor)
 
 
 def _video_rates(
-    prices: Iterable[VideoPrice], order: Mapping[str, Any], currency: str, factor: Decimal
+    prices: Iterable[VideoPrice], params: Mapping[str, Any], currency: str, factor: Decimal
 ) -> Rates | None:
+    order = params["order"]
     price = next((one for one in prices if one.currency == currency and order["resolution"] in one.resolutions), None)
     if price is None:
         return None
     options = order.get("options") or {}
-    unit = price_per_million(price, has_clip=clips_of(order) is not None, flex=options.get("service_tier") == "flex")
+    unit = price_per_million(price, has_clip=clips_of(params) is not None, flex=options.get("service_tier") == "flex")
     return Rates(currency, _exact(unit) * factor)
 
 
 def _image_rates(
-    prices: Iterable[ImagePrice], order: Mapping[str, Any], currency: str, factor: Decimal
+    prices: Iterable[ImagePrice], params: Mapping[str, Any], currency: str, factor: Decimal
 ) -> Rates | None:
     rows = [one for one in prices if one.currency == currency]
     if not rows:
         return None
-    layers = bool((order.get("options") or {}).get("layers"))
+    layers = _makes_layers(params["order"])
     return Rates(
         currency,
         images=tuple(
@@ -187,33 +192,37 @@ def price_per_million(price: VideoPrice, *, has_clip: bool, flex: bool) -> float
     return price.plain
 
 
-def clips_of(order: Mapping[str, Any]) -> Clips | None:
-    """Return the reference videos of a video order; None = it has none.
+def clips_of(params: Mapping[str, Any]) -> Clips | None:
+    """Return the reference videos of a video job; None = it has none.
 
-    `order["clips"]` = their seconds, None where the length is not known yet.
+    `params["clips"]` = their seconds, None where the length is not known yet.
     """
-    clips = order.get("clips") or []
+    clips = params.get("clips") or []
     if not clips:
         return None
     known = all(seconds is not None for seconds in clips)
     return Clips(len(clips), math.fsum(clips) if known else math.inf)
 
 
-def highest_cost(pricing: Pricing, order: Mapping[str, Any], rates: Rates, *, inputs: int = 0) -> int:
-    """Return the most that an order may cost. `inputs` = reference images of an image order.
+def highest_cost(pricing: Pricing, params: Mapping[str, Any], rates: Rates) -> int:
+    """Return the most that a job may cost.
 
     A length that the model chooses counts as its longest, a ratio that it chooses as the largest frame, layers as the
     most it may make.
     """
+    order = params["order"]
     if isinstance(pricing, VideoPricing):
-        return _round_up(_video_cost(_most_tokens(pricing, order), rates))
-    images = order.get("count") or 1
-    if (order.get("options") or {}).get("layers"):
-        images = 1 + pricing.max_layers
+        return _round_up(_video_cost(_most_tokens(pricing, order, clips_of(params)), rates))
+    images = 1 + pricing.max_layers if _makes_layers(order) else order.get("count") or 1
+    inputs = len(params.get("images") or ())
     return _round_up(_image_cost([_largest_area(pricing, order)] * images, inputs, rates))
 
 
-def _most_tokens(pricing: VideoPricing, order: Mapping[str, Any]) -> int:
+def _makes_layers(order: Mapping[str, Any]) -> bool:
+    return bool((order.get("options") or {}).get("layers"))
+
+
+def _most_tokens(pricing: VideoPricing, order: Mapping[str, Any], clips: Clips | None) -> int:
     """Return the most tokens of a video. With clips, upstream charges a minimum that it does not publish: at least
     twice the output counts.
     """
@@ -222,7 +231,6 @@ def _most_tokens(pricing: VideoPricing, order: Mapping[str, Any]) -> int:
     frames = pricing.frames[order["resolution"]]
     width, height = frames.get(order.get("ratio") or "") or max(frames.values(), key=_area)
     own = video_tokens(width, height, length, fps=pricing.fps)
-    clips = clips_of(order)
     if clips is None:
         return own
     clip_seconds = min(clips.seconds, pricing.max_clip_seconds or clips.count * length)
@@ -336,3 +344,20 @@ def to_amount(thousandths: int | None) -> float | None:
 def from_amount(amount: float | str | Decimal) -> int:
     """Return a decimal amount in thousandths, rounded down."""
     return math.floor(Decimal(str(amount)) * PER_UNIT)
+
+
+@dataclass(frozen=True, slots=True)
+class CostLimit:
+    """The most that a request may cost. `currency` None = in whatever currency its jobs run."""
+
+    amount: int
+    currency: str | None = None
+
+
+def read_cost_limit(text: str | float) -> CostLimit:
+    """Return the limit of `0.5` or `0.5 USD`. Raises ValueError."""
+    match = _COST_LIMIT.fullmatch(str(text).strip())
+    if match is None:
+        raise ValueError(f"must be an amount such as 0.5, or 0.5 {CURRENCIES[0]}")
+    currency = match["currency"]
+    return CostLimit(from_amount(match["amount"]), currency.upper() if currency else None)

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from worker.core.catalog.money import (
+    CostLimit,
     Rates,
     charge_of,
     check_own_prices,
     find_rates,
     from_amount,
     highest_cost,
+    read_cost_limit,
     to_amount,
     video_tokens,
 )
@@ -24,22 +26,26 @@ MODELS = built_in_models()
 LAYERS = {"options": {"layers": True}}
 
 
-def video_order(**fields: Any) -> dict[str, Any]:
-    return {"resolution": "720p", "ratio": "16:9", "seconds": 5, **fields}
+def video_job(*, clips: list[float | None] | None = None, **fields: Any) -> dict[str, Any]:
+    return {"order": {"resolution": "720p", "ratio": "16:9", "seconds": 5, **fields}, "clips": clips}
 
 
-def video_cost(model: str, order: dict[str, Any], currency: str = "USD", own: dict[str, Any] | None = None) -> int:
+def image_job(inputs: int = 0, **fields: Any) -> dict[str, Any]:
+    return {"order": fields, "images": [""] * inputs}
+
+
+def video_cost(model: str, params: dict[str, Any], currency: str = "USD", own: dict[str, Any] | None = None) -> int:
     pricing = MODELS.videos[model].pricing
-    rates = find_rates(pricing, order, currency, own)
+    rates = find_rates(pricing, params, currency, own)
     assert rates is not None
-    return highest_cost(pricing, order, rates)
+    return highest_cost(pricing, params, rates)
 
 
-def image_cost(model: str, order: dict[str, Any], *, inputs: int = 0, currency: str = "USD") -> int:
+def image_cost(model: str, params: dict[str, Any], currency: str = "USD") -> int:
     pricing = MODELS.images[model].pricing
-    rates = find_rates(pricing, order, currency)
+    rates = find_rates(pricing, params, currency)
     assert rates is not None
-    return highest_cost(pricing, order, rates, inputs=inputs)
+    return highest_cost(pricing, params, rates)
 
 
 @pytest.mark.parametrize(("seconds", "clip", "tokens"), [(5, 0, 108_900), (7, 0, 152_100), (5, 5, 216_900)])
@@ -50,9 +56,9 @@ def test_tokens_as_upstream_counts_them(seconds: int, clip: int, tokens: int) ->
 @pytest.mark.parametrize(("currency", "held", "charged"), [("USD", 763, 762), ("CNY", 5010, 5009)])
 def test_a_video_is_held_rounded_up_and_settled_by_its_tokens(currency: str, held: int, charged: int) -> None:
     pricing = MODELS.videos["seedance-2.0"].pricing
-    rates = find_rates(pricing, video_order(), currency)
+    rates = find_rates(pricing, video_job(), currency)
     assert rates is not None
-    assert highest_cost(pricing, video_order(), rates) == held
+    assert highest_cost(pricing, video_job(), rates) == held
     assert charge_of(rates, {"tokens": 108_900}) == charged
     assert charge_of(Rates.from_dict(rates.as_dict()), {"tokens": 108_900}) == charged
     assert charge_of(rates, {}) is None, "not reported"
@@ -91,38 +97,38 @@ def test_a_video_is_held_rounded_up_and_settled_by_its_tokens(currency: str, hel
     ],
 )
 def test_the_table_of_video_prices(model: str, resolution: str, currency: str, price: str, *, clip: bool) -> None:
-    order = video_order(resolution=resolution, clips=[4.0] if clip else [])
-    rates = find_rates(MODELS.videos[model].pricing, order, currency)
+    params = video_job(resolution=resolution, clips=[4.0] if clip else [])
+    rates = find_rates(MODELS.videos[model].pricing, params, currency)
     assert rates is not None
     assert rates.per_million == Decimal(price)
 
 
 def test_the_most_is_held_where_the_model_decides() -> None:
-    longest = video_cost("seedance-2.5", video_order(seconds=30))
-    assert video_cost("seedance-2.5", video_order(seconds=-1)) == longest
-    assert video_cost("seedance-2.5", video_order(seconds=None)) == longest
+    longest = video_cost("seedance-2.5", video_job(seconds=30))
+    assert video_cost("seedance-2.5", video_job(seconds=-1)) == longest
+    assert video_cost("seedance-2.5", video_job(seconds=None)) == longest
     frames = MODELS.videos["seedance-2.5"].frames["720p"]
-    assert video_cost("seedance-2.5", video_order(ratio="adaptive")) == max(
-        video_cost("seedance-2.5", video_order(ratio=ratio)) for ratio in frames
+    assert video_cost("seedance-2.5", video_job(ratio="adaptive")) == max(
+        video_cost("seedance-2.5", video_job(ratio=ratio)) for ratio in frames
     )
 
 
 def test_clips_count_like_output_and_at_least_once_more() -> None:
     own = 108_900 * 6.4 / 1000
-    assert video_cost("seedance-2.5", video_order(clips=[2.0])) == math.ceil(2 * own)
+    assert video_cost("seedance-2.5", video_job(clips=[2.0])) == math.ceil(2 * own)
     with_two = video_tokens(1280, 720, 5, clip_seconds=9.5)
-    assert video_cost("seedance-2.5", video_order(clips=[4.5, 5.0])) == math.ceil(with_two * 6.4 / 1000)
+    assert video_cost("seedance-2.5", video_job(clips=[4.5, 5.0])) == math.ceil(with_two * 6.4 / 1000)
     longest = MODELS.videos["seedance-2.0"].references.video_seconds
     unknown = video_tokens(1280, 720, 5, clip_seconds=longest)
-    assert video_cost("seedance-2.0", video_order(clips=[None])) == math.ceil(unknown * 4.3 / 1000)
+    assert video_cost("seedance-2.0", video_job(clips=[None])) == math.ceil(unknown * 4.3 / 1000)
 
 
 def test_the_slow_lane_costs_half_and_unknown_prices_are_none() -> None:
-    full = video_cost("seedance-1.0-pro", video_order())
-    half = video_cost("seedance-1.0-pro", video_order(options={"service_tier": "flex"}))
+    full = video_cost("seedance-1.0-pro", video_job())
+    half = video_cost("seedance-1.0-pro", video_job(options={"service_tier": "flex"}))
     assert 0 <= 2 * half - full <= 1
-    assert find_rates(MODELS.videos["seedance-1.0-pro-fast"].pricing, video_order(), "CNY") is None
-    assert find_rates(MODELS.videos["seedance-2.0"].pricing, video_order(), "EUR") is None
+    assert find_rates(MODELS.videos["seedance-1.0-pro-fast"].pricing, video_job(), "CNY") is None
+    assert find_rates(MODELS.videos["seedance-2.0"].pricing, video_job(), "EUR") is None
 
 
 @pytest.mark.parametrize(
@@ -145,39 +151,37 @@ def test_the_slow_lane_costs_half_and_unknown_prices_are_none() -> None:
 def test_the_table_of_image_prices(
     model: str, area: tuple[int, int], images: int, inputs: int, more: dict[str, Any], charged: int
 ) -> None:
-    rates = find_rates(MODELS.images[model].pricing, more, "USD")
+    rates = find_rates(MODELS.images[model].pricing, image_job(**more), "USD")
     assert rates is not None
     usage = {"images": images, "inputs": inputs, "areas": [area[0] * area[1]] * images}
     assert charge_of(Rates.from_dict(rates.as_dict()), usage) == charged
     if not more:
-        order = {"width": area[0], "height": area[1], "count": images}
-        assert image_cost(model, order, inputs=inputs) == charged
+        assert image_cost(model, image_job(inputs, width=area[0], height=area[1], count=images)) == charged
 
 
 def test_images_of_unknown_size_count_as_the_largest() -> None:
-    rates = find_rates(MODELS.images["seedream-5.0-pro"].pricing, {}, "USD")
+    rates = find_rates(MODELS.images["seedream-5.0-pro"].pricing, image_job(), "USD")
     assert rates is not None
     assert charge_of(rates, {"images": 2, "areas": [1024 * 1024]}) == 45 + 90
     assert charge_of(rates, {"images": 0, "inputs": 4}) == 0
     assert charge_of(rates, {}) is None
-    by_class = {"resolution": "2k", "width": 2048, "height": 1024, "options": {"size_class": True}}
+    by_class = image_job(resolution="2k", width=2048, height=1024, options={"size_class": True})
     assert image_cost("seedream-5.0-pro", by_class) == 90
 
 
 def test_layers_hold_the_most_that_may_come() -> None:
-    order = {"width": 1024, "height": 1024, **LAYERS}
-    assert image_cost("seedream-5.0-pro", order, inputs=1) == math.ceil(17 * 22.5)
+    assert image_cost("seedream-5.0-pro", image_job(1, width=1024, height=1024, **LAYERS)) == math.ceil(17 * 22.5)
 
 
 def test_accounts_may_have_prices_of_their_own() -> None:
-    plain = video_cost("seedance-2.0", video_order())
-    assert video_cost("seedance-2.0", video_order(), own={"*": {"factor": 0.5}}) == math.ceil(plain / 2)
+    plain = video_cost("seedance-2.0", video_job())
+    assert video_cost("seedance-2.0", video_job(), own={"*": {"factor": 0.5}}) == math.ceil(plain / 2)
     own = {"seedance-2.0": {"prices": [{"resolutions": ["720p"], "plain": 1}]}, "*": {"factor": 0.5}}
-    assert video_cost("seedance-2.0", video_order(), own=own) == math.ceil(108.9)
+    assert video_cost("seedance-2.0", video_job(), own=own) == math.ceil(108.9)
     pricing = MODELS.videos["seedance-2.0"].pricing
-    assert find_rates(pricing, video_order(resolution="1080p"), "USD", own) is None
+    assert find_rates(pricing, video_job(resolution="1080p"), "USD", own) is None
     images = {"seedream-5.0-pro": {"factor": 2, "prices": [{"picture": 0.01}]}}
-    rates = find_rates(MODELS.images["seedream-5.0-pro"].pricing, {}, "CNY", images)
+    rates = find_rates(MODELS.images["seedream-5.0-pro"].pricing, image_job(), "CNY", images)
     assert rates is not None
     assert charge_of(rates, {"images": 3, "areas": []}) == 60
 
@@ -223,3 +227,24 @@ def test_usage_of_answers() -> None:
 def test_amounts() -> None:
     assert (to_amount(762), to_amount(None), to_amount(0)) == (0.762, None, 0.0)
     assert [from_amount(value) for value in (0.57, "0.57", 0.0009, 25, 0.29)] == [570, 570, 0, 25_000, 290]
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("0.5", CostLimit(500)),
+        (0.5, CostLimit(500)),
+        (2, CostLimit(2000)),
+        ("0.5 USD", CostLimit(500, "USD")),
+        ("3cny", CostLimit(3000, "CNY")),
+        (0, CostLimit(0)),
+    ],
+)
+def test_limits_of_the_cost(text: str | float, limit: CostLimit) -> None:
+    assert read_cost_limit(text) == limit
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1 EUR", "USD", "1e3", "nan", "0.5  USD", "1,5", "٣", 1e300])
+def test_wrong_limits_of_the_cost(text: str | float) -> None:
+    with pytest.raises(ValueError, match="amount"):
+        read_cost_limit(text)

@@ -93,7 +93,7 @@ def test_changes_of_the_operator() -> None:
     models = read_models({"image": [change], "video": [{"name": "seedance-2.0", "prices": price}]})
     assert "seedream-5.5" in models.retired
     assert "seedream-5.5" not in models.images
-    rates = find_rates(models.videos["seedance-2.0"].pricing, {"resolution": "720p"}, "USD")
+    rates = find_rates(models.videos["seedance-2.0"].pricing, {"order": {"resolution": "720p"}}, "USD")
     assert rates is not None
     assert rates.per_million == 5
     assert "seedream-5.5" in built_in_models().images
