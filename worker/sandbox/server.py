@@ -168,6 +168,8 @@ def _media_endpoint(state: SandboxState) -> Endpoint:
             expires, signature = query.get("x-expires", ""), query.get("x-signature", "")
             if not state.results.is_link_valid(path, expires=expires, signature=signature, now=time.time()):
                 return sandbox_responses.edge_page(403)
+            if state.results.is_held_back(path, time.time()):
+                return _json({"error": {"code": "video_not_ready", "message": "video not ready"}}, 400)
             drawing = state.results.find(path)
             if drawing is None:
                 return sandbox_responses.edge_page(404)

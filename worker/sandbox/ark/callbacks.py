@@ -18,10 +18,10 @@ class Callbacks:
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
 
-    def watch(self, task: Task) -> None:
-        """Report the changes of the task, if its client wants that."""
+    def watch(self, task: Task, *, twice: bool = False) -> None:
+        """Report the changes of the task, if its client wants that. `twice` = each of them two times."""
         if task.order.callback_url:
-            running = asyncio.get_running_loop().create_task(self._report(task))
+            running = asyncio.get_running_loop().create_task(self._report(task, twice=twice))
             self._running.add(running)
             running.add_done_callback(self._running.discard)
 
@@ -30,7 +30,7 @@ class Callbacks:
         for running in self._running:
             running.cancel()
 
-    async def _report(self, task: Task) -> None:
+    async def _report(self, task: Task, *, twice: bool) -> None:
         reported = ""
         async with httpx.AsyncClient(timeout=_ANSWER_SECONDS, trust_env=False) as client:
             for moment in [task.created_at, *task.moments()]:
@@ -42,7 +42,8 @@ class Callbacks:
                     return
                 if status != reported:
                     reported = status
-                    await self._post(client, task, tries=1 + _MORE_TRIES * (status in {"succeeded", "failed"}))
+                    for _ in range(1 + twice):
+                        await self._post(client, task, tries=1 + _MORE_TRIES * (status in {"succeeded", "failed"}))
 
     @staticmethod
     async def _post(client: httpx.AsyncClient, task: Task, *, tries: int) -> None:

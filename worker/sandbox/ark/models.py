@@ -34,7 +34,7 @@ class VideoModel:
     references: tuple[int, int, int] = (9, 3, 3)
     audio_alone: bool = False
     last_frame: bool = True
-    in_flight: int = 10
+    default_seconds: int = 5  # -1 = the model chooses
 
 
 _LITE_MODEL = {"least": 3_686_400, "most": 16_777_216, "references": 14}
@@ -57,6 +57,7 @@ VIDEOS: dict[str, VideoModel] = {
         ("480p", "720p", "1080p"),
         references=(30, 10, 10),
         audio_alone=True,
+        default_seconds=-1,
     ),
     "seedance-2-0-260128": VideoModel(frozenset(_NEW_VIDEO), (4, 15), _FAMILY),
     "seedance-2-0-fast-260128": VideoModel(frozenset(_NEW_VIDEO), (4, 15), _FAMILY[:2]),
@@ -82,6 +83,11 @@ def is_sold(model: str) -> bool:
     """Whether the model exists under this name: Chinese names begin with `doubao-`."""
     name = base_name(model)
     return not (model.startswith("doubao-") and name.startswith(_ABROAD_ONLY))
+
+
+def is_sold_in(model: str, region: str) -> bool:
+    """Whether a region (`cn`, `intl`, or "" for any) knows the model by this name."""
+    return not region or (region == "cn") == model.startswith("doubao-")
 
 
 def public_names() -> list[str]:

@@ -1,7 +1,8 @@
 """Checks the bodies of Ark calls as upstream does: unknown fields, missing roles and mixed modes are refused."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from worker.sandbox.ark.models import IMAGES, RATIOS, SHORT_SIDES, VIDEOS, ImageModel, VideoModel, base_name, is_sold
@@ -13,7 +14,17 @@ _LINK = re.compile(r"https?://\S{3,4000}|asset://[\w-]{1,100}")
 _DATA = re.compile(r"data:(image|audio)/[a-z0-9.+-]{1,40};base64,[A-Za-z0-9+/=]+")
 _ROLES = {"image_url": "reference_image", "video_url": "reference_video", "audio_url": "reference_audio"}
 _FRAMES = ("first_frame", "last_frame")
+_CHOSEN_SECONDS = 10
 _LIFE = range(3600, 259_201)
+# Old parameters at the end of a text, which upstream still obeys: a client of ours must not send them.
+_FLAG = re.compile(
+    r"(?<!\S)--(?:rs|rt|dur|fps|seed|cf|wm|resolution|ratio|duration|framespersecond|camerafixed|watermark)\b"
+)
+# What the final of a draft may send; everything else comes from the draft.
+_OF_A_FINAL = {
+    *("model", "content", "resolution", "return_last_frame", "output_format", "watermark", "service_tier"),
+    *("execution_expires_after", "priority", "callback_url", "safety_identifier"),
+}
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,9 @@ class ImageOrder:
     stream: bool = False
     base64: bool = False
     background: str = ""
+    public: str = ""  # the id of the model, also if an endpoint of the account was sent
+    links: tuple[tuple[str, str], ...] = ()  # inputs by link, with their kind
+    has_flags: bool = False  # the prompt holds old parameters
 
 
 @dataclass(frozen=True)
@@ -51,11 +65,14 @@ class VideoOrder:
     flex: bool = False
     priority: int = 0
     seed: int = -1
+    public: str = ""
+    links: tuple[tuple[str, str], ...] = ()
+    has_flags: bool = False
 
 
 def read_image_order(body: dict[str, Any], endpoints: dict[str, str]) -> ImageOrder:
     """Check the body of an image call. Raises RefusedError."""
-    name, model = _find(body, IMAGES, endpoints)
+    name, public, model = _find(body, IMAGES, endpoints)
     _check_fields(body, model.fields)
     prompt = _text(body, "prompt")
     images = body.get("image", [])
@@ -88,12 +105,15 @@ def read_image_order(body: dict[str, Any], endpoints: dict[str, str]) -> ImageOr
         stream=body.get("stream") is True,
         base64=body.get("response_format") == "b64_json",
         background=background,
+        public=public,
+        links=tuple((link, "image") for link in images if not link.startswith("data:")),
+        has_flags=_FLAG.search(prompt) is not None,
     )
 
 
 def read_video_order(body: dict[str, Any], endpoints: dict[str, str]) -> VideoOrder:
     """Check the body of a create call. Raises RefusedError."""
-    name, model = _find(body, VIDEOS, endpoints)
+    name, public, model = _find(body, VIDEOS, endpoints)
     _check_fields(body, model.fields)
     content = body.get("content")
     if not isinstance(content, list) or not content or not all(isinstance(item, dict) for item in content):
@@ -101,27 +121,35 @@ def read_video_order(body: dict[str, Any], endpoints: dict[str, str]) -> VideoOr
     if body.get("watermark") is not False:
         raise RefusedError("InvalidParameter", "this sandbox wants watermark false", param="watermark", violation=True)
     drafts = [(item.get("draft_task") or {}).get("id", "") for item in content if item.get("type") == "draft_task"]
+    if drafts and (set(body) - _OF_A_FINAL or len(content) > 1):
+        raise RefusedError("InvalidParameter", "the rest comes from the draft", param="content", violation=True)
     roles = _roles(content, model)
     resolution, ratio = body.get("resolution", "720p"), body.get("ratio", "adaptive")
     if resolution not in model.resolutions or ratio not in RATIOS:
         raise RefusedError("InvalidParameter", f"resolution {resolution}, ratio {ratio}", param="resolution")
-    seconds, task_type = body.get("duration", 5), body.get("omni_reference_task_type", "auto")
+    seconds, task_type = body.get("duration", model.default_seconds), body.get("omni_reference_task_type", "auto")
     least, most = model.seconds
     if not isinstance(seconds, int) or not (seconds == -1 or least <= seconds <= most):
         raise RefusedError("InvalidParameter", f"duration {seconds}", param="duration")
     if task_type in {"edit", "extend"} and ("reference_video" not in roles or ratio != "adaptive"):
         raise RefusedError("InvalidParameter.TaskTypeConstraint", f"{task_type} needs a clip", param="content")
+    if body.get("draft") is True and resolution != "480p":
+        raise RefusedError("InvalidParameter", "a draft is 480p", param="resolution")
+    if body.get("tools") and roles:
+        raise RefusedError("InvalidParameter", "web_search takes no images, videos or audio", param="tools")
     life = body.get("execution_expires_after", 172_800)
     if life not in _LIFE:
         raise RefusedError("InvalidParameter", "execution_expires_after", param="execution_expires_after")
     flex = body.get("service_tier") == "flex"
+    prompt = " ".join(item.get("text", "") for item in content if item.get("type") == "text")
     width, height = _frame(resolution, ratio)
     return VideoOrder(
         model=name,
-        prompt=" ".join(item.get("text", "") for item in content if item.get("type") == "text"),
+        prompt=prompt,
         resolution=resolution,
         ratio="16:9" if ratio == "adaptive" else ratio,
-        seconds=5 if seconds == -1 else seconds,
+        # A length that the model chooses is longer than the shortest one.
+        seconds=_CHOSEN_SECONDS if seconds == -1 else seconds,
         width=width,
         height=height,
         clips=roles.count("reference_video"),
@@ -135,11 +163,38 @@ def read_video_order(body: dict[str, Any], endpoints: dict[str, str]) -> VideoOr
         flex=flex,
         priority=body.get("priority", 0),
         seed=body.get("seed", -1),
+        public=public,
+        links=tuple(_links(content)),
+        has_flags=_FLAG.search(prompt) is not None,
     )
 
 
-def _find(body: dict[str, Any], models: dict[str, Any], endpoints: dict[str, str]) -> tuple[str, Any]:
-    """Return the id as it was sent, and its model. `endpoints` = own endpoints of the account."""
+def final_of(order: VideoOrder, draft: VideoOrder) -> VideoOrder:
+    """Return the order of the final of a draft: what it may not say itself comes from the draft."""
+    width, height = _frame(order.resolution, draft.ratio)
+    return replace(
+        order,
+        prompt=draft.prompt,
+        ratio=draft.ratio,
+        seconds=draft.seconds,
+        width=width,
+        height=height,
+        clips=draft.clips,
+        audio=draft.audio,
+        seed=draft.seed,
+    )
+
+
+def _links(content: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    for item in content:
+        kind = str(item.get("type"))
+        link = str((item.get(kind) or {}).get("url")) if kind in _ROLES else ""
+        if link.startswith("http"):
+            yield link, kind.removesuffix("_url")
+
+
+def _find(body: dict[str, Any], models: dict[str, Any], endpoints: dict[str, str]) -> tuple[str, str, Any]:
+    """Return the id as it was sent, the public id, and its model. `endpoints` = own endpoints of the account."""
     sent = body.get("model")
     if not isinstance(sent, str) or not sent:
         raise RefusedError("MissingParameter.model", "model is required", param="model", violation=True)
@@ -148,7 +203,7 @@ def _find(body: dict[str, Any], models: dict[str, Any], endpoints: dict[str, str
     if model is None:
         message = f"The model or endpoint {sent[:80]} does not exist"
         raise RefusedError("InvalidEndpointOrModel.NotFound", message, param="model")
-    return sent, model
+    return sent, public, model
 
 
 def _check_fields(body: dict[str, Any], fields: frozenset[str]) -> None:

@@ -1,9 +1,15 @@
 """Routes of the Ark interface: images, video tasks, models and, with the control token, its ledger.
 
-Words in a key make its main account behave: `dead`, `overdue`, `closed` (models not activated), `endpoints` (endpoints
-only), `custom` (lists need a model), `noecho` (lists do not show the values that a client could recognise).
-`ep-<id of a model>` is an endpoint of every account. Words in a prompt: `[[refuse:CODE]]`, `[[fail:CODE]]`,
-`[[partial:N]]`, `[[refused:N]]`, and the faults of the other interface, such as `[[reset:after]]`.
+`keys.py` has the words of keys. `ep-<id of a model>` is an endpoint of every account. Words in a prompt:
+
+- `[[refuse:CODE]]`, `[[fail:CODE]]`, and the faults of the other interface, such as `[[reset:after]]`
+- images: `[[partial:N]]`, `[[refused:N]]`, `[[broken]]` (the last is an error of the service), `[[cut:N]]` (a stream
+  breaks off after N of them)
+- videos: `[[life:SECONDS]]` (the task expires), `[[notready:SECONDS]]` (its file is not there yet), `[[twice]]` (each
+  callback comes two times), `[[resigned]]` (each GET has new links)
+- `[[expires:SECONDS]]` of links
+
+With `X-Orig-Host` the routes are also below `/api/v3`, where the regions have them.
 """
 
 import asyncio
@@ -20,9 +26,12 @@ from worker.sandbox import responses as sandbox_responses
 from worker.sandbox.ark import models
 from worker.sandbox.ark.callbacks import Callbacks
 from worker.sandbox.ark.images import LINK_SECONDS, ImageResults, image_response
+from worker.sandbox.ark.inputs import fetch_links
+from worker.sandbox.ark.keys import check_model, read_key, words_of
+from worker.sandbox.ark.lost import LostAnswers
 from worker.sandbox.ark.refusals import RefusedError, error_response, json_response
-from worker.sandbox.ark.requests import read_image_order, read_video_order
-from worker.sandbox.ark.state import CREATES_PER_MINUTE, IMAGES_PER_MINUTE, ArkState, MainAccount
+from worker.sandbox.ark.requests import ImageOrder, VideoOrder, final_of, read_image_order, read_video_order
+from worker.sandbox.ark.state import ArkState, MainAccount
 from worker.sandbox.ark.tasks import FINAL, Task
 from worker.sandbox.results.drawing import ImageDrawing
 from worker.sandbox.results.media import ResultStore
@@ -30,7 +39,8 @@ from worker.sandbox.results.video_files import VideoDrawing
 from worker.sandbox.scripts import plain_text, read_script, script_words
 
 PREFIX = "/ark/api/v3"
-_TASKS = f"{PREFIX}/contents/generations/tasks"
+# The hosts of the regions, for clients that reach them through this server.
+HOSTS = {"ark.cn-beijing.volces.com": "cn", "ark.ap-southeast.bytepluses.com": "intl"}
 _LAYERS = 3
 _ENDPOINTS = {f"ep-{name}": name for name in (*models.IMAGES, *models.VIDEOS)}
 _MOST_PAGE = 500
@@ -47,25 +57,38 @@ class ArkInterface:
     def routes(self, guarded: Callable[[Endpoint], Endpoint]) -> list[Route]:
         """Return the routes; `guarded` = a wrapper for control routes."""
         return [
-            Route(f"{PREFIX}/images/generations", self._endpoint(self._generate_images), methods=["POST"]),
-            Route(_TASKS, self._endpoint(self._create_task), methods=["POST"]),
-            Route(_TASKS, self._endpoint(self._list_tasks), methods=["GET"]),
-            Route(f"{_TASKS}/{{id}}", self._endpoint(self._get_task), methods=["GET"]),
-            Route(f"{_TASKS}/{{id}}", self._endpoint(self._delete_task), methods=["DELETE"]),
-            Route(f"{PREFIX}/models", self._endpoint(self._list_models), methods=["GET"]),
+            *self._routes_below(PREFIX),
+            *self._routes_below(PREFIX.removeprefix("/ark"), by_host=True),
             Route("/_ark/ledger", guarded(self._ledger), methods=["GET"]),
+            Route("/_ark/lost", guarded(self._lose_answers), methods=["GET", "POST"]),
             Route("/_ark/reset", guarded(self._reset), methods=["POST"]),
         ]
 
-    def _endpoint(self, handle: Handler) -> Endpoint:
+    def _routes_below(self, prefix: str, *, by_host: bool = False) -> list[Route]:
+        tasks = f"{prefix}/contents/generations/tasks"
+        calls: list[tuple[str, str, Handler]] = [
+            ("POST", f"{prefix}/images/generations", self._generate_images),
+            ("POST", tasks, self._create_task),
+            ("GET", tasks, self._list_tasks),
+            ("GET", f"{tasks}/{{id}}", self._get_task),
+            ("DELETE", f"{tasks}/{{id}}", self._delete_task),
+            ("GET", f"{prefix}/models", self._list_models),
+        ]
+        return [
+            Route(path, self._endpoint(handle, by_host=by_host), methods=[method]) for method, path, handle in calls
+        ]
+
+    def _endpoint(self, handle: Handler, *, by_host: bool) -> Endpoint:
         async def endpoint(request: Request) -> Response:
+            if by_host and _host(request) not in HOSTS:
+                return sandbox_responses.edge_page(404)
             try:
                 raw = await request.body()
             except ClientDisconnect:
                 return Response(status_code=400)
             name = ""
             try:
-                key = _key_of(request)
+                key = read_key(request)
                 main = self._state.main_of(key)
                 name = main.name
                 return await handle(request, main, key, _body(raw))
@@ -80,48 +103,79 @@ class ArkInterface:
 
     async def _generate_images(self, request: Request, main: MainAccount, key: str, body: dict[str, Any]) -> Response:
         order = read_image_order(body, _ENDPOINTS)
-        _check_model(key, order.model)
         script, words, now = read_script(order.prompt), script_words(order.prompt), time.time()
-        _refuse_by_script(words)
-        main.count_call(f"image {order.model}", IMAGES_PER_MINUTE, now, weight=17 if order.layers else 1)
-        if before := self._state.take_fault(order.prompt, script.before):
+        await self._check(request, main, key, order)
+        main.count_images(order, now)
+        if before := self._state.take_fault(order.prompt, script.before) or self._state.lost.fails_before():
             return sandbox_responses.fault_response(before)
         count = _LAYERS if order.layers else int(words.get("partial", order.most))
-        refused = frozenset(range(min(int(words.get("refused", 0)), count)))
-        images = ImageResults(order, self._results, base=_base(request), now=now, count=count, refused=refused)
+        images = ImageResults(
+            order,
+            self._results,
+            base=_base(request),
+            expires=now + (LINK_SECONDS if script.link_seconds is None else script.link_seconds),
+            count=count,
+            refused=frozenset(range(min(int(words.get("refused", 0)), count))),
+            breaks="broken" in words,
+        )
         self._state.ledger.record_images(main.name, order, images.generated, now)
         seconds = self._state.options.seconds if script.seconds is None else script.seconds
         if after := self._state.take_fault(order.prompt, script.after):
             await asyncio.sleep(seconds)
             return sandbox_responses.fault_response(after)
-        return await image_response(order, images, now, seconds=seconds)
+        cut = int(words["cut"]) if "cut" in words else None
+        return await self._deliver("images", await image_response(order, images, now, seconds=seconds, cut=cut))
+
+    async def _check(self, request: Request, main: MainAccount, key: str, order: ImageOrder | VideoOrder) -> None:
+        """Check what upstream checks beyond the form of an order. Raises RefusedError."""
+        check_model(key, order.model)
+        if not models.is_sold_in(order.public, HOSTS.get(_host(request), "")):
+            raise RefusedError("InvalidEndpointOrModel.NotFound", "no model of this region", param="model")
+        if order.has_flags:
+            self._state.ledger.record_flags(order.prompt, main.name, time.time())
+        if code := script_words(order.prompt).get("refuse"):
+            raise RefusedError(code, "refused by the script of the prompt")
+        await fetch_links(order.links)
+
+    async def _deliver(self, kind: str, response: Response) -> Response:
+        answer, is_lost = await self._state.lost.deliver(kind, response)
+        if is_lost:
+            self._state.ledger.record_lost(kind)
+        return answer
 
     # ---- videos
 
     async def _create_task(self, request: Request, main: MainAccount, key: str, body: dict[str, Any]) -> Response:
         order = read_video_order(body, _ENDPOINTS)
-        _check_model(key, order.model)
-        script, words, now = read_script(order.prompt), script_words(order.prompt), time.time()
-        _refuse_by_script(words)
-        main.count_call(f"video {order.model}", CREATES_PER_MINUTE, now)
+        now, key_words = time.time(), words_of(key)
         if order.draft_of:
             draft = main.tasks.get(order.draft_of)
             if draft is None or draft.status(now) != "succeeded" or not draft.order.draft:
                 raise RefusedError("NotFound.TaskNotFound", "no finished draft of this id", param="content")
-        if before := self._state.take_fault(order.prompt, script.before):
+            order = final_of(order, draft.order)
+        script, words = read_script(order.prompt), script_words(order.prompt)
+        await self._check(request, main, key, order)
+        main.count_create(order, key_words, now)
+        if before := self._state.take_fault(order.prompt, script.before) or self._state.lost.fails_before():
             return sandbox_responses.fault_response(before)
-        task = self._state.create_task(main, order, script, now, failure=words.get("fail", ""))
-        self._add_results(task, _base(request))
-        self._callbacks.watch(task)
+        life = float(words["life"]) if "life" in words else None
+        failure = words.get("fail", "")
+        task = self._state.create_task(main, order, script, now, key_words=key_words, failure=failure, life=life)
+        self._add_results(task, _base(request), not_ready=float(words.get("notready", 0)))
+        self._callbacks.watch(task, twice="twice" in words)
         if after := self._state.take_fault(order.prompt, script.after):
             return sandbox_responses.fault_response(after)
         identifier = {"safety_identifier": order.safety_identifier} if order.safety_identifier else {}
-        return json_response({"id": task.id, **identifier})
+        return await self._deliver("creates", json_response({"id": task.id, **identifier}))
 
-    def _add_results(self, task: Task, base: str) -> None:
-        order, expires = task.order, task.created_at + LINK_SECONDS
+    def _add_results(self, task: Task, base: str, *, since: float | None = None, not_ready: float = 0.0) -> None:
+        order = task.order
+        seconds = LINK_SECONDS if task.script.link_seconds is None else task.script.link_seconds
+        expires = (task.created_at if since is None else since) + seconds
         text, colour = plain_text(order.prompt), len(task.id) % 4
         video = self._results.add(VideoDrawing(text, colour, order.width, order.height, order.seconds))
+        if not_ready:
+            self._results.hold_back(video, task.finish_at + not_ready)
         lines = min(order.width, order.height)
         task.video_url = self._results.video_link(base, video, expires)(lines)
         if order.last_frame:
@@ -129,7 +183,13 @@ class ArkInterface:
             task.last_frame_url = self._results.link(base, self._results.add(frame), expires)(0, "jpeg")
 
     async def _get_task(self, request: Request, main: MainAccount, key: str, _: dict[str, Any]) -> Response:
-        return json_response(_find(main, request).view(time.time(), echoes="noecho" not in key))
+        now = time.time()
+        main.count_read(now)
+        task = _find(main, request)
+        if "resigned" in script_words(task.order.prompt):
+            self._add_results(task, _base(request), since=now)
+        view = task.view(now, echoes="noecho" not in key)
+        return await self._deliver("gets", json_response(view))
 
     async def _list_tasks(self, request: Request, main: MainAccount, key: str, _: dict[str, Any]) -> Response:
         query, now = request.query_params, time.time()
@@ -142,19 +202,20 @@ class ArkInterface:
         flex = query.get("filter.service_tier", "default") == "flex"
         found = [
             task
-            for task in reversed(main.tasks.values())
+            for task in main.listed(words_of(key), now)
             if task.order.flex == flex
             and (not wanted or task.id in wanted)
             and (not model or task.order.model == model)
             and (not status or task.status(now) == status)
-            and not task.script.absent
         ]
         shown = found[(page - 1) * size : page * size]
         items = [task.view(now, echoes="noecho" not in key) for task in shown]
-        return json_response({"items": items, "total": len(found)})
+        return await self._deliver("lists", json_response({"items": items, "total": len(found)}))
 
     async def _delete_task(self, request: Request, main: MainAccount, _: str, __: dict[str, Any]) -> Response:
-        task, now = _find(main, request), time.time()
+        now = time.time()
+        main.count_read(now)
+        task = _find(main, request)
         status = task.status(now)
         if status == "queued":
             task.cancelled_at = now
@@ -175,31 +236,24 @@ class ArkInterface:
     async def _ledger(self, _: Request) -> Response:
         return json_response(self._state.ledger.view(time.time()))
 
+    async def _lose_answers(self, request: Request) -> Response:
+        if request.method == "POST":
+            try:
+                self._state.lost = LostAnswers.parse(_body(await request.body()))
+            except (ValueError, TypeError, RefusedError) as error:
+                return json_response({"error": str(error)}, 400)
+        lost = self._state.lost
+        return json_response({**lost.shares, "before": lost.before, "late": lost.late, "how": lost.how})
+
     async def _reset(self, _: Request) -> Response:
         self._callbacks.stop()
         self._state.clear()
         return json_response({"status": "ok"})
 
 
-def _key_of(request: Request) -> str:
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not key.strip() or "dead" in key:
-        raise RefusedError("AuthenticationError", "The API key does not exist or is not valid.")
-    if "overdue" in key:
-        raise RefusedError("AccountOverdueError", "The account has an overdue balance.")
-    return key.strip()
-
-
-def _check_model(key: str, model: str) -> None:
-    if "closed" in key:
-        raise RefusedError("ModelNotOpen", f"The account has not activated the model {model}.", param="model")
-    if "endpoints" in key and not model.startswith("ep-"):
-        raise RefusedError("InvalidEndpointOrModel.ModelIDAccessDisabled", "endpoints only", param="model")
-
-
-def _refuse_by_script(words: dict[str, str]) -> None:
-    if code := words.get("refuse"):
-        raise RefusedError(code, "refused by the script of the prompt")
+def _host(request: Request) -> str:
+    """Return the host that the client means, without its port; "" = this server itself."""
+    return request.headers.get("x-orig-host", "").lower().partition(":")[0]
 
 
 def _body(raw: bytes) -> dict[str, Any]:

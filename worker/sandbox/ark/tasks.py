@@ -28,13 +28,19 @@ class Task:
     clip_seconds: float = 0.0
     id: str = field(default_factory=lambda: f"cgt-{time.strftime('%Y%m%d%H%M%S')}-{secrets.token_hex(4)}")
     cancelled_at: float | None = None
+    life: float | None = None  # seconds, instead of the ordered ones
     video_url: str = ""
     last_frame_url: str = ""
+
+    @property
+    def ends_at(self) -> float:
+        """When it expires, if it is not finished."""
+        return self.created_at + (self.order.life if self.life is None else self.life)
 
     def status(self, now: float) -> str:
         if self.cancelled_at is not None:
             return "cancelled"
-        if now < self.finish_at and now >= self.created_at + self.order.life:
+        if now < self.finish_at and now >= self.ends_at:
             return "expired"
         if now < self.start_at:
             return "queued"
@@ -50,7 +56,7 @@ class Task:
 
     def moments(self) -> list[float]:
         """Return when its state changes, in order."""
-        end = self.created_at + self.order.life
+        end = self.ends_at
         return sorted({min(self.start_at, end), min(self.finish_at, end)})
 
     def view(self, now: float, *, echoes: bool) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class ResultStore:
         self._drawings: OrderedDict[str, Drawing] = OrderedDict()
         self._cache: OrderedDict[Drawing, bytes] = OrderedDict()
         self._cached_bytes = 0
+        self._ready_at: OrderedDict[str, float] = OrderedDict()
         self._rendering: dict[Drawing, asyncio.Future[bytes]] = {}
         # One thread: rendering in parallel would take the event loop's CPU core.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sandbox-media")
@@ -67,6 +68,16 @@ class ResultStore:
         if not match or not re.fullmatch(r"\d{1,12}", expires) or int(expires) <= now:
             return False
         return hmac.compare_digest(self._sign(match[1], int(expires)).encode(), signature.encode())
+
+    def hold_back(self, key: str, until: float) -> None:
+        """Make the links to a result fail until then, as a storage does that has the file a little later."""
+        self._ready_at[key] = until
+        if len(self._ready_at) > _MAX_RESULTS:
+            self._ready_at.popitem(last=False)
+
+    def is_held_back(self, path: str, now: float) -> bool:
+        match = _PATH.fullmatch(path)
+        return match is not None and self._ready_at.get(match[1], 0.0) > now
 
     def find(self, path: str) -> Drawing | None:
         match = _PATH.fullmatch(path)
@@ -107,6 +118,7 @@ class ResultStore:
         """Remove all results. Earlier links become invalid; the cache of rendered bytes stays."""
         self._secret = secrets.token_bytes(16)
         self._drawings.clear()
+        self._ready_at.clear()
 
 
 # Benchmarks request the same few results thousands of times.

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.support.platform import eventually
 from tests.support.servers.http_servers import running_app
 from worker.providers.ark.image_stream import StreamCompleted, StreamedImage, parse_events
 from worker.providers.ark.responses import Task, TaskStatus, parse_error, parse_images, parse_task, parse_task_page
-from worker.sandbox.ark.routes import PREFIX
+from worker.sandbox.ark.routes import HOSTS, PREFIX
 from worker.sandbox.options import CONTROL_HEADER, Options
 from worker.sandbox.server import create_app
 
@@ -278,3 +279,156 @@ def test_limit_of_images_a_minute(http: httpx.Client) -> None:
     ]
     assert codes.count(200) == 29
     assert codes[-1] == 429
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("ark-blocked", (401, "InvalidAccountStatus")),
+        ("ark-unpaid", (403, "OperationDenied.ServiceOverdue")),
+        ("ark-limited", (429, "AccountRateLimitExceeded")),
+        ("ark-denied", (403, "AccessDenied")),
+        ("ark-trial", (429, "QuotaExceeded")),
+        ("ark-quota", (429, "QuotaExceeded")),
+        ("ark-spent", (429, "SetLimitExceeded")),
+    ],
+)
+def test_customers_that_are_refused(http: httpx.Client, key: str, expected: tuple[int, str]) -> None:
+    assert code(video(http, "waves", key=key)) == expected
+    assert code(image(http, "a boat", key=key)) == expected
+    assert control(http, "GET", "/_ark/ledger")["totals"]["tokens"] == 0
+
+
+def test_limits_of_a_person_of_4k_and_of_bursts(http: httpx.Client) -> None:
+    def states(key: str, n: int, **values: Any) -> list[str]:
+        names = [video(http, "[[seconds:60]] x", key=key, **values).json()["id"] for _ in range(n)]
+        headers = {"Authorization": f"Bearer {key}"}
+        return [http.get(f"{TASKS}/{name}", headers=headers).json()["status"] for name in names]
+
+    assert states("ark-personal", 4) == ["running"] * 3 + ["queued"]
+    large = {"model": "dreamina-seedance-2-0-260128", "resolution": "4k"}
+    assert states("ark-large", 2, **large) == ["running", "queued"]
+    burst = [video(http, "x", key="ark-burst") for _ in range(4)]
+    assert [answer.status_code for answer in burst] == [200, 200, 200, 429]
+    assert code(burst[-1]) == (429, "RequestBurstTooFast")
+    full = [video(http, "[[hang]] x", key="ark-full") for _ in range(4)]
+    assert code(full[-1]) == (429, "QuotaExceeded")
+
+
+def test_reads_are_limited_to_twenty_a_second(http: httpx.Client) -> None:
+    created = video(http, "x", key="ark-reads").json()["id"]
+    headers = {"Authorization": "Bearer ark-reads"}
+    # Enough calls to be faster than the limit on a slow machine too.
+    with ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(lambda _: http.get(f"{TASKS}/{created}", headers=headers).status_code, range(200)))
+    assert codes.count(200) >= 20
+    assert 429 in codes
+
+
+def test_answers_are_lost_at_random_but_the_ledger_knows_them(http: httpx.Client) -> None:
+    setting = {"creates": 0.5, "images": 0.5, "seed": 4, "how": ["reset", "empty"]}
+    headers = {CONTROL_HEADER: TOKEN}
+    assert http.post("/_ark/lost", json=setting, headers=headers).json()["creates"] == 0.5
+    assert http.post("/_ark/lost", json={"everything": 1}, headers=headers).status_code == 400
+    arrived = 0
+    for n in range(20):
+        try:
+            arrived += bool(video(http, f"x {n}", key=f"ark-lost{n}").content)
+        except httpx.HTTPError:
+            continue
+    ledger = control(http, "GET", "/_ark/ledger")
+    assert ledger["totals"]["tasks"] == 20
+    assert ledger["totals"]["lost_creates"] == 20 - arrived
+    assert 0 < arrived < 20
+
+
+def test_answers_are_not_lost_without_the_token(http: httpx.Client) -> None:
+    assert http.post("/_ark/lost", json={"creates": 1}).status_code == 403
+
+
+def test_ledger_knows_what_each_call_costs(http: httpx.Client) -> None:
+    image(http, "x", size="1024x1024")
+    image(http, "[[refused:1]] x")
+    pro = {"model": "dola-seedream-5-0-pro-260628", "size": "2048x2048"}
+    image(http, "x", image=["https://a.example/1.png", "https://a.example/2.png"], **pro)
+    body = {"model": "dreamina-seedance-2-0-260128", "resolution": "720p", "duration": 5}
+    video(http, "x", **body)
+    video(http, "[[fail:InternalServiceError]] x", **body)
+    ledger = control(http, "GET", "/_ark/ledger")
+    assert [call["cost"] for call in ledger["images"]] == [18.0, 0.0, 93.0]
+    # 1280 x 720 pixels, 121 images, 7 dollars per million tokens.
+    assert [(task["currency"], task["cost"]) for task in ledger["videos"]] == [("USD", 762.3), ("USD", 0)]
+
+
+def test_inputs_on_this_machine_are_fetched(http: httpx.Client, url: str) -> None:
+    assert code(image(http, "x", image=f"{url}/_health")) == (400, "InvalidImageURL.InvalidFormat")
+    link = image(http, "x").json()["data"][0]["url"]
+    assert image(http, "y", image=link).status_code == 200
+    clip = [{"type": "video_url", "video_url": {"url": link}, "role": "reference_video"}]
+    assert code(video(http, "x", content=clip)) == (400, "InvalidParameter")
+
+
+def test_final_takes_everything_from_its_draft(http: httpx.Client) -> None:
+    model = {"model": "dreamina-seedance-2-5-260628"}
+    draft = video(http, "a draft", draft=True, ratio="9:16", duration=6, **model).json()["id"]
+    content = [{"type": "draft_task", "draft_task": {"id": draft}}]
+    assert code(video(http, "", content=content, **model)) == (400, "InvalidParameter")
+    body = {**model, "content": content, "resolution": "1080p", "watermark": False}
+    final = http.post(TASKS, json=body).json()["id"]
+    task = http.get(f"{TASKS}/{final}").json()
+    assert (task["ratio"], task["duration"], task["resolution"]) == ("9:16", 6, "1080p")
+    assert task["draft_task_id"] == draft
+    assert code(http.post(TASKS, json=body | {"content": [content[0] | {"draft_task": {"id": final}}]})) == (
+        404,
+        "NotFound.TaskNotFound",
+    )
+
+
+def test_old_parameters_in_a_prompt_are_a_violation(http: httpx.Client) -> None:
+    assert video(http, "waves --rs 1080p").status_code == 200
+    assert control(http, "GET", "/_ark/ledger")["violations"] == {"PromptFlags": 1}
+
+
+def test_stream_breaks_off_after_some_images(http: httpx.Client) -> None:
+    lite = {"model": "seedream-5-0-260128", "size": "2048x2048", "sequential_image_generation": "auto"}
+    body = PICTURE | lite | {"prompt": "[[cut:1]] x", "stream": True}
+    body["sequential_image_generation_options"] = {"max_images": 3}
+    lines: list[str] = []
+    with pytest.raises(httpx.HTTPError), http.stream("POST", IMAGES, json=body) as response:
+        lines.extend(response.iter_lines())
+    events = list(parse_events(lines))
+    assert [type(event) for event in events] == [StreamedImage]
+    assert control(http, "GET", "/_ark/ledger")["totals"]["images"] == 3
+
+
+def test_set_ends_at_an_error_of_the_service(http: httpx.Client) -> None:
+    lite = {"model": "seedream-5-0-260128", "size": "2048x2048", "sequential_image_generation": "auto"}
+    answer = parse_images(image(http, "[[partial:2]] [[broken]] x", **lite).json())
+    assert [item.error.code if item.error else None for item in answer.items] == [None, "InternalServiceError"]
+    assert answer.generated == 1
+
+
+def test_task_that_expires_file_that_comes_late_and_links_that_end(http: httpx.Client) -> None:
+    expired = video(http, "[[hang]] [[life:0]] x").json()["id"]
+    assert http.get(f"{TASKS}/{expired}").json()["status"] == "expired"
+    late = video(http, "[[notready:60]] late").json()["id"]
+    answer = http.get(http.get(f"{TASKS}/{late}").json()["content"]["video_url"])
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "video_not_ready")
+    ended = video(http, "[[expires:0]] ended").json()["id"]
+    assert http.get(http.get(f"{TASKS}/{ended}").json()["content"]["video_url"]).status_code == 403
+
+
+def test_regions_behind_one_address(http: httpx.Client) -> None:
+    tasks = TASKS.removeprefix("/ark")
+    china, abroad = ({"X-Orig-Host": host} for host in HOSTS)
+    body = VIDEO | {"content": [{"type": "text", "text": "x"}]}
+    assert http.post(tasks, json=body, headers=abroad).status_code == 200
+    assert code(http.post(tasks, json=body, headers=china)) == (404, "InvalidEndpointOrModel.NotFound")
+    chinese = body | {"model": "doubao-seedance-2-0-mini-260615"}
+    assert http.post(tasks, json=chinese, headers=china).status_code == 200
+    assert http.post(tasks, json=body).status_code == 404
+
+
+def test_lists_that_lag_behind(http: httpx.Client) -> None:
+    video(http, "x", key="ark-lag")
+    assert http.get(TASKS, headers={"Authorization": "Bearer ark-lag"}).json()["items"] == []
