@@ -1,8 +1,8 @@
 """Polls accounts: one upstream call for all open jobs of an account, then one transaction for all normal news.
 
 Claims and news of accounts that are polled at the same time are written together. The provider says when a
-job is done. A submit whose response was lost is found by its key. Jobs with other news (failures, cancellations,
-absences, incomplete results) are settled one by one.
+job is done. A submit whose response was lost is found by its key, or searched for (`stages/polling/lost_answers.py`).
+Jobs with other news (failures, cancellations, absences, incomplete results) are settled one by one.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,10 @@ from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.polling import OpenJob
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, retry_when_database_unavailable, transaction
 from worker.messaging import celery_app, pubsub
-from worker.providers.base import OpenOrder, Record
+from worker.providers.base import Record
 from worker.providers.registry import get_provider
 from worker.tasks.stages.account_session import call_upstream_async
-from worker.tasks.stages.polling import settle_record
+from worker.tasks.stages.polling import cancellation, learn_echo, lost_answers, settle_record
 from worker.tasks.stages.polling.claimed_poll import ClaimedPoll, claim_polls
 from worker.tasks.stages.polling.fetch_apart import fetch_apart, known_faults, note_fault
 from worker.tasks.stages.polling.next_poll import poll_later
@@ -51,9 +51,13 @@ async def poll_account(account_id: UUID) -> str:
         claimed = await _claims.add(account_id)
         if claimed is None:
             return "not due"
-        if not claimed.jobs:
+        if not claimed.jobs and not claimed.lost:
             return "nothing open"
         with jobs_context("poll", [job.origin for job in claimed.jobs]):
+            found = await lost_answers.find(claimed) if claimed.lost else set()
+            if not claimed.jobs:
+                await in_thread(_schedule_next, claimed, found)
+                return _continue(claimed, found)
             return await _poll_claimed(claimed)
     except DATABASE_UNAVAILABLE_ERRORS:
         raise
@@ -66,8 +70,10 @@ async def poll_account(account_id: UUID) -> str:
 
 
 async def _fetch(account: AccountRow, jobs: list[OpenJob]) -> dict[str, Record]:
-    orders = [OpenOrder(str(job.submit_key), job.upstream_id, job.kind, job.model) for job in jobs]
-    return await call_upstream_async(account, lambda ready: get_provider(ready).fetch_records(ready, orders))
+    orders = [lost_answers.order_of(job) for job in jobs]
+    records = await call_upstream_async(account, lambda ready: get_provider(ready).fetch_records(ready, orders))
+    await learn_echo.learn(account, records)
+    return records
 
 
 async def _poll_claimed(claimed: ClaimedPoll) -> str:
@@ -83,6 +89,8 @@ async def _poll_claimed(claimed: ClaimedPoll) -> str:
             log.warning("poll_failed", account=account.label, code=error.code, detail=error.detail)
             await in_thread(_schedule_next, claimed, left)
             return f"poll of {account.label} failed: {error.code}"
+        answered, cancelled = await cancellation.cancel_requested(account, answered, records)
+        left |= cancelled
         news = sort_news(answered, records)
         if len(answered) == len(claimed.jobs) and not news.odd:
             ended = await _end_together(claimed, news)
@@ -90,7 +98,7 @@ async def _poll_claimed(claimed: ClaimedPoll) -> str:
                 return _continue(claimed, ended)
         done = await in_thread(_settle_all, claimed, news)
         left |= done
-        if len(done) < _CONTINUE_SHARE * len(asked):
+        if len(done | cancelled) < _CONTINUE_SHARE * len(asked):
             break
         known = {job.id for job in asked}
         rest = [job for job in rest if job.id not in known]

@@ -29,6 +29,9 @@ METRICS: dict[str, Metric] = {
         "ended jobs; outcome = succeeded, cancelled, or the cause of the failure (fault in the error table)",
         ("kind", "model", "state", "code", "outcome"),
     ),
+    "dreamery_charge_doubts": Metric(
+        "jobs that upstream may have charged without a result (submit_unclear) or more than once", ("doubt",)
+    ),
     "dreamery_job_wait_seconds": Metric(
         "time from acceptance until upstream accepted the job", ("kind",), _WAIT_BUCKETS
     ),

@@ -85,6 +85,11 @@ class OpenJob:
     submitted_at: datetime | None
     age: float | None  # seconds since upstream accepted it
     origin: dict[str, Any] | None
+    due_in: float = 0.0  # seconds; submitting: to the next look or the end of the grace period
+    unclear_for: float | None = None  # submitting: seconds since its answer was lost, once that is known
+    hint: str | None = None  # what a callback calls it; unproved
+    claimed_at: float | None = None  # unix seconds, if requested
+    order: dict[str, Any] | None = None  # as in its `params`, if requested
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +123,25 @@ _CLAIM_POLL = text(
 
 _OPEN_JOBS = text(
     """/* open_jobs */
-    SELECT j.* FROM unnest(CAST(:ids AS uuid[])) AS a(id) CROSS JOIN LATERAL (
+    SELECT j.* FROM unnest(CAST(:ids AS uuid[]), CAST(:detailed AS boolean[])) AS a(id, detailed) CROSS JOIN LATERAL (
     SELECT account_id, id, attempt, state, kind, model, submit_key, upstream_id, ready_items, queue_position, progress,
         submitted_at, group_id, event_seq, origin, attempt < max_attempts AS attempts_left,
         absent_since IS NOT NULL AS absent,
         cancel_requested_at IS NOT NULL AS cancel_requested,
         concat_ws(' ', params #>> '{order,resolution}', params #>> '{order,seconds}') AS size,
         extract(epoch FROM clock_timestamp() - submitted_at)::float8 AS age,
-        state = 'submitting' AND due_at <= clock_timestamp() AS overdue_unclear
+        state = 'submitting' AND due_at <= clock_timestamp() AS overdue_unclear,
+        extract(epoch FROM due_at - clock_timestamp())::float8 AS due_in,
+        CASE WHEN state = 'submitting' THEN extract(epoch FROM clock_timestamp() - absent_since)::float8 END
+            AS unclear_for,
+        upstream_hint AS hint,
+        CASE WHEN a.detailed AND state = 'submitting' THEN (
+            SELECT extract(epoch FROM max(e.at))::float8 FROM job_events e
+            WHERE e.job_id = jobs.id AND e.from_state = 'queued' AND e.to_state = 'submitting') END AS claimed_at,
+        CASE WHEN a.detailed THEN params -> 'order' END AS "order"
     FROM jobs WHERE account_id = a.id AND holds_slot AND kind <> 'chat'
-        AND (state <> 'submitting' OR due_at <= clock_timestamp() + make_interval(secs => :grace))
+        AND (state <> 'submitting' OR absent_since IS NOT NULL
+             OR due_at <= clock_timestamp() + make_interval(secs => :grace))
     ORDER BY submitted_at NULLS FIRST, id LIMIT 5000) j"""
 )
 
@@ -152,16 +166,20 @@ def _poll_claim(row: Row[Any]) -> PollClaim:
     )
 
 
-def open_jobs(tx: Transaction, account_ids: Collection[UUID]) -> dict[UUID, list[OpenJob]]:
-    """Return the jobs of each account that upstream has or may have, longest running first.
+def open_jobs(
+    tx: Transaction, account_ids: Collection[UUID], *, detailed: Collection[UUID] = ()
+) -> dict[UUID, list[OpenJob]]:
+    """Return the jobs of each account that upstream has or may have, longest running first; of those in `detailed`
+    with their orders.
 
     A submitting job is included once its submit call has certainly ended: polling earlier could treat a request in
     flight as lost.
     """
     found: dict[UUID, list[OpenJob]] = {account_id: [] for account_id in account_ids}
-    for row in tx.all(_OPEN_JOBS, {"ids": list(account_ids), "grace": get_settings().unclear_grace_seconds}):
-        values = {name: value for name, value in row._mapping.items() if name != "account_id"}  # noqa: SLF001
-        found[row.account_id].append(OpenJob(**values))
+    values = {"ids": list(account_ids), "detailed": [one in detailed for one in account_ids]}
+    for row in tx.all(_OPEN_JOBS, {**values, "grace": get_settings().unclear_grace_seconds}):
+        columns = {name: value for name, value in row._mapping.items() if name != "account_id"}  # noqa: SLF001
+        found[row.account_id].append(OpenJob(**columns))
     return found
 
 

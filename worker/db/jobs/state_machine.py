@@ -443,7 +443,8 @@ _MARK_FAILED = _change(
     where="""AND (NOT :overdue_only OR deadline_at <= clock_timestamp())
              AND (NOT :lapsed_only OR due_at <= clock_timestamp())""",
     sets="""finished_at = clock_timestamp(), error_code = :code, error_message = :message, holds_slot = false,
-            queue_position = NULL, """
+            charge_doubt = CASE WHEN CAST(:code AS text) = 'submit_unclear' THEN 'submit_unclear'
+                                ELSE jobs.charge_doubt END, queue_position = NULL, """
     + SET_CHARGED_IF_TAKEN,
     webhook=True,
 )

@@ -16,7 +16,7 @@ from worker.providers.ark.http import ArkHttp
 from worker.providers.ark.image_requests import build_image_body
 from worker.providers.ark.image_stream import StreamCompleted, StreamedImage, StreamFailed
 from worker.providers.ark.responses import ApiError, ImageAnswer, ImageItem
-from worker.providers.ark.tasks import ArkTasks
+from worker.providers.ark.tasks import POLLING, ArkTasks
 from worker.providers.ark.usage import image_usage
 from worker.providers.ark.verdicts import refusal
 from worker.providers.ark.video_requests import build_video_body
@@ -53,7 +53,9 @@ class ArkProvider:
         self._client = ArkClient(self._http)
         self._tasks = ArkTasks(self._client)
         self._public_url = settings.public_url
-        self._capabilities = Capabilities(immediate_images=self, lookup=self._tasks, cancel=self._tasks)
+        self._capabilities = Capabilities(
+            immediate_images=self, lookup=self._tasks, cancel=self._tasks, polling=POLLING
+        )
 
     @property
     def capabilities(self) -> Capabilities:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 
 from worker.core.errors import DreameryError
 from worker.core.observability.logging import get_logger
+from worker.core.polling import SparsePolling
 from worker.core.settings import get_settings
 from worker.providers.ark.client import CREATE_SECONDS, MOST_IDS, ArkClient
 from worker.providers.ark.model_ids import model_id
@@ -18,9 +19,18 @@ from worker.providers.ark.recovery_keys import SentVideo, echoes_keys, find_matc
 from worker.providers.ark.responses import Task
 from worker.providers.ark.task_records import record_of, unasked
 from worker.providers.base import Account, Found, LookupResult, OpenOrder, Record, RecordState
+from worker.providers.poll_rules import PollRules
 
 log = get_logger("ark")
 
+# Lists once a second; a lost task is looked for after these seconds; an id that is unknown three times is gone.
+POLLING = PollRules(
+    sparse=SparsePolling(),
+    list_seconds=1.05,
+    look_up_after=(10.0, 30.0, 90.0, 300.0),
+    absent_seconds=8.0,
+    absent_code="result_unavailable",
+)
 # Single tasks may be asked for twenty times a second.
 _GET_PAUSE_SECONDS = 0.06
 # A task of this age must be in a list, else the lists of its account prove nothing.

@@ -136,7 +136,7 @@ def _note_refusal(row: AccountRow, error: DreameryError) -> Result:
         elif about_account:
             # Under risk control, limited or without rights: upstream recognised the session.
             result["live"] = True
-            if seconds := cooldowns.cooldown_seconds(error.code, row.region, datetime.now(UTC)):
+            if seconds := cooldowns.cooldown_seconds(error.code, row, datetime.now(UTC)):
                 health.cool_down(tx, row.id, seconds=seconds, code=error.code)
         # After an answer of upstream the next check is at the usual time, otherwise soon.
         next_in = _next_check_seconds() if result["live"] is not None else model_listings.RETRY_SECONDS

@@ -20,7 +20,7 @@ from worker.db.accounts.accounts import AccountRow
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, transaction
 from worker.providers.base import Account, NotSentError
 from worker.providers.registry import get_provider, required
-from worker.tasks.stages import list_turns
+from worker.tasks.stages.polling import list_turns
 
 Answer = TypeVar("Answer")
 

@@ -29,18 +29,16 @@ def build_video_order(claim: Claim, uploaded: list[Row[Any]]) -> VideoOrder:
         materials=tuple(_material(row) for row in uploaded if row.role == "reference"),
         parts=parts,
     )
-    return replace(order, benefit=_benefit(claim, order))
+    return replace(order, listed=_listed(claim, order))
 
 
 @retry_when_database_unavailable
-def _benefit(claim: Claim, order: VideoOrder) -> str:
-    """Return the benefit type that upstream's model list names for this video; "" = use the catalog."""
+def _listed(claim: Claim, order: VideoOrder) -> dict[str, Any]:
+    """Return the model as upstream lists it for the account; {} = not listed."""
     with transaction() as tx:
         models = model_listings.upstream_models(tx, claim.account.id)
-    model = get_catalog().video_model(order.model)
-    return upstream_models.listed_benefit(
-        models, model, seconds=order.seconds, resolution=order.resolution, omni=bool(order.materials)
-    )
+    model = get_catalog().find_video(order.model)
+    return upstream_models.listed_video(models, model) if model is not None else {}
 
 
 def _reference(row: Row[Any]) -> Reference:

@@ -8,6 +8,7 @@ from uuid import UUID
 from worker.core.errors import ERRORS, Fault
 from worker.core.job_state import OPEN, JobState
 from worker.core.messages.cooldown import add_cooldown
+from worker.core.observability import metrics
 from worker.core.observability.faults import UnexpectedError
 from worker.db.engine import Row, Transaction
 from worker.db.jobs import progress_and_leases, state_machine
@@ -65,4 +66,6 @@ def fail_job(
     )
     if row is not None:
         announce(tx, row)
+        if code == "submit_unclear":
+            tx.on_commit(partial(metrics.count, "dreamery_charge_doubts", code))
     return row

@@ -27,6 +27,7 @@ from worker.providers.registry import get_provider
 from worker.tasks.stages import cooldowns, worker_keys
 from worker.tasks.stages.account_session import SecretLockedError, forget_hosts, prepare_account
 from worker.tasks.stages.fail_job import announce, fail_job, record_fault
+from worker.tasks.stages.polling import lost_answers
 
 log = get_logger("handle_refusal")
 
@@ -73,6 +74,9 @@ def _end_unclear(claim: Claim, error: DreameryError) -> str:
     if claim.kind == "chat":
         # A conversation cannot be looked up by key, and jobs that it started upstream may have been charged.
         return fail_claim(claim, DreameryError("stream_broken", detail=error.detail))
+    if get_provider(claim.account).capabilities.polling.look_up_after:
+        job = lost_answers.LostJob(claim.id, claim.attempt, claim.kind)
+        return lost_answers.begin(claim.account, job, actor=_actor(claim.kind), error=error)
     with transaction() as tx:
         progress_and_leases.mark_submit_unclear(tx, job_id=claim.id, attempt=claim.attempt)
         if isinstance(error, UnexpectedError):
@@ -127,7 +131,7 @@ def cooldown_after(claim: Claim, error: DreameryError) -> float:
             # tell the two cases apart.
             if balances.account_covers_price(tx, claim.id):
                 return 0.0
-    return cooldowns.cooldown_seconds(error.code, claim.account.region, datetime.now(UTC))
+    return cooldowns.cooldown_seconds(error.code, claim.account, datetime.now(UTC))
 
 
 def _actor(kind: str) -> str:

@@ -1,8 +1,9 @@
 """Claims polls of accounts, those of several accounts together, and computes when each is polled next. Part of poll."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
+from worker.core.job_state import JobState
 from worker.core.polling import OpenJob as JobInFlight
 from worker.core.polling import PollingPolicy, duration_to_learn, next_poll
 from worker.core.settings import get_settings
@@ -11,6 +12,7 @@ from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.polling import OpenJob, PollClaim
 from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import durations
+from worker.providers.registry import get_provider
 
 
 @dataclass(slots=True)
@@ -20,6 +22,8 @@ class ClaimedPoll:
     claim: PollClaim
     jobs: list[OpenJob]
     durations: dict[UUID, tuple[float, ...] | None]
+    lost: list[OpenJob] = field(default_factory=list)  # those that upstream has to be searched for
+    look_in: float | None = None  # seconds to the next search
 
     @property
     def account(self) -> AccountRow:
@@ -32,7 +36,12 @@ class ClaimedPoll:
 
     def next_in(self, left: set[UUID]) -> float | None:
         """Return the seconds to the next poll, without the jobs that left the account; None without open jobs."""
+        known = self._next_poll(left)
+        return min((one for one in (known, self.look_in) if one is not None), default=None)
+
+    def _next_poll(self, left: set[UUID]) -> float | None:
         settings, claim = get_settings(), self.claim
+        sparse = get_provider(self.account).capabilities.polling.sparse
         policy = PollingPolicy(
             floor=claim.floor or settings.poll_min_seconds,
             ceiling=claim.ceiling or settings.poll_max_seconds,
@@ -40,7 +49,7 @@ class ClaimedPoll:
         )
         in_flight = [JobInFlight(job.age or 0.0, self.durations[job.id], job.kind) for job in self.jobs]
         kept = [one for job, one in zip(self.jobs, in_flight, strict=True) if job.id not in left]
-        return next_poll(kept, policy)
+        return next_poll(kept, policy) if sparse is None else sparse.next_poll(kept)
 
 
 @retry_when_database_unavailable
@@ -48,17 +57,23 @@ def claim_polls(account_ids: list[UUID]) -> list[ClaimedPoll | None]:
     """Claim the polls of these accounts. Return for each the poll, or None if it is not due."""
     with transaction() as tx:
         claims = polling.claim_polls(tx, set(account_ids))
-        jobs = polling.open_jobs(tx, claims)
+        rules = {account_id: get_provider(claim.account).capabilities.polling for account_id, claim in claims.items()}
+        detailed = {account_id for account_id, one in rules.items() if one.needs_orders}
+        jobs = polling.open_jobs(tx, claims, detailed=detailed)
         if idle := [account_id for account_id in claims if not jobs[account_id]]:
             polling.end_polls(tx, dict.fromkeys(idle))
         polls = {
-            account_id: ClaimedPoll(
-                claim, jobs[account_id], {job.id: _known_durations(tx, job) for job in jobs[account_id]}
-            )
+            account_id: _claimed(tx, claim, jobs[account_id], searches=bool(rules[account_id].look_up_after))
             for account_id, claim in claims.items()
         }
     # An account that is named twice was claimed once.
     return [polls.pop(account_id, None) for account_id in account_ids]
+
+
+def _claimed(tx: Transaction, claim: PollClaim, jobs: list[OpenJob], *, searches: bool) -> ClaimedPoll:
+    lost = [job for job in jobs if searches and job.state == JobState.SUBMITTING]
+    known = [job for job in jobs if not (searches and job.state == JobState.SUBMITTING)]
+    return ClaimedPoll(claim, known, {job.id: _known_durations(tx, job) for job in known}, lost)
 
 
 def _known_durations(tx: Transaction, job: OpenJob) -> tuple[float, ...] | None:

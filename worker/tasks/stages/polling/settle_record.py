@@ -12,17 +12,21 @@ from worker.db.accounts import health
 from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.polling import OpenJob
 from worker.db.column_values import finite
+from worker.db.credits import money
 from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import progress_and_leases, state_machine
 from worker.messaging import celery_app
 from worker.providers.base import Record, RecordState
-from worker.tasks.stages import cooldowns
+from worker.providers.poll_rules import PollRules
+from worker.providers.registry import get_provider
+from worker.tasks.stages import charges, cooldowns
 from worker.tasks.stages.fail_job import announce, fail_job
 
 log = get_logger("poll")
 
-# Upstream may omit a job from its answers for a while; a job that is missing for this long is lost.
-ABSENT_SECONDS = 300.0
+# Upstream may omit a job from its answers for a while; a job that is missing for this long is lost, unless the
+# provider's rules say something else.
+ABSENT_SECONDS = PollRules().absent_seconds
 # Items that do not change for this many polls and seconds are complete.
 STABLE_POLLS = 5
 STABLE_SECONDS = 15.0
@@ -47,6 +51,13 @@ def refs(record: Record) -> list[dict[str, Any]]:
     return [asdict(ref) | {"seconds": finite(ref.seconds)} for ref in record.results]
 
 
+def cost(job: OpenJob, record: Record) -> money.Reported | None:
+    """Return what upstream said about the cost of a job that it has ended; None = nothing."""
+    if record.charged is None and not record.usage:
+        return None
+    return money.Reported(job.id, job.attempt, record.usage, record.charged)
+
+
 def report(job: OpenJob, record: Record) -> progress_and_leases.Progress:
     """Return the progress as it is written."""
     return progress_and_leases.Progress(
@@ -66,33 +77,41 @@ def settle(account: AccountRow, job: OpenJob, record: Record | None, *, seconds:
     `seconds` = how long a job took whose end this poll has found.
     """
     with transaction() as tx:
-        if job.state == JobState.CANCELLED:
-            return _is_over(tx, job, record) and progress_and_leases.release_slot(tx, job.id)
-        if record is None:
-            return _settle_absent(tx, job)
-        if job.state == JobState.SUBMITTING:
-            row = state_machine.mark_running(
-                tx, job_id=job.id, attempt=job.attempt, upstream_id=record.upstream_id, actor="poll"
-            )
-            if row is None:
-                return False
-            log.info("submit_found", job_id=str(job.id), account=account.label)
-            announce(tx, row)
-        return _settle_record(tx, account, job, record, seconds)
+        left = _settle(tx, account, job, record, seconds)
+        charges.settle(tx, account.currency, [(job, record)])
+        return left
 
 
-def _is_over(tx: Transaction, job: OpenJob, record: Record | None) -> bool:
+def _settle(tx: Transaction, account: AccountRow, job: OpenJob, record: Record | None, seconds: float | None) -> bool:
+    if job.state == JobState.CANCELLED:
+        return _is_over(tx, account, job, record) and progress_and_leases.release_slot(tx, job.id)
+    if record is None:
+        return _settle_absent(tx, account, job)
+    if job.state == JobState.SUBMITTING:
+        row = state_machine.mark_running(
+            tx, job_id=job.id, attempt=job.attempt, upstream_id=record.upstream_id, actor="poll"
+        )
+        if row is None:
+            return False
+        log.info("submit_found", job_id=str(job.id), account=account.label)
+        announce(tx, row)
+    return _settle_record(tx, account, job, record, seconds)
+
+
+def _is_over(tx: Transaction, account: AccountRow, job: OpenJob, record: Record | None) -> bool:
     """Return whether upstream finished the job. A job missing for a moment still counts, to respect the slot limit."""
     if record is None:
-        return progress_and_leases.mark_absent(tx, job_id=job.id, attempt=job.attempt) >= ABSENT_SECONDS
+        rules = get_provider(account).capabilities.polling
+        return progress_and_leases.mark_absent(tx, job_id=job.id, attempt=job.attempt) >= rules.absent_seconds
     return record.state in _OVER
 
 
-def _settle_absent(tx: Transaction, job: OpenJob) -> bool:
+def _settle_absent(tx: Transaction, account: AccountRow, job: OpenJob) -> bool:
     if job.state == JobState.RUNNING:
-        if progress_and_leases.mark_absent(tx, job_id=job.id, attempt=job.attempt) < ABSENT_SECONDS:
+        rules = get_provider(account).capabilities.polling
+        if progress_and_leases.mark_absent(tx, job_id=job.id, attempt=job.attempt) < rules.absent_seconds:
             return False
-        return _fail(tx, job, code="history_unavailable", detail="absent from upstream's history")
+        return _fail(tx, job, code=rules.absent_code, detail="absent from upstream's history")
     if not job.overdue_unclear:
         return False
     if not job.attempts_left:
@@ -124,9 +143,11 @@ def _settle_record(tx: Transaction, account: AccountRow, job: OpenJob, record: R
         code = record.error_code or "generation_failed"
         # The job was accepted and may have been charged, so no other account repeats it. A failure that concerns the
         # account would also hit its next jobs, so it cools down. (Lock order: account before job, as in a claim.)
-        if cooldown := cooldowns.cooldown_seconds(code, account.region, datetime.now(UTC)):
+        if cooldown := cooldowns.cooldown_seconds(code, account, datetime.now(UTC)):
             health.cool_down(tx, account.id, seconds=cooldown, code=code)
-        return _fail(tx, job, code=code, message=record.error_message, detail=record.detail)
+        left = _fail(tx, job, code=code, message=record.error_message, detail=record.detail)
+        _settle_cost(tx, job, record)
+        return left
     if record.state is RecordState.DONE or _is_stable(tx, job, record):
         return _finish(tx, job, record, seconds)
     for row in progress_and_leases.record_progress_many(tx, [report(job, record)]):
@@ -142,8 +163,14 @@ def _finish(tx: Transaction, job: OpenJob, record: Record, seconds: float | None
     if row is None:
         return False
     announce(tx, row)
+    _settle_cost(tx, job, record)
     enqueue_saves(tx, [row.id])
     return True
+
+
+def _settle_cost(tx: Transaction, job: OpenJob, record: Record) -> None:
+    if (reported := cost(job, record)) is not None:
+        money.settle_reported(tx, [reported])
 
 
 def _fail(tx: Transaction, job: OpenJob, *, code: str, message: str | None = None, detail: str | None = None) -> bool:
