@@ -9,11 +9,13 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from api.accounts.polling_limits import check_polling_limits
+from api.accounts.provider_fields import columns_of
 from api.accounts.schemas import DAYS, AccountChange, WorkingHours
 from api.accounts.serialization import account_check_object, account_object
 from api.accounts.session_checks import enqueue_checks, ensure_capacity, wait_for_results
 from api.auth.dependencies import Caller, audit_actor
 from api.auth.session_tokens import check_token_usable, encrypt_session_token, session_token_hash
+from worker.core.catalog.provider_data import all_providers
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, parse_public_id, public_id
 from worker.core.security.encryption import encrypt_secret, lookup_hash
@@ -57,9 +59,13 @@ def change_account(
         columns = {name: value for name, value in changes.items() if value is not None or name in management.NULLABLE}
         if columns.get("groups") and not row.pool:
             raise DreameryError("invalid_value", "Only accounts of the platform can have groups.", param="groups")
+        columns |= columns_of(all_providers()[row.provider], changes, row.user_id)
         if "working_hours" in changes:
             columns |= _working_hours_columns(tx, change.working_hours)
         management.change_account(tx, row.id, columns)
+        if change.reopen_models is not None:
+            models = change.reopen_models
+            management.reopen_models(tx, row.id, None if "*" in models else models)
         if change.rested:
             management.end_cooldown(tx, row.id)
         if change.paused is not None:
@@ -76,7 +82,7 @@ def change_account(
 
 def _replace_session(tx: Transaction, row: Any, text: str) -> Any:
     """Store the new session, encrypted for this account, and return the changed row."""
-    token = _parse_session(text)
+    token = _parse_session(text, row)
     if row.has_proxy and token.proxy is None:
         message = (
             f"This account has a proxy ({row.proxy_place or 'set before'}), encrypted with the old session. "
@@ -88,9 +94,11 @@ def _replace_session(tx: Transaction, row: Any, text: str) -> Any:
     return management.get_account_details(tx, row.id)
 
 
-def _parse_session(text: str) -> SessionToken:
+def _parse_session(text: str, row: Any) -> SessionToken:
+    """Parse a new credential of the account. A key without a region has that of the account."""
+    sessions = all_providers()[row.provider].has_sessions
     try:
-        token = parse_token(text.strip(), 1, get_settings().default_region)
+        token = parse_token(text.strip(), 1, get_settings().default_region if sessions else row.region, row.provider)
         check_token_usable(token, 1)
     except DreameryError as error:
         raise DreameryError("invalid_value", error.message, param="session") from None

@@ -10,15 +10,17 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from api.accounts.polling_limits import check_polling_limits
+from api.accounts.provider_fields import columns_of, provider_named, region_named
 from api.accounts.schemas import AccountCreate
 from api.accounts.serialization import account_check_object, account_object
 from api.accounts.session_checks import enqueue_checks, has_capacity, wait_for_results
+from api.auth import known_keys
 from api.auth.dependencies import Caller, audit_actor
 from api.auth.session_tokens import check_token_usable, encrypt_session_token, session_token_hash
+from worker.core.catalog.provider_data import ProviderData, first_provider
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, public_id
 from worker.core.security.session_tokens import MAX_TOKENS, SessionToken, mask_token, parse_token
-from worker.core.settings import get_settings
 from worker.db.accounts import management, session_checks
 from worker.db.engine import Transaction, transaction
 from worker.db.users import audit_log
@@ -55,13 +57,18 @@ async def import_accounts(
     user would have too many.
     """
     check_polling_limits(caller, _polling_of(body))
-    entries = _parse_entries(body.tokens)
+    provider = provider_named(body.provider)
+    region, warnings = region_named(provider, body.region)
+    fields = body.model_dump(include={"model_ids", "limit_group"}, exclude_unset=True)
+    columns = columns_of(provider, fields, account_owner.user_id) | _polling_of(body)
+    entries = _parse_entries(body.tokens, region, provider)
     check_ids = [entry.check for entry in entries]
-    register = partial(_register_all, request, entries, body, caller, account_owner)
+    register = partial(_register_all, request, entries, body, columns, caller, account_owner)
     results = await wait_for_results(request, check_ids, register, owner=caller.owner)
+    known_keys.forget()
     if not any(entry.account_id for entry in entries):
         raise _no_account_error(entries)
-    return await run_in_threadpool(partial(_result_object, entries, results))
+    return {**await run_in_threadpool(partial(_result_object, entries, results)), "warnings": warnings}
 
 
 def _polling_of(body: AccountCreate) -> dict[str, Any]:
@@ -70,7 +77,7 @@ def _polling_of(body: AccountCreate) -> dict[str, Any]:
     return limits if any(value is not None for value in limits.values()) else {}
 
 
-def _parse_entries(text: str) -> list[_Entry]:
+def _parse_entries(text: str, region: str, provider: ProviderData) -> list[_Entry]:
     parts = [part.strip() for part in _SEPARATORS.split(text)]
     parts = [part for part in parts if part and not part.startswith("#")]
     if not parts:
@@ -78,16 +85,17 @@ def _parse_entries(text: str) -> list[_Entry]:
     if len(parts) > MAX_TOKENS:
         message = f"At most {MAX_TOKENS} session ids are accepted per request. Send the rest in another request."
         raise DreameryError("invalid_value", message, param="tokens")
-    return [_parse_entry(part, line) for line, part in enumerate(parts, start=1)]
+    return [_parse_entry(part, line, region, provider) for line, part in enumerate(parts, start=1)]
 
 
-def _parse_entry(part: str, line: int) -> _Entry:
+def _parse_entry(part: str, line: int, region: str, provider: ProviderData) -> _Entry:
     entry = _Entry(line)
     try:
-        entry.token = parse_token(part, line, get_settings().default_region)
+        # Session ids may name their region, and the sandbox's ones their provider.
+        entry.token = parse_token(part, line, region, None if provider.name == first_provider() else provider.name)
         check_token_usable(entry.token, line)
     except DreameryError as error:
-        entry.error = error
+        entry.error = error if provider.has_sessions else DreameryError("invalid_value", error.message, param="tokens")
     return entry
 
 
@@ -101,8 +109,13 @@ def _no_account_error(entries: list[_Entry]) -> DreameryError:
     )
 
 
-def _register_all(
-    request: Request, entries: list[_Entry], body: AccountCreate, caller: Caller, account_owner: AccountOwner
+def _register_all(  # noqa: PLR0917 - bound as one function
+    request: Request,
+    entries: list[_Entry],
+    body: AccountCreate,
+    columns: dict[str, Any],
+    caller: Caller,
+    account_owner: AccountOwner,
 ) -> list[UUID]:
     """Register all usable entries in one transaction and return the ids of the checks that were started."""
     usable = [
@@ -128,12 +141,13 @@ def _register_all(
             entry.account_id = account_id
             if entry.outcome == "duplicate":
                 continue
-            changes = _polling_of(body)
+            changes = dict(columns)
             if body.label:
                 changes["label"] = f"{body.label} {entry.line}" if several else body.label
             management.change_account(tx, account_id, changes)
             accounts_by_check[entry.check] = account_id
             details: dict[str, Any] = {
+                "provider": entry.token.provider,
                 "region": entry.token.region,
                 "outcome": entry.outcome,
                 "groups": account_owner.groups,

@@ -7,8 +7,16 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from api.accounts import changes as account_changes
 from api.accounts.imports import AccountOwner, import_accounts
-from api.accounts.schemas import Account, AccountChange, AccountCreate, AccountImportResult, AccountList, CheckedAccount
-from api.accounts.serialization import account_object
+from api.accounts.schemas import (
+    Account,
+    AccountChange,
+    AccountCreate,
+    AccountImportResult,
+    AccountList,
+    CheckedAccount,
+    ProviderList,
+)
+from api.accounts.serialization import account_object, providers_object
 from api.auth.dependencies import Caller, CallerDep
 from api.http.errors import error_responses
 from api.http.fields import After, Limit, after_id
@@ -67,6 +75,12 @@ def list_own_accounts(caller: OwnAccountsReadDep, after: After = None, limit: Li
         )
     data = [account_object(row) for row in rows[:limit]]
     return json_response({"object": "list", "data": data, "has_more": len(rows) > limit})
+
+
+@router.get("/providers", summary="List the providers of accounts", responses={200: {"model": ProviderList}})
+def list_providers(_caller: CallerDep) -> Response:
+    """Lists the upstreams that accounts can belong to, with their regions, credentials and currencies."""
+    return json_response(providers_object())
 
 
 @router.get("/{account_id}", summary="Get your own account", responses={200: {"model": Account}})

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StringConstraints, field_validator
+from pydantic import AliasChoices, BaseModel, Field, StringConstraints, field_validator
 
 from api.admin.schemas import Groups, Name
 from api.http.fields import Text, example
@@ -17,16 +17,35 @@ PollMaxSeconds = Annotated[float, Field(ge=0.05, le=600)]
 PollEagerness = Annotated[float, Field(ge=0.01, le=100)]
 
 
+UpstreamModel = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[!-~]{1,200}$")]
+ModelIds = Annotated[dict[Annotated[str, StringConstraints(max_length=100)], UpstreamModel], Field(max_length=200)]
+_MODEL_IDS = "model -> its id or your endpoint (`ep-...`) upstream, where it differs; not for session ids"
+LimitGroup = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]{0,59}$")]
+_LIMIT_GROUP = "name for the keys of one paying customer: they share limits and overdue payments; null = alone"
+
+
 class AccountCreate(BaseModel):
     """Upstream accounts to add."""
 
     model_config = example(tokens="us-SESSIONID\nSESSIONID:cn", label="studio account")
 
     tokens: Text = Field(
-        description="session ids in any notation, one per line or comma-separated; lines that start with # are ignored",
+        description="session ids in any notation or keys, one per line or comma-separated; lines that start with # are "
+        "ignored",
         min_length=1,
         max_length=100_000,
+        validation_alias=AliasChoices("tokens", "token", "key", "api_key"),
     )
+    provider: Text | None = Field(
+        None,
+        description="upstream of the accounts, see `GET /v1/accounts/providers`; null = session ids",
+        max_length=60,
+    )
+    region: Text | None = Field(
+        None, description="region of entries that name none, or the base address that a key came with", max_length=200
+    )
+    model_ids: ModelIds = Field({}, description=_MODEL_IDS)
+    limit_group: LimitGroup | None = Field(None, description=_LIMIT_GROUP)
     label: Annotated[Text, StringConstraints(strip_whitespace=True, max_length=100)] = ""
     check: bool = Field(
         True, description="wait for the first check of each account; false = check it in the background within a minute"
@@ -83,7 +102,9 @@ class AccountChange(BaseModel):
     paused: bool | None = Field(None, description="true = accepts no new jobs; false = resume, also ends `blocked`")
     rested: bool | None = Field(None, description="true = end its cooldown now")
     session: Text | None = Field(
-        None, description="a new session id of the same upstream account, in any notation", max_length=2000
+        None,
+        description="a new session id of the same upstream account, in any notation, or a new key",
+        max_length=2000,
     )
     max_images: int | None = Field(None, ge=1, le=1000, description="null = the platform's setting")
     max_videos: int | None = Field(None, ge=1, le=1000, description="null = the platform's setting")
@@ -102,6 +123,11 @@ class AccountChange(BaseModel):
         None, description="true = claim the free credits every day, false = never, null = the platform's setting"
     )
     working_hours: WorkingHours | None = Field(None, description="null = always")
+    model_ids: ModelIds | None = Field(None, description=_MODEL_IDS)
+    limit_group: LimitGroup | None = Field(None, description=_LIMIT_GROUP)
+    reopen_models: list[Annotated[Text, StringConstraints(max_length=100)]] | None = Field(
+        None, description="models that may be used again on this account; `*` = all", max_length=200
+    )
     proxy: Text | None = Field(
         None, description="http|https|socks5://[user:password@]host:port; null = none", max_length=1200
     )
@@ -111,6 +137,12 @@ class AdminAccountChange(AccountChange):
     """Changes of an account by an administrator."""
 
     groups: Groups | None = Field(None, description="only users of these groups can use it; [] = all users")
+    prices: dict[str, Any] | None = Field(
+        None,
+        description="prices of this customer: model, or `*` for all -> `factor` of the list price, or `prices` as in "
+        "the catalog; null = list prices",
+        max_length=200,
+    )
 
 
 class CheckError(BaseModel):
@@ -118,6 +150,32 @@ class CheckError(BaseModel):
 
     code: str
     message: str
+
+
+class ModelRest(BaseModel):
+    """A model that rests on an account, while its other models work."""
+
+    model: str
+    code: str = Field(description="upstream's reason")
+    detail: str | None
+    closed: bool = Field(description="true = until an administrator reopens it (`reopen_models`)")
+    until: int | None = Field(description="null = until it is reopened")
+    since: int | None
+
+
+class AccountKey(BaseModel):
+    """What checks learned about a key."""
+
+    scope: Literal["all", "custom"] | None = Field(
+        description="`custom` = it is limited to some models or endpoints; null = unknown"
+    )
+    models: list[str] | None = Field(
+        description="models that upstream has and this platform knows, activated or not; null = unknown"
+    )
+    unknown_models: int | None = Field(description="how many more upstream has")
+    tasks: int | None = Field(description="video tasks of the last 7 days that it can see")
+    echo_proved: bool = Field(description="whether a video whose answer is lost can be found again")
+    checked_at: int | None
 
 
 class AccountCheck(BaseModel):
@@ -132,12 +190,19 @@ class AccountCheck(BaseModel):
 
 
 class Account(BaseModel):
-    """An upstream account, without its session id."""
+    """An upstream account, without its session id or key."""
 
     id: str
     object: Literal["account"]
     label: str
+    provider: str
     region: str
+    currency: str | None = Field(description="in which its jobs are paid; null = upstream has credits of its own")
+    limit_group: str | None = Field(description="accounts of the same group share their limits; null = alone")
+    model_ids: dict[str, str] = Field(description="model -> its id upstream, where it differs")
+    model_rests: list[ModelRest] = Field(description="models that rest or are closed on this account")
+    prices: dict[str, Any] = Field(description="prices of its own; empty = list prices")
+    key: AccountKey | None = Field(description="null = the credential is a session id")
     country: str | None = Field(description="the detected country of a session with region `auto`")
     pool: bool = Field(description="whether the account belongs to the platform")
     user_id: str | None = Field(description="the user who owns it; null = the platform or a session-id caller")
@@ -208,7 +273,26 @@ class AccountImportResult(BaseModel):
     object: Literal["list"]
     data: list[ImportedAccount]
     refused: list[RejectedEntry]
+    warnings: list[str]
     has_more: bool
+
+
+class ProviderInfo(BaseModel):
+    """An upstream that accounts can belong to."""
+
+    name: str
+    title: str
+    credential: Literal["session", "key"]
+    regions: list[str]
+    currencies: dict[str, str] = Field(description="region -> currency; a region without one has credits")
+    models: list[str] = Field(description="models that `model_ids` may name")
+
+
+class ProviderList(BaseModel):
+    """All providers."""
+
+    object: Literal["list"]
+    data: list[ProviderInfo]
 
 
 class CheckedAccount(Account):

@@ -1,11 +1,16 @@
 """Account rows as JSON. The session id is never included; of the proxy only kind, host and port."""
 
+import math
+import time
 from datetime import UTC, datetime
 from typing import Any
 
+from api.accounts.provider_fields import model_names
 from api.accounts.schemas import DAYS, model_counts
 from api.http.responses import unix_seconds
+from worker.core.catalog.provider_data import all_providers
 from worker.core.ids import public_id
+from worker.db.accounts import management
 
 
 def account_object(row: Any) -> dict[str, Any]:
@@ -15,7 +20,14 @@ def account_object(row: Any) -> dict[str, Any]:
         "id": public_id("account", row.id),
         "object": "account",
         "label": row.label,
+        "provider": row.provider,
         "region": row.region,
+        "currency": row.currency,
+        "limit_group": management.group_name(row.limit_group),
+        "model_ids": row.model_ids,
+        "model_rests": _model_rests(row.model_rests),
+        "prices": row.prices,
+        "key": None if all_providers()[row.provider].has_sessions else _key_facts(row.provider_facts),
         "country": (row.cluster or {}).get("country"),
         "pool": row.pool,
         "user_id": public_id("user", row.user_id) if row.user_id is not None else None,
@@ -64,6 +76,51 @@ def account_check_object(row: Any, check: dict[str, Any] | None) -> dict[str, An
         "models": result.get("models"),
         "error": result.get("error"),
     }
+
+
+def _model_rests(rests: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the models that rest now: first the closed ones, then those whose rest ends first."""
+    now = time.time()
+    found = [
+        {
+            "model": model,
+            "code": rest.get("code") or "",
+            "detail": rest.get("detail"),
+            "closed": math.isinf(until),
+            "until": None if math.isinf(until) else math.ceil(until),
+            "since": None if rest.get("at") is None else int(float(rest["at"])),
+        }
+        for model, rest in rests.items()
+        if (until := float(rest["until"])) > now
+    ]
+    return sorted(found, key=lambda one: (one["until"] or 0, one["model"]))
+
+
+def _key_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "scope": facts.get("scope"),
+        "models": facts.get("listed"),
+        "unknown_models": facts.get("unlisted"),
+        "tasks": facts.get("tasks"),
+        "echo_proved": bool(facts.get("echo_proved")),
+        "checked_at": facts.get("facts_at"),
+    }
+
+
+def providers_object() -> dict[str, Any]:
+    """Return all providers, with what a form for their accounts needs."""
+    data = [
+        {
+            "name": one.name,
+            "title": one.title,
+            "credential": one.credentials.kind,
+            "regions": list(one.regions),
+            "currencies": dict(one.currencies),
+            "models": [] if one.has_sessions else sorted(set(model_names(one).values())),
+        }
+        for one in all_providers().values()
+    ]
+    return {"object": "list", "data": data}
 
 
 def _working_hours(row: Any) -> dict[str, Any] | None:

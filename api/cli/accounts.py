@@ -1,5 +1,6 @@
 """`dreamery accounts`: each command calls the admin API, or with --own the API for your own accounts."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,8 +13,8 @@ from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, pr
 accounts_app = typer.Typer(no_args_is_help=True, help="Manage upstream accounts.")
 
 _COLUMNS = (
-    *("id", "label", "region", "state", "state_code", "user", "groups"),
-    *("credits", "credits_left", "in_flight", "polling"),
+    *("id", "label", "provider", "region", "state", "state_code", "user", "groups"),
+    *("credits", "credits_left", "in_flight", "polling", "resting models"),
 )
 _IMPORTED = ("line", "id", "label", "outcome", "state", "live", "region", "credits", "models", "error")
 # The API accepts this many session ids per request.
@@ -38,14 +39,33 @@ def _read_entries(text: str) -> list[str]:
     return [entry for entry in entries if entry and not entry.startswith("#")]
 
 
+_ModelIds = Annotated[
+    list[str] | None, typer.Option("--model-id", help="MODEL=ID: the id or endpoint (ep-...) upstream. Repeatable.")
+]
+
+
+def _model_ids(pairs: list[str]) -> dict[str, str] | None:
+    """Return the map of `MODEL=ID` texts; `none` = an empty one."""
+    if pairs == ["none"]:
+        return None
+    parts = [pair.partition("=") for pair in pairs]
+    if not all(name.strip() and upstream_id.strip() for name, _, upstream_id in parts):
+        raise typer.BadParameter("write MODEL=ID", param_hint="--model-id")
+    return {name.strip(): upstream_id.strip() for name, _, upstream_id in parts}
+
+
 @accounts_app.command("add", epilog="Example: dreamery accounts add - --label studio --group teachers < sessions.txt")
 def accounts_add(  # noqa: PLR0917 - each is an option of the command
     tokens: Annotated[
         str,
         typer.Argument(
-            help="Session ids, comma-separated, in any notation. - reads standard input and @FILE a file, one per line."
+            help="Session ids in any notation, or keys, comma-separated. - reads standard input, @FILE a file (lines)."
         ),
     ],
+    provider: Annotated[str, typer.Option(help="Upstream of keys; omit for session ids.")] = "",
+    region: Annotated[str, typer.Option(help="Region of entries that name none.")] = "",
+    model_id: _ModelIds = None,
+    limit_group: Annotated[str, typer.Option(help="Name for the keys of one customer, which share limits.")] = "",
     label: Annotated[str, typer.Option(help="Name of the account.")] = "",
     group: Annotated[list[str] | None, typer.Option(help="Only users of this group can use it. Repeatable.")] = None,
     user: Annotated[str | None, typer.Option(help="Name or id of the user who owns it.")] = None,
@@ -61,22 +81,30 @@ def accounts_add(  # noqa: PLR0917 - each is an option of the command
 ) -> None:
     """Add accounts and check them. Other users of the machine can see command lines, so prefer - (standard input)."""
     client, entries = platform_client(url, key), _read_entries(tokens)
-    polling = {
+    fields = {
         "poll_min_seconds": poll_min_seconds,
         "poll_max_seconds": poll_max_seconds,
         "poll_eagerness": poll_eagerness,
+        "provider": provider or None,
+        "region": region or None,
+        "limit_group": limit_group or None,
+        "model_ids": _model_ids(model_id) if model_id else None,
     }
     added: list[Json] = []
+    warnings: list[str] = []
     refused: list[Json] = []
     for start in range(0, max(len(entries), 1), _BATCH_SIZE):
         body: Json = {"tokens": "\n".join(entries[start : start + _BATCH_SIZE]), "label": label, "check": check}
         body |= {"groups": group or [], **({"user": user} if user else {})} if not own else {}
-        body |= {name: value for name, value in polling.items() if value is not None}
+        body |= {name: value for name, value in fields.items() if value is not None}
         response = client.post(_path(own=own), body)
         for entry in (*response["data"], *response["refused"]):
             entry["line"] += start
         added += response["data"]
         refused += response["refused"]
+        warnings += response["warnings"]
+    for warning in dict.fromkeys(warnings):
+        typer.echo(f"warning: {warning}", err=True)
     if len(added) == 1 and not refused:
         print_object(added[0], as_json=as_json)
         return
@@ -113,13 +141,14 @@ def accounts_list(
     """List accounts with state, owner, credits, running jobs and their own polling limits."""
     params = {} if own else {"pool_only": str(not all_users).lower(), "user": user}
     found = list(platform_client(url, key).list_all(_path(own=own), **params))
-    print_list(found if as_json else [*map(_with_polling, found)], _COLUMNS, as_json=as_json)
+    print_list(found if as_json else [*map(_with_summaries, found)], _COLUMNS, as_json=as_json)
 
 
-def _with_polling(account: Json) -> Json:
-    """Return the account with its own polling limits in one field, which the table shows."""
+def _with_summaries(account: Json) -> Json:
+    """Return the account with its polling limits and its resting models in one field each, which the table shows."""
     names = {"min": "poll_min_seconds", "max": "poll_max_seconds", "eagerness": "poll_eagerness"}
-    return {**account, "polling": {short: account.get(name) for short, name in names.items()}}
+    rests = ", ".join(f"{rest['model']} ({rest['code']})" for rest in account["model_rests"])
+    return {**account, "polling": {short: account.get(name) for short, name in names.items()}, "resting models": rests}
 
 
 @accounts_app.command("show", epilog="Example: dreamery accounts show account_0198...")
@@ -152,6 +181,21 @@ def accounts_enable(
 ) -> None:
     """Resume a paused or blocked account and end its cooldown. An account that needs a login is only checked."""
     change = {"paused": False, "rested": True}
+    print_object(platform_client(url, key).patch(_path(account, own=own), change), as_json=as_json)
+
+
+@accounts_app.command("reopen", epilog="Example: dreamery accounts reopen account_0198...")
+def accounts_reopen(
+    account: AccountId,
+    model: Annotated[list[str] | None, typer.Option(help="Only this model. Repeatable.")] = None,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    *,
+    own: _Own = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Use models again that upstream had refused on this account, such as one that was not activated. Default: all."""
+    change = {"reopen_models": model or ["*"]}
     print_object(platform_client(url, key).patch(_path(account, own=own), change), as_json=as_json)
 
 
@@ -189,13 +233,18 @@ def accounts_set(  # noqa: PLR0917 - each is an option of the command
     ),
     zone: Annotated[str, typer.Option(help="Time zone of the working hours, such as Asia/Shanghai.")] = "UTC",
     proxy: Annotated[str | None, typer.Option(help="Proxy URL; - reads standard input; `none` = no proxy.")] = None,
+    model_id: _ModelIds = None,
+    limit_group: Annotated[str | None, typer.Option(help="Name for the keys of one customer; `none` = alone.")] = None,
+    prices: Annotated[
+        str | None, typer.Option(help="Prices of this customer as JSON, as in docs/accounts.md; `none` = list prices.")
+    ] = None,
     url: UrlOption = "",
     key: KeyOption = "",
     *,
     own: _Own = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Change label, groups, limits, polling, working hours or proxy. Other values stay unchanged."""
+    """Change label, groups, limits, polling, working hours, proxy, or what belongs to a key. Omitted values stay."""
     numbers = {
         "max_images": max_images,
         "max_videos": max_videos,
@@ -215,6 +264,12 @@ def accounts_set(  # noqa: PLR0917 - each is an option of the command
     if proxy is not None:
         proxy_url = sys.stdin.read().strip() if proxy == "-" else proxy
         change["proxy"] = None if proxy_url == "none" else proxy_url
+    if model_id:
+        change["model_ids"] = _model_ids(model_id)
+    if limit_group is not None:
+        change["limit_group"] = None if limit_group == "none" else limit_group
+    if prices is not None:
+        change["prices"] = _json(prices)
     if not change:
         raise typer.BadParameter("give at least one option to change")
     print_object(platform_client(url, key).patch(_path(account, own=own), change), as_json=as_json)
@@ -227,6 +282,13 @@ def _number(text: str, name: str) -> float | None:
         raise typer.BadParameter("must be a number or `none`", param_hint=f"--{name.replace('_', '-')}") from None
 
 
+def _json(text: str) -> Any:
+    try:
+        return None if text == "none" else json.loads(text)
+    except ValueError:
+        raise typer.BadParameter("must be JSON or `none`", param_hint="--prices") from None
+
+
 def _hours(text: str, days: str, zone: str) -> dict[str, Any] | None:
     if text == "none":
         return None
@@ -237,14 +299,14 @@ def _hours(text: str, days: str, zone: str) -> dict[str, Any] | None:
 @accounts_app.command("login", epilog="Example: dreamery accounts login account_0198... - < session.txt")
 def accounts_login(
     account: AccountId,
-    session: Annotated[str, typer.Argument(help="New session id in any notation; - reads standard input.")],
+    session: Annotated[str, typer.Argument(help="New session id in any notation, or key; - reads standard input.")],
     url: UrlOption = "",
     key: KeyOption = "",
     *,
     own: _Own = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Replace the session id with a new one of the same upstream account, and check it. The history is kept."""
+    """Replace the session id or key with a new one of the same upstream account, and check it. The history is kept."""
     client = platform_client(url, key)
     client.patch(_path(account, own=own), {"session": sys.stdin.read().strip() if session == "-" else session})
     print_object(client.post(_path(account, "/check", own=own), {}), as_json=as_json)

@@ -1,5 +1,6 @@
 """Account management by administrators and owners. `accounts.py` has what jobs need."""
 
+import json
 from typing import Any
 from uuid import UUID
 
@@ -20,8 +21,13 @@ POLLING = ("poll_min_seconds", "poll_max_seconds", "poll_eagerness")
 # Columns where NULL means the platform's default, or no limit.
 NULLABLE = (*LIMITS, *POLLING, "daily_receive")
 HOURS = ("hours_days", "hours_from", "hours_to", "hours_zone")
-_COLUMNS = ("label", "groups", *NULLABLE, *HOURS)
-_DETAIL_COLUMNS = f"""a.id, a.label, a.region, a.lookup_hash, a.pool, a.user_id, a.groups, a.state, a.state_code,
+# Columns that depend on the provider.
+BY_PROVIDER = ("limit_group", "model_ids", "prices")
+_JSON = ("model_ids", "prices")
+_COLUMNS = ("label", "groups", *NULLABLE, *HOURS, *BY_PROVIDER)
+_GROUP_SEPARATOR = "/"
+_DETAIL_COLUMNS = f"""a.id, a.label, a.provider, a.region, a.currency, a.limit_group, a.model_ids, a.model_rests,
+    a.provider_facts, a.prices, a.lookup_hash, a.pool, a.user_id, a.groups, a.state, a.state_code,
     a.state_at, a.rest_until, a.rest_code, a.max_images, a.max_videos, a.submits_per_minute, a.max_jobs_per_day,
     a.poll_min_seconds, a.poll_max_seconds, a.poll_eagerness,
     a.hours_days, a.hours_from, a.hours_to, a.hours_zone, a.credits, a.credits_at, {credits_left("a")} AS credits_left,
@@ -96,7 +102,10 @@ def register_account(
         text(
             f"""UPDATE accounts SET user_id = :user_id, pool = :pool, groups = CAST(:groups AS text[]), state = 'ok',
                    state_code = NULL, state_at = clock_timestamp(), login_refusals = 0, risk_refusals = 0,
-                   refresh_due_at = clock_timestamp(), secret = :secret,
+                   refresh_due_at = clock_timestamp(), secret = :secret, model_rests = '{{}}',
+                   limit_group = CASE WHEN {same} THEN limit_group END,
+                   model_ids = CASE WHEN {same} THEN model_ids ELSE '{{}}' END,
+                   prices = CASE WHEN {same} THEN prices ELSE '{{}}' END,
                    turns = CASE WHEN :pool AND NOT pool THEN '{{}}' ELSE turns END,
                    label = CASE WHEN {same} THEN label ELSE :label END,
                    {", ".join(f"{name} = CASE WHEN {same} THEN {name} END" for name in (*NULLABLE, *HOURS))},
@@ -142,14 +151,37 @@ def remove_sandbox_accounts(tx: Transaction, joined: list[UUID]) -> None:
 
 
 def change_account(tx: Transaction, account_id: UUID, changes: dict[str, Any]) -> None:
-    """Set label, groups, limits, polling, daily credits, or all four columns of the working hours.
+    """Set label, groups, limits, polling, daily credits, what depends on its provider, or all four columns of the
+    working hours.
 
     `changes` is by column.
     """
     known = [name for name in _COLUMNS if name in changes]
     if known:
-        sets = ", ".join(f"{name} = :{name}" for name in known)
-        tx.run(text(f"UPDATE accounts SET {sets} WHERE id = :id"), {**changes, "id": account_id})
+        sets = ", ".join(f"{name} = {f'CAST(:{name} AS jsonb)' if name in _JSON else f':{name}'}" for name in known)
+        values = {name: json.dumps(changes[name]) if name in _JSON else changes[name] for name in known}
+        tx.run(text(f"UPDATE accounts SET {sets} WHERE id = :id"), {**values, "id": account_id})
+
+
+def group_key(user_id: UUID | None, name: str) -> str:
+    """Return the limit group of this name as the table has it: the groups of each owner are their own."""
+    return name if user_id is None else f"{user_id.hex}{_GROUP_SEPARATOR}{name}"
+
+
+def group_name(key: str | None) -> str | None:
+    """Return the name of a limit group, as its owner gave it."""
+    return None if key is None else key.rpartition(_GROUP_SEPARATOR)[2]
+
+
+def reopen_models(tx: Transaction, account_id: UUID, models: list[str] | None) -> None:
+    """End the rests of these models on the account, also of those that are closed; None = of all."""
+    tx.run(
+        text(
+            """UPDATE accounts SET model_rests = CASE WHEN CAST(:models AS text[]) IS NULL THEN '{}'
+                   ELSE model_rests - CAST(:models AS text[]) END WHERE id = :id"""
+        ),
+        {"id": account_id, "models": models},
+    )
 
 
 def set_proxy(tx: Transaction, account_id: UUID, *, proxy: str | None, proxy_hash: str, place: str | None) -> None:
@@ -176,7 +208,8 @@ def replace_session(tx: Transaction, account_id: UUID, token: PresentedToken) ->
         return False
     tx.run(
         text(
-            """UPDATE accounts SET lookup_hash = :h, region = :region, secret = :secret, proxy = :proxy,
+            """UPDATE accounts SET lookup_hash = :h, region = :region, currency = :currency, secret = :secret,
+                   model_rests = '{}', proxy = :proxy,
                    proxy_hash = :proxy_hash, proxy_place = :place, cluster = NULL, cluster_at = NULL,
                    login_refusals = 0, refresh_due_at = clock_timestamp(),
                    rest_until = CASE WHEN rest_code = 'upstream_session_expired' THEN NULL ELSE rest_until END,
@@ -190,6 +223,7 @@ def replace_session(tx: Transaction, account_id: UUID, token: PresentedToken) ->
             "id": account_id,
             "h": token.lookup_hash,
             "region": token.region,
+            "currency": token.currency,
             "secret": token.secret,
             "proxy": token.proxy,
             "proxy_hash": token.proxy_hash,

@@ -4,8 +4,8 @@ import { api } from "../lib/api/client.js";
 import { useLoaded, usePolling } from "../lib/api/loading.js";
 import { formatNumber, t } from "../lib/state/language.js";
 import { Link } from "../lib/state/router.js";
-import { AccountActions, AccountState, formatWorkingHours, Load, splitList } from "../lib/ui/account_views.js";
-import { Button, CheckboxGroup, Dialog, ErrorMessage, Loading, PageHeader, RelativeTime, TextField, toast } from "../lib/ui/components.js";
+import { AccountActions, AccountState, formatWorkingHours, Load, RestingModels, splitList } from "../lib/ui/account_views.js";
+import { Button, CheckboxGroup, Dialog, ErrorMessage, Loading, PageHeader, RelativeTime, TextArea, TextField, toast } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
 import { Plot } from "../lib/ui/plot.js";
 
@@ -23,23 +23,31 @@ export default function AccountPage({ params }) {
   return html`<p class="crumbs"><${Link} to="accounts"><${Icon} name="left" size=${16} />${t("nav.accounts")}<//></p>
     <${PageHeader} title=${account.label}><${AccountActions} account=${account} onChanged=${changed} /><//>
     <div class="with-sidebar"><div class="stack">
+      <${RestingModels} account=${account} onChanged=${changed} />
       <${CreditHistory} credits=${credits} />
       <${LimitsForm} key=${account.id} account=${account} defaults=${system.data?.defaults} path=${path} onChanged=${changed} />
     </div><aside class="stack" aria-label=${t("accounts.account")}><section class="card"><h2>${t("accounts.state")}</h2><${AccountState} account=${account} /><div class="gap"><${Load} account=${account} defaults=${system.data?.defaults} /></div><${Facts} account=${account} />
       <p class="hint gap break"><code>${account.id}</code></p>
-      <div class="gap"><${Button} icon="key" onClick=${() => setReplacing(true)}>${t("accounts.replace")}<//></div></section></aside></div>
+      <div class="gap"><${Button} icon="key" onClick=${() => setReplacing(true)}>${t(account.key ? "accounts.replace_key" : "accounts.replace")}<//></div></section></aside></div>
     ${replacing && html`<${ReplaceSessionDialog} account=${account} path=${path} onClose=${() => setReplacing(false)} onChanged=${changed} />`}`;
 }
 
 function Facts({ account }) {
   const relativeTime = (at) => (at ? html`<${RelativeTime} at=${at} />` : "–");
+  const { key } = account;
   const rows = [
+    ["provider", account.provider],
     ["region", account.country ? `${account.region} · ${account.country}` : account.region],
     ["since", account.state_since && relativeTime(account.state_since)],
     ["owner", account.user ?? t("accounts.platform")],
     ["groups", account.groups.join(", ") || (account.pool ? t("accounts.all_users") : null)],
     ["credits", account.credits === null ? null : html`${formatNumber(account.credits)} · ${relativeTime(account.credits_at)}`],
     ["models", account.models && Object.entries(account.models).map(([kind, count]) => `${t(`kind.${kind}`)} ${count}`).join(", ")],
+    ["currency", account.currency],
+    ["scope", key?.scope && t(`accounts.scope_${key.scope}`)],
+    ["offered", key?.models && html`<details><summary>${t("accounts.key_models", { n: key.models.length })}</summary>${key.models.join(", ")}</details>`],
+    ["echo", key && t(key.echo_proved ? "accounts.echo_proved" : "accounts.echo_unproved")],
+    ["limit_group", account.limit_group],
     ["jobs_today", account.max_jobs_per_day ? `${account.jobs_today} / ${account.max_jobs_per_day}` : account.jobs_today],
     ["hours", formatWorkingHours(account)],
     ["proxy", account.proxy ?? t("accounts.no_proxy")],
@@ -63,13 +71,16 @@ function CreditHistory({ credits }) {
 }
 
 const toText = (value) => (value === null || value === undefined ? "" : String(value));
+// `name = id` lines as an object.
+const pairsOf = (text) => Object.fromEntries(text.split("\n").filter((line) => line.trim()).map((line) => [line.split("=")[0].trim(), line.slice(line.indexOf("=") + 1).trim()]));
 const numberOrNull = (value) => (value.trim() === "" ? null : Number(value));
 
 function LimitsForm({ account, defaults, path, onChanged }) {
   const initialValues = (item) => ({
     label: item.label, groups: item.groups.join(", "), max_images: toText(item.max_images), max_videos: toText(item.max_videos), submits_per_minute: toText(item.submits_per_minute),
     max_jobs_per_day: toText(item.max_jobs_per_day), poll_min_seconds: toText(item.poll_min_seconds), poll_max_seconds: toText(item.poll_max_seconds), poll_eagerness: toText(item.poll_eagerness), hours: item.working_hours !== null, days: item.working_hours?.days ?? DAYS, start: item.working_hours?.start ?? "09:00", end: item.working_hours?.end ?? "18:00",
-    zone: item.working_hours?.zone ?? Intl.DateTimeFormat().resolvedOptions().timeZone, proxy: "",
+    zone: item.working_hours?.zone ?? Intl.DateTimeFormat().resolvedOptions().timeZone, proxy: "", limit_group: item.limit_group ?? "",
+    model_ids: Object.entries(item.model_ids).map((pair) => pair.join(" = ")).join("\n"),
   });
   const [form, setForm] = useState(() => initialValues(account));
   const [error, setError] = useState(null);
@@ -83,6 +94,7 @@ function LimitsForm({ account, defaults, path, onChanged }) {
       label: form.label.trim(), max_images: numberOrNull(form.max_images), max_videos: numberOrNull(form.max_videos), submits_per_minute: numberOrNull(form.submits_per_minute), max_jobs_per_day: numberOrNull(form.max_jobs_per_day),
       poll_min_seconds: numberOrNull(form.poll_min_seconds), poll_max_seconds: numberOrNull(form.poll_max_seconds), poll_eagerness: numberOrNull(form.poll_eagerness),
       working_hours: form.hours ? { days: form.days, start: form.start, end: form.end, zone: form.zone } : null, ...(account.pool ? { groups: splitList(form.groups) } : {}), ...(form.proxy.trim() ? { proxy: form.proxy.trim() } : {}),
+      ...(account.key ? { limit_group: form.limit_group.trim() || null, model_ids: pairsOf(form.model_ids) } : {}),
     };
     try {
       const updated = await api.patch(path, changes);
@@ -100,6 +112,8 @@ function LimitsForm({ account, defaults, path, onChanged }) {
       ${account.pool && html`<${TextField} label=${t("accounts.groups")} hint=${t("accounts.groups_hint")} value=${form.groups} onInput=${set("groups")} />`}</div>
     <div class="fields four">${limit("max_images", defaults?.max_images)}${limit("max_videos", defaults?.max_videos)}${limit("submits_per_minute", defaults?.submits_per_minute, { step: "any", min: "0.1" })}${limit("max_jobs_per_day")}</div>
     <div class="fields three">${limit("poll_min_seconds", defaults?.poll_min_seconds, { step: "any", min: "0.05", max: "60" })}${limit("poll_max_seconds", defaults?.poll_max_seconds, { step: "any", min: "0.05", max: "600" })}${limit("poll_eagerness", defaults?.poll_eagerness, { step: "any", min: "0.01", max: "100", hint: t("accounts.eagerness_hint") })}</div>
+    ${account.key && html`<${TextField} label=${t("accounts.limit_group")} hint=${t("accounts.limit_group_hint")} value=${form.limit_group} onInput=${set("limit_group")} maxlength="60" />
+      <${TextArea} label=${t("accounts.model_ids")} hint=${t("accounts.model_ids_hint")} value=${form.model_ids} onInput=${set("model_ids")} class="mono" rows="3" spellcheck="false" autocomplete="off" />`}
     <label class="check"><input type="checkbox" checked=${form.hours} onChange=${(event) => set("hours")(event.target.checked)} /><span>${t("accounts.only_hours")}</span></label>
     ${form.hours && html`<${CheckboxGroup} label=${t("accounts.days")} options=${DAYS.map((day) => [day, t(`day.${day}`)])} selected=${form.days} onChange=${set("days")} />
       <div class="fields three"><${TextField} label=${t("accounts.from")} type="time" value=${form.start} onInput=${set("start")} required /><${TextField} label=${t("accounts.to")} type="time" value=${form.end === "24:00" ? "00:00" : form.end} onInput=${set("end")} required />
@@ -113,6 +127,7 @@ function ReplaceSessionDialog({ account, path, onClose, onChanged }) {
   const [session, setSession] = useState("");
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
+  const title = t(account.key ? "accounts.replace_key" : "accounts.replace");
   const replace = async (event) => {
     event.preventDefault();
     setBusy(true);
@@ -125,8 +140,8 @@ function ReplaceSessionDialog({ account, path, onClose, onChanged }) {
       setBusy(false);
     }
   };
-  return html`<${Dialog} title=${t("accounts.replace")} onClose=${onClose}><form class="stack" onSubmit=${replace}><p>${t("accounts.replace_text", { name: account.label })}</p>
-    <${TextField} label=${t("accounts.session")} type="password" autocomplete="off" spellcheck="false" required value=${session} onInput=${setSession} />
+  return html`<${Dialog} title=${title} onClose=${onClose}><form class="stack" onSubmit=${replace}><p>${t(account.key ? "accounts.replace_key_text" : "accounts.replace_text", { name: account.label })}</p>
+    <${TextField} label=${t(account.key ? "accounts.new_key" : "accounts.session")} type="password" autocomplete="off" spellcheck="false" required value=${session} onInput=${setSession} />
     ${error && html`<${ErrorMessage} error=${error} />`}
-    <div class="row end"><${Button} onClick=${onClose}>${t("action.cancel")}<//><${Button} kind="primary" type="submit" busy=${busy} disabled=${!session.trim()}>${t("accounts.replace")}<//></div></form><//>`;
+    <div class="row end"><${Button} onClick=${onClose}>${t("action.cancel")}<//><${Button} kind="primary" type="submit" busy=${busy} disabled=${!session.trim()}>${title}<//></div></form><//>`;
 }
