@@ -11,11 +11,11 @@ from worker.core.observability.logging import get_logger
 from worker.db.accounts import lost_answers
 from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.polling import OpenJob
-from worker.db.credits import money
 from worker.db.engine import retry_when_database_unavailable, transaction
 from worker.db.jobs import progress_and_leases, state_machine
 from worker.providers.base import Cancel, Record, RecordState
 from worker.providers.registry import get_provider
+from worker.tasks.stages import charges
 from worker.tasks.stages.account_session import call_upstream_async
 from worker.tasks.stages.fail_job import announce
 from worker.tasks.stages.polling.lost_answers import order_of
@@ -52,16 +52,16 @@ async def _cancel_one(account: AccountRow, cancel: Cancel, job: OpenJob, record:
     except DreameryError as error:
         log.info("cancel_not_answered", account=account.label, code=error.code, detail=error.detail)
         return False  # the next poll tries again, or finds it cancelled
-    return await in_thread(_end if ended else _refuse, job)
+    return await in_thread(_end, account, job) if ended else await in_thread(_refuse, job)
 
 
 @retry_when_database_unavailable
-def _end(job: OpenJob) -> bool:
+def _end(account: AccountRow, job: OpenJob) -> bool:
     with transaction() as tx:
         row = state_machine.mark_cancelled(tx, job_id=job.id, attempt=job.attempt)
         if row is None:
             return False
-        money.settle_reported(tx, [money.Reported(job.id, job.attempt, credits=0)])
+        charges.settle_free(tx, account.currency, job)
         announce(tx, row)
         return progress_and_leases.release_slot(tx, job.id)
 

@@ -12,7 +12,6 @@ from worker.db.accounts import health
 from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.polling import OpenJob
 from worker.db.column_values import finite
-from worker.db.credits import money
 from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import progress_and_leases, state_machine
 from worker.messaging import celery_app
@@ -49,13 +48,6 @@ def enqueue_saves(tx: Transaction, job_ids: list[UUID]) -> None:
 def refs(record: Record) -> list[dict[str, Any]]:
     """Return the results as the row of the job stores them."""
     return [asdict(ref) | {"seconds": finite(ref.seconds)} for ref in record.results]
-
-
-def cost(job: OpenJob, record: Record) -> money.Reported | None:
-    """Return what upstream said about the cost of a job that it has ended; None = nothing."""
-    if record.charged is None and not record.usage:
-        return None
-    return money.Reported(job.id, job.attempt, record.usage, record.charged)
 
 
 def report(job: OpenJob, record: Record) -> progress_and_leases.Progress:
@@ -145,9 +137,7 @@ def _settle_record(tx: Transaction, account: AccountRow, job: OpenJob, record: R
         # account would also hit its next jobs, so it cools down. (Lock order: account before job, as in a claim.)
         if cooldown := cooldowns.cooldown_seconds(code, account, datetime.now(UTC)):
             health.cool_down(tx, account.id, seconds=cooldown, code=code)
-        left = _fail(tx, job, code=code, message=record.error_message, detail=record.detail)
-        _settle_cost(tx, job, record)
-        return left
+        return _fail(tx, job, code=code, message=record.error_message, detail=record.detail)
     if record.state is RecordState.DONE or _is_stable(tx, job, record):
         return _finish(tx, job, record, seconds)
     for row in progress_and_leases.record_progress_many(tx, [report(job, record)]):
@@ -163,14 +153,8 @@ def _finish(tx: Transaction, job: OpenJob, record: Record, seconds: float | None
     if row is None:
         return False
     announce(tx, row)
-    _settle_cost(tx, job, record)
     enqueue_saves(tx, [row.id])
     return True
-
-
-def _settle_cost(tx: Transaction, job: OpenJob, record: Record) -> None:
-    if (reported := cost(job, record)) is not None:
-        money.settle_reported(tx, [reported])
 
 
 def _fail(tx: Transaction, job: OpenJob, *, code: str, message: str | None = None, detail: str | None = None) -> bool:

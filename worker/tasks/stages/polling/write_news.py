@@ -10,7 +10,6 @@ from worker.core.job_state import JobState
 from worker.core.observability.logging import get_logger
 from worker.db.accounts import polling
 from worker.db.accounts.polling import OpenJob
-from worker.db.credits import money
 from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import progress_and_leases, state_machine
 from worker.messaging import pubsub
@@ -124,8 +123,6 @@ def _write(tx: Transaction, items: Sequence[tuple[ClaimedPoll, News]]) -> set[UU
     ]
     copies_here = continuations.handles("save_claimed")
     saving = state_machine.mark_saving_many(tx, done, claim=copies_here)
-    ended = [settle_record.cost(*pair) for _, news in items for pair in news.ended if pair[0].id in saving]
-    money.settle_reported(tx, [one for one in ended if one is not None])
     for poll, news in items:
         charges.settle(tx, poll.account.currency, news.ended)
     for row in saving.values():
