@@ -126,9 +126,9 @@ def _assign(
 def find_catalog_model(job: NewJob) -> ImageModel | VideoModel | None:
     """Return the catalog model of a job; None for conversations and for models that only upstream lists."""
     catalog = get_catalog()
-    if job.kind == "image" and catalog.knows_image(job.model):
-        return catalog.image_model(job.model)
-    return catalog.video_model(job.model) if job.kind == "video" and catalog.knows_video(job.model) else None
+    if job.kind == "image":
+        return catalog.find_image(job.model)
+    return catalog.find_video(job.model) if job.kind == "video" else None
 
 
 def _eligible_accounts(job: NewJob, caller: Caller, account_ids: list[UUID], listed: _Listings) -> list[UUID]:

@@ -42,8 +42,7 @@ def _regions(caller: Caller) -> set[str]:
 
 
 def _is_offered(model: ImageModel | VideoModel, region: str) -> bool:
-    # A session without a region is international; its cluster is known only after its first job.
-    return bool(model.where - {"cn"}) if region == "auto" else model.is_available_in(region)
+    return model.is_listed_for(region)
 
 
 def _tip(model: ImageModel, upstream_tip: str) -> str:
@@ -60,7 +59,7 @@ def _remark(model: ImageModel | VideoModel, name: str) -> str | None:
 
 
 def _model(model: ImageModel, name: str, regions: set[str], offer: UpstreamModels) -> dict[str, Any]:
-    upstream_name, upstream_tip = offer.name_and_tip(model.key, model.key_cn)
+    upstream_name, upstream_tip = offer.name_and_tip(model)
     return {
         "id": name,
         "object": "model",
@@ -69,7 +68,7 @@ def _model(model: ImageModel, name: str, regions: set[str], offer: UpstreamModel
         "kind": "image",
         "model_name": upstream_name or model.name,
         "model_tip": _tip(model, upstream_tip),
-        "model_req_key": model.key_cn if regions == {"cn"} else model.key,
+        "model_req_key": model.upstream_key(next(iter(regions))) if len(regions) == 1 else model.key,
         "alias_of": None if name == model.id else model.id,
         "remark": _remark(model, name),
         "resolutions": list(model.resolutions),
@@ -124,6 +123,7 @@ async def list_models(caller: CallerDep) -> Response:
     data = [
         _video_model(model, name) if isinstance(model, VideoModel) else _model(model, name, regions, offer)
         for model in models
+        if model.provider in offer.providers
         if not regions or any(_is_offered(model, region) for region in regions) or offer.lists(model)
         for name in (model.id, *model.aliases)
     ]

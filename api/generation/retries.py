@@ -62,9 +62,9 @@ def _check_model(kind: str, model: str, caller: Caller) -> None:
     """Check the model again, because the catalog may have changed."""
     catalog = get_catalog()
     if kind == "image":
-        check_regions(catalog.image_model(model), caller, NO_OFFER)
+        check_regions(catalog.find_image(model) or catalog.image_model(model), caller, NO_OFFER)
     elif kind == "video":
-        check_regions(catalog.video_model(model), caller, NO_OFFER)
+        check_regions(catalog.find_video(model) or catalog.video_model(model), caller, NO_OFFER)
 
 
 def _result_count(kind: str, order: dict[str, Any]) -> int:

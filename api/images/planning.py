@@ -154,14 +154,14 @@ def _requested_size(catalog: Catalog, model: ImageModel, body: ImageGenerationRe
     ratio = _requested_ratio(catalog, body)
     resolution = _requested_resolution(model, body)
     if pixels is None:
-        return catalog.size(ratio or "1:1", resolution or _resolution_of_quality(model, body.quality))
+        return model.size(ratio or "1:1", resolution or _resolution_of_quality(model, body.quality))
     size = catalog.nearest_size(model, *pixels)
     if ratio is not None and ratio != size.ratio:
         message = (
             f"`size` {pixels[0]}x{pixels[1]} is {size.ratio}, but the requested ratio is {ratio}. Send one of them."
         )
         raise DreameryError("invalid_value", message, param="ratio")
-    return catalog.size(size.ratio, resolution) if resolution else size
+    return model.size(size.ratio, resolution) if resolution else size
 
 
 def _size_like_input(
@@ -176,7 +176,7 @@ def _size_like_input(
     ratio = nearest_ratio(catalog.ratios, facts.width, facts.height)
     flag = parse_flags(body.prompt).choose("resolution", model.resolutions)
     resolution = flag or _requested_resolution(model, body) or _resolution_of_quality(model, body.quality)
-    size = catalog.size(ratio, resolution)
+    size = model.size(ratio, resolution)
     return {"width": size.width, "height": size.height, "ratio": ratio, "resolution": resolution}
 
 

@@ -134,7 +134,7 @@ def job_size(job: Any) -> str | None:
     if job.kind == "image" and order["width"]:
         return f"{order['width']}x{order['height']}"
     if job.kind == "video" and order["ratio"] and order["resolution"]:
-        return "{}x{}".format(*get_catalog().video_size(order["ratio"], order["resolution"]))
+        return "{}x{}".format(*get_catalog().video_size(order["ratio"], order["resolution"], job.model))
     return None
 
 

@@ -114,7 +114,7 @@ class VideoOrder:
     end_frame: Reference | None = None
     materials: tuple[Material, ...] = ()
     parts: tuple[PromptPart, ...] = ()
-    benefit: str = ""  # from the live model list if known; overrides the catalog
+    listed: Mapping[str, Any] = field(default_factory=dict)  # the model in upstream's list for the account; {} = not listed
     options: Mapping[str, Any] = field(default_factory=dict)  # fields that only some upstreams have
     inputs: tuple[InputFile, ...] = ()  # for upstreams without uploads, instead of frames and materials
     user: str = ""  # a stable hash of the end user

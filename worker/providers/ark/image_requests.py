@@ -50,13 +50,13 @@ def build_image_body(call: ImageCall) -> dict[str, Any]:
     body["size"] = call.size
     for name, value in optional.items():
         if value is not None:
-            require_field(call.model.name, call.model.fields, name)
+            require_field(call.model.id, call.model.fields, name)
             body[name] = value
     if call.max_images > 1:
         body["sequential_image_generation_options"] = {"max_images": call.max_images}
     if call.seed is not None:
         if call.model.seed == "none":
-            raise unsupported(call.model.name, "seed")
+            raise unsupported(call.model.id, "seed")
         body["seed"] = call.seed
     if call.safety_identifier and "safety_identifier" in call.model.fields:
         body["safety_identifier"] = call.safety_identifier

@@ -40,7 +40,7 @@ async def image_call(account: Account, order: ImageOrder) -> ImageCall:
     inputs = await _links(order.inputs)
     return ImageCall(
         model=model,
-        model_id=model_id(account, model.name),
+        model_id=model_id(account, model.id),
         prompt=prompt,
         size=str(options.get("size_class") or f"{order.width}x{order.height}"),
         images=tuple(one.url for one in inputs),
@@ -66,7 +66,7 @@ async def video_call(account: Account, order: VideoOrder, *, submit_key: str, pu
     audio = options.get("generate_audio")
     return VideoCall(
         model=model,
-        model_id=model_id(account, model.name),
+        model_id=model_id(account, model.id),
         mode=str(options.get("mode") or _mode_of(order.inputs)),
         keys=keys_of(submit_key, _user(order.user)),
         resolution=order.resolution,

@@ -80,15 +80,15 @@ def _own_values(call: VideoCall) -> dict[str, Any]:
         raise _cannot(call, f"makes {model.min_seconds} to {model.max_seconds} seconds")
     values: dict[str, Any] = {"ratio": ratio, "duration": seconds}
     if call.mode in {"edit", "extend"}:
-        require_field(model.name, model.fields, "omni_reference_task_type")
+        require_field(model.id, model.fields, "omni_reference_task_type")
         values["omni_reference_task_type"] = call.mode
     if call.mode == "draft":
-        require_field(model.name, model.fields, "draft")
+        require_field(model.id, model.fields, "draft")
         values["draft"] = True
     if "generate_audio" in model.fields:
         values["generate_audio"] = call.generate_audio
     elif call.generate_audio and model.makes_audio:
-        raise unsupported(model.name, "generate_audio")
+        raise unsupported(model.id, "generate_audio")
     return values
 
 
@@ -105,7 +105,7 @@ def _optional(call: VideoCall) -> dict[str, Any]:
     used = {name: value for name, value in wanted.items() if value is not None}
     for name in used:
         if name != "seed" or call.model.seed == "none":
-            require_field(call.model.name, call.model.fields, name)
+            require_field(call.model.id, call.model.fields, name)
     return used
 
 
@@ -136,4 +136,4 @@ def _input(one: Input, role: str) -> dict[str, Any]:
 
 
 def _cannot(call: VideoCall, what: str) -> DreameryError:
-    return DreameryError("invalid_parameters", f"Model {call.model.name!r} {what}.")
+    return DreameryError("invalid_parameters", f"Model {call.model.id!r} {what}.")

@@ -19,6 +19,7 @@ from worker.providers.dreamina.request_drafts import (
     to_json,
     uuids,
 )
+from worker.providers.dreamina.wire_models import only_size_in_us, ratio_number
 
 _MIN_VERSION = "3.0.2"
 _MIN_VERSION_BLEND = "3.2.9"
@@ -28,14 +29,14 @@ _PLACEHOLDER = "##"
 def build_image_body(order: ImageOrder, catalog: Catalog, site: Site, context: SubmitContext) -> bytes:
     """Return the JSON body of an image submit."""
     # A model that is only in upstream's list comes with its key; the order then contains all that is known of it.
-    model = None if order.key else catalog.image_model(order.model)
+    model = None if order.key else (catalog.find_image(order.model) or catalog.image_model(order.model))
     key = model.upstream_key("cn" if site.cn else "world") if model else order.key
     size = _size(order, model, site)
     count = order.count if model is None or model.counts else None
     # An explicit count means variations; the length of a series is in the prompt (section 6.7).
     in_series = model is not None and model.series and count is None and not order.references
     series = in_series and requested_series_count(order.prompt) is not None
-    core = _core_param(order, key, size, catalog.ratios[size.ratio])
+    core = _core_param(order, key, size, ratio_number(size.ratio))
     component = _component(order, core, count, context)
     return orjson.dumps(
         {
@@ -59,8 +60,8 @@ def build_image_body(order: ImageOrder, catalog: Catalog, site: Site, context: S
 
 def _size(order: ImageOrder, model: ImageModel | None, site: Site) -> Size:
     # Only for real US accounts: the sandbox also has the country US, but makes any size.
-    if model and model.only_us and site.region == "US" and not site.direct:
-        return model.only_us
+    if model and site.region == "US" and not site.direct and (only := only_size_in_us(model)):
+        return only
     return Size(order.width, order.height, order.ratio, order.resolution)
 
 

@@ -18,6 +18,7 @@ from worker.providers.dreamina.request_drafts import (
     to_json,
     uuids,
 )
+from worker.providers.dreamina.wire_models import WireVideo, wire_video
 
 _MIN_VERSION = "3.0.5"
 _MIN_VERSION_OMNI = "3.3.9"
@@ -27,19 +28,20 @@ _MATERIAL_NUMBERS = {"image": 1, "video": 2, "audio": 3}
 
 def build_video_body(order: VideoOrder, catalog: Catalog, site: Site, context: SubmitContext) -> bytes:
     """Return the JSON body of a video submit."""
-    model = catalog.video_model(order.model)
-    metrics = _metrics(order, model, context)
+    model = catalog.find_video(order.model) or catalog.video_model(order.model)
+    wire = wire_video(model)
+    metrics = _metrics(order, model, wire, context)
     omni = bool(order.materials)
-    features = (*model.features, *((_OMNI_FEATURE,) if omni else ()))
+    features = (*wire.features, *((_OMNI_FEATURE,) if omni else ()))
     return orjson.dumps(
         {
-            "extend": {"root_model": model.key, **_commerce(order, model)},
+            "extend": {"root_model": model.key, **_commerce(order, wire)},
             "submit_id": context.submit_key,
             "metrics_extra": metrics,
             "draft_content": build_draft(
-                _component(order, model, metrics, context),
+                _component(order, model, wire, metrics, context),
                 context,
-                min_version=_min_version(order, model),
+                min_version=_min_version(order, wire),
                 min_features=features,
             ),
             "http_common_info": {"aid": site.aid},
@@ -47,14 +49,14 @@ def build_video_body(order: VideoOrder, catalog: Catalog, site: Site, context: S
     )
 
 
-def _min_version(order: VideoOrder, model: VideoModel) -> str:
-    return model.min_version or (_MIN_VERSION_OMNI if order.materials else _MIN_VERSION)
+def _min_version(order: VideoOrder, wire: WireVideo) -> str:
+    return wire.min_version or (_MIN_VERSION_OMNI if order.materials else _MIN_VERSION)
 
 
-def _commerce(order: VideoOrder, model: VideoModel) -> dict[str, Any]:
+def _commerce(order: VideoOrder, wire: WireVideo) -> dict[str, Any]:
     """Return the declared benefit (section 7.3), or {} if it is unknown: a wrong guess could change the charge."""
-    benefit = order.benefit or model.benefit_for(
-        seconds=order.seconds, resolution=order.resolution, omni=bool(order.materials)
+    benefit = wire.benefit_for(
+        seconds=order.seconds, resolution=order.resolution, omni=bool(order.materials), listed=order.listed
     )
     if not benefit:
         return {}
@@ -64,14 +66,16 @@ def _commerce(order: VideoOrder, model: VideoModel) -> dict[str, Any]:
         "resource_id_type": "str",
         "resource_sub_type": "aigc",
     }
-    if model.amount:
+    if wire.amount:
         # Seconds of the output and of the input videos; upstream checks the number but computes the price itself.
         inputs = sum(m.milliseconds for m in order.materials if m.kind == "video")
         info["amount"] = order.seconds + -(-inputs // 1000)
     return {"m_video_commerce_info": info, "m_video_commerce_info_list": [info]}
 
 
-def _component(order: VideoOrder, model: VideoModel, metrics: str, context: SubmitContext) -> dict[str, Any]:
+def _component(
+    order: VideoOrder, model: VideoModel, wire: WireVideo, metrics: str, context: SubmitContext
+) -> dict[str, Any]:
     component, abilities, gen_video, params = uuids(4)
     return {
         "type": "video_base_component",
@@ -89,7 +93,7 @@ def _component(order: VideoOrder, model: VideoModel, metrics: str, context: Subm
                 "text_to_video_params": {
                     "type": "",
                     "id": params,
-                    "video_gen_inputs": [_input(order, model)],
+                    "video_gen_inputs": [_input(order, wire)],
                     "video_aspect_ratio": order.ratio,
                     "seed": order.seed,
                     "model_req_key": model.key,
@@ -102,20 +106,20 @@ def _component(order: VideoOrder, model: VideoModel, metrics: str, context: Subm
     }
 
 
-def _input(order: VideoOrder, model: VideoModel) -> dict[str, Any]:
+def _input(order: VideoOrder, wire: WireVideo) -> dict[str, Any]:
     """Return the INPUT object of section 7.1. With materials the prompt is empty: its text is in the meta list."""
     result: dict[str, Any] = {
         "type": "",
         "id": uuids(1)[0],
-        "min_version": _min_version(order, model),
+        "min_version": _min_version(order, wire),
         "prompt": "" if order.materials else order.prompt,
         "video_mode": 2,
         "fps": order.fps,
         "duration_ms": order.seconds * 1000,
     }
-    if model.sends_resolution:
+    if wire.sends_resolution:
         result["resolution"] = order.resolution
-    if model.draft_mode:
+    if wire.draft_mode:
         result["is_draft_mode"] = True
     if order.first_frame:
         result["first_frame_image"] = build_image(order.first_frame)
@@ -167,10 +171,10 @@ def _meta(part: PromptPart, materials: tuple[Material, ...]) -> dict[str, Any]:
     return {"meta_type": kind, "text": "", "material_ref": {"material_idx": part.material}}
 
 
-def _metrics(order: VideoOrder, model: VideoModel, context: SubmitContext) -> str:
+def _metrics(order: VideoOrder, model: VideoModel, wire: WireVideo, context: SubmitContext) -> str:
     """Return the telemetry, which is sent twice: as `metrics_extra` and inside the draft (section 7.1)."""
     scene: dict[str, Any] = {"type": "video", "scene": "BasicVideoGenerateButton"}
-    if model.sends_resolution:
+    if wire.sends_resolution:
         scene["resolution"] = order.resolution
     scene |= {
         "modelReqKey": model.key,
@@ -179,7 +183,7 @@ def _metrics(order: VideoOrder, model: VideoModel, context: SubmitContext) -> st
         "reportParams": {
             "enterSource": "generate",
             "vipSource": "generate",
-            "extraVipFunctionKey": f"{model.key}-{order.resolution}" if model.sends_resolution else model.key,
+            "extraVipFunctionKey": f"{model.key}-{order.resolution}" if wire.sends_resolution else model.key,
             "useVipFunctionDetailsReporterHoc": True,
         },
     }

@@ -14,11 +14,12 @@ from api.generation import model_availability
 from tests.support.api_client import assert_error
 from tests.support.engine import GENERATE, Engine
 from worker.core.catalog.models import get_catalog
-from worker.core.catalog.upstream_models import listed_benefit
+from worker.core.catalog.upstream_models import listed_video
 from worker.core.ids import parse_public_id
 from worker.db.accounts.model_listings import every_session_expired, upstream_models
 from worker.db.engine import transaction
 from worker.db.jobs import claims
+from worker.providers.dreamina.wire_models import wire_video
 from worker.tasks.refresh_accounts import refresh_accounts
 
 PICTURES = "/mweb/v1/get_common_config"
@@ -216,13 +217,18 @@ def test_video_benefit_comes_from_the_model_list_of_the_account(engine: Engine) 
     plain, fast = catalog.video_model("jimeng-video-3.0"), catalog.video_model("jimeng-video-3.0-fast")
     for video in models_found["videos"]:
         video["benefit"] = f"live_{video['key']}"
-    assert listed_benefit(models_found, plain, seconds=5, resolution="720p") == f"live_{plain.key}"
-    assert listed_benefit(None, plain, seconds=5, resolution="720p") == ""
-    # Exceptions of the catalog apply to cases that the list does not cover.
-    assert listed_benefit(models_found, fast, seconds=5, resolution="1080p") == ""
-    assert listed_benefit(models_found, fast, seconds=5, resolution="720p") == f"live_{fast.key}"
+    assert listed_video(None, plain) == {}
+
+    def benefit(model: Any, *, resolution: str = "720p", omni: bool = False) -> str:
+        listed = listed_video(models_found, model)
+        return wire_video(model).benefit_for(seconds=5, resolution=resolution, omni=omni, listed=listed)
+
+    assert benefit(plain) == f"live_{plain.key}"
+    # Exceptions of our own data apply to cases that the list does not cover.
+    assert benefit(fast, resolution="1080p") == "basic_video_operation_vgfm_v_three_1080"
+    assert benefit(fast) == f"live_{fast.key}"
     omni = catalog.video_model("jimeng-video-seedance-2.0")
-    assert listed_benefit(models_found, omni, seconds=5, resolution="720p", omni=True) == ""
+    assert benefit(omni, omni=True) == "dreamina_video_seedance_20_video_add"
 
 
 # --- expired sessions ---
@@ -288,7 +294,7 @@ def test_video_is_charged_as_the_list_says(engine: Engine) -> None:
     engine.make_due()
     engine.submit(second)
     declared = [body["extend"]["m_video_commerce_info"]["benefit_type"] for body in seen]
-    assert declared == [get_catalog().video_model("jimeng-video-3.0").benefit, "live_benefit"]
+    assert declared == ["basic_video_operation_vgfm_v_three", "live_benefit"]
 
 
 def pool_job(http: TestClient, engine: Engine, model: str) -> Any:

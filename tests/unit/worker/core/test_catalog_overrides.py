@@ -48,7 +48,7 @@ def test_documented_example_changes_the_catalog(monkeypatch, tmp_path):
     assert catalog.image_model("jimeng-4.6").where == {"cn", "asia"}
     assert catalog.image_model("jimeng-4.6").key == "high_aes_general_v42"
     new = catalog.image_model("seedream-6")
-    assert (new.id, new.key_cn, new.counts) == ("jimeng-6.0", "high_aes_general_v60", (1, 2, 3, 4))
+    assert (new.id, new.upstream_key("cn"), new.counts) == ("jimeng-6.0", "high_aes_general_v60", (1, 2, 3, 4))
     assert catalog.image_model("gpt-image-1") is new
     assert catalog.image_model("house-style").id == "jimeng-4.6"
     assert catalog.image_model("dall-e-3").id == "jimeng-4.0"

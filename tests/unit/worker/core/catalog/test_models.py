@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from worker.core.catalog.models import get_catalog
 from worker.core.catalog.upstream_models import ModelListing, may_offer
 from worker.core.errors import DreameryError
+from worker.providers.dreamina.wire_models import wire_video
 
 _NAMES = [
     "jimeng-4.0",
@@ -38,16 +39,11 @@ def test_all_public_ids_are_known(name: str) -> None:
     assert name in {n for m in get_catalog().image_models for n in (m.id, *m.aliases)}
 
 
-def test_image_model_names_are_unique() -> None:
-    names = [n for m in get_catalog().image_models for n in (m.id, *m.aliases)]
-    assert len(names) == len(set(names))
-
-
 def test_every_resolution_has_all_eight_ratios() -> None:
     catalog = get_catalog()
     for model in catalog.image_models:
         for resolution in model.resolutions:
-            assert set(catalog.sizes[resolution]) == set(catalog.ratios)
+            assert set(model.sizes[resolution]) == set(catalog.ratios)
 
 
 def test_cn_key_of_model_3_1_differs() -> None:
@@ -119,11 +115,13 @@ def test_all_video_models_are_known(name: str, key: str) -> None:
     assert get_catalog().video_model(name).key == key
 
 
-def test_model_names_are_unique_across_images_and_videos() -> None:
+def test_model_names_of_a_provider_are_unique_across_images_and_videos() -> None:
     catalog = get_catalog()
     models = [*catalog.image_models, *catalog.video_models]
-    names = [n for m in models for n in (m.id, *m.aliases)]
-    assert len(names) == len(set(names))
+    for provider in {model.provider for model in models}:
+        names = [n for m in models for n in (m.id, *m.aliases) if m.provider == provider]
+        assert len(names) == len(set(names))
+    assert len({model.id for model in models}) == len(models)
     assert all(m.durations and m.resolutions and m.ratios for m in catalog.video_models)
 
 
@@ -142,18 +140,19 @@ def test_model_names_are_unique_across_images_and_videos() -> None:
 )
 def test_benefit_type_of_a_video(name: str, seconds: int, resolution: str, *, omni: bool, benefit: str) -> None:
     model = get_catalog().video_model(name)
-    assert model.benefit_for(seconds=seconds, resolution=resolution, omni=omni) == benefit
+    found = wire_video(model).benefit_for(seconds=seconds, resolution=resolution, omni=omni, listed={})
+    assert found == benefit
 
 
 def test_find_video_models_by_capability() -> None:
     catalog = get_catalog()
     assert "jimeng-video-3.0" in catalog.find_video_models(end_frame=True)
     assert "jimeng-video-3.0-fast" not in catalog.find_video_models(end_frame=True)
-    assert catalog.find_video_models(seconds=12, region="us", end_frame=True) == [
+    assert catalog.find_video_models(seconds=12, region="us", end_frame=True, provider="dreamina") == [
         "jimeng-video-3.5-pro",
         "jimeng-video-seedance-2.0-mini",
     ]
-    assert catalog.find_video_models(resolution="4k") == ["jimeng-video-seedance-2.0-pro"]
+    assert catalog.find_video_models(resolution="4k", provider="dreamina") == ["jimeng-video-seedance-2.0-pro"]
     assert all(catalog.video_model(name).omni for name in catalog.find_video_models(omni=True))
 
 
@@ -194,7 +193,7 @@ def test_every_video_resolution_has_a_size() -> None:
     catalog = get_catalog()
     for model in catalog.video_models:
         for resolution in model.resolutions:
-            assert catalog.nearest_resolution(model, *catalog.video_size("1:1", resolution)) == resolution
+            assert catalog.nearest_resolution(model, *model.frame("16:9", resolution)) == resolution
 
 
 # --- names built into tools ---

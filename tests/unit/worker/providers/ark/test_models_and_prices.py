@@ -1,12 +1,15 @@
 """The tables of Ark's models: sizes, limits, and what is sold where; prompts and recovery keys."""
 
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from worker.core.catalog.money import find_rates
-from worker.providers.ark.models import built_in_models, read_models
+from worker.core import catalog_overrides
+from worker.core.catalog.models import Catalog, get_catalog
+from worker.core.errors import DreameryError
+from worker.providers.ark.models import built_in_models, models_of
 from worker.providers.ark.prompt_text import name_inputs, remove_flags
 from worker.providers.ark.recovery_keys import AttemptKeys, SentVideo, echoes_keys, find_matches, keys_of
 from worker.providers.ark.responses import Task, TaskStatus
@@ -14,8 +17,8 @@ from worker.providers.ark.responses import Task, TaskStatus
 
 def test_models_that_are_sold() -> None:
     models = built_in_models()
-    china = {model.name for model in models.sold_in("cn")}
-    world = {model.name for model in models.sold_in("intl")}
+    china = {model.id for model in models.sold_in("cn")}
+    world = {model.id for model in models.sold_in("intl")}
     assert china == {
         *("seedream-5.5", "seedream-5.0-pro", "seedream-5.0-flash"),
         *("seedance-2.5", "seedance-2.0", "seedance-2.0-fast", "seedance-2.0-mini"),
@@ -23,7 +26,10 @@ def test_models_that_are_sold() -> None:
     assert world - china == {
         *("seedream-5.0-lite", "seedream-4.5", "seedream-4.0", "seedance-1.0-pro", "seedance-1.0-pro-fast"),
     }
-    assert models.retired == {"seedance-1.5-pro", "seedance-1.0-lite", "seedream-3.0", "seededit-3.0"}
+    for name, follower in (("seedance-1.5-pro", "seedance-2.0-mini"), ("doubao-seedance-1-5-pro-251215", "2026-11-11")):
+        with pytest.raises(DreameryError, match=rf"not sold any more .*{follower}"):
+            get_catalog().video_model(name)
+    assert {"seedance-1.5-pro", "seedance-1.0-lite", "seedream-3.0", "seededit-3.0"}.isdisjoint(models.videos)
 
 
 def test_models_are_found_by_the_names_of_the_vendor() -> None:
@@ -31,7 +37,7 @@ def test_models_are_found_by_the_names_of_the_vendor() -> None:
     for name in ("doubao-seedance-2-5-260628", "dreamina-seedance-2-5-260628", "seedance-2.5"):
         found = models.find_video(name)
         assert found is not None
-        assert found.name == "seedance-2.5"
+        assert found.id == "seedance-2.5"
     assert models.find_image("dola-seedream-5-5-261028") is models.images["seedream-5.5"]
     assert models.find_image("seedance-2.5") is None
 
@@ -87,16 +93,27 @@ def test_numbers_of_inputs() -> None:
     assert (models.images["seedream-5.0-pro"].references, models.images["seedream-4.5"].references) == (10, 14)
 
 
-def test_changes_of_the_operator() -> None:
-    change: dict[str, Any] = {"name": "seedream-5.5", "status": "retired"}
-    price = [{"currency": "USD", "resolutions": ["480p", "720p"], "plain": 5.0}]
-    models = read_models({"image": [change], "video": [{"name": "seedance-2.0", "prices": price}]})
-    assert "seedream-5.5" in models.retired
-    assert "seedream-5.5" not in models.images
-    rates = find_rates(models.videos["seedance-2.0"].pricing, {"order": {"resolution": "720p"}}, "USD")
-    assert rates is not None
-    assert rates.per_million == 5
-    assert "seedream-5.5" in built_in_models().images
+def test_changes_of_the_operator(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(
+        """
+[[image]]
+id = "seedream-5.5"
+ends = { cn = 2026-11-30 }
+[[video]]
+id = "seedance-2.0"
+prices = [{ currency = "USD", resolutions = ["480p", "720p"], plain = 5.0 }]
+limits = { inflight = 3 }
+seed = "documented"
+"""
+    )
+    models = models_of(Catalog(catalog_overrides.load(path, catalog_overrides.shipped_data())))
+    assert models.images["seedream-5.5"].sold_in == {"intl"}
+    changed = models.videos["seedance-2.0"]
+    assert [(price.plain, price.clip) for price in changed.prices] == [(5.0, None)]
+    assert (changed.limits["inflight"], changed.limits["inflight_4k"], changed.seed) == (3, 1, "documented")
+    assert built_in_models().images["seedream-5.5"].sold_in == {"cn", "intl"}
+
 
 
 # ---- prompts

@@ -222,7 +222,7 @@ def test_draft_model_sends_draft_mode():
 def test_unknown_benefit_is_not_declared_and_live_list_takes_precedence():
     unknown, _ = submit_video("cn", model="seedance-2.0-lite")
     assert unknown["extend"] == {"root_model": "seedance_2_0_lite"}
-    declared, _ = submit_video("cn", benefit="from_the_live_list")
+    declared, _ = submit_video("cn", listed={"benefit": "from_the_live_list"})
     assert declared["extend"]["m_video_commerce_info"]["benefit_type"] == "from_the_live_list"
 
 
