@@ -11,7 +11,6 @@ from worker.core.ids import public_id
 
 _CLASS = re.compile(r"[1-9](?:\.[0-9])?k", re.IGNORECASE)
 _TASK_ID = re.compile(r"(?:cgt-|job_|video_)([0-9a-f]{32})")
-_MOST_OF_A_SET = 15
 # Our names of fields -> the vendor's, for errors.
 SENT_NAMES = {
     "layers": "layer_decomposition",
@@ -131,8 +130,8 @@ def _set_fields(body: ArkImageRequest) -> dict[str, Any]:
     most = options.max_images if options is not None else None
     catalog = get_catalog()
     model = catalog.image_model(body.model)
-    if getattr(model, "sets", False):
-        return {"series": True, "n": most or _MOST_OF_A_SET}
+    if model.max_set:
+        return {"series": True, "n": most or model.max_set}
     return {"n": most}
 
 
