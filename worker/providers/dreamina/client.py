@@ -8,8 +8,8 @@ import time
 from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 import httpx
 import orjson
@@ -37,7 +37,6 @@ from worker.providers.base import (
 )
 from worker.providers.conversation import AgentEvent, Conversation, KeepAlive
 from worker.providers.credits import CreditHistory, Credits
-from worker.providers.dreamina import endpoints
 from worker.providers.dreamina.agent_stream import AgentStreamParser, build_conversation_body
 from worker.providers.dreamina.credit_history import parse_credits, parse_history, parse_received
 from worker.providers.dreamina.error_codes import clean
@@ -54,12 +53,48 @@ from worker.providers.dreamina.job_records import (
     read_video_result,
 )
 from worker.providers.dreamina.model_list import parse_image_models, parse_video_models
-from worker.providers.dreamina.regions import PROBES, Site, probe_site, read_cluster, site_for
+from worker.providers.dreamina.regions import PROBES, Site, probe_site, read_cluster, site_for, site_query, site_target
 from worker.providers.dreamina.request_drafts import SubmitContext
-from worker.providers.dreamina.signing import web_id
 from worker.providers.dreamina.uploads import FetchUploadToken, Uploader
 from worker.providers.dreamina.video_requests import build_video_body
 from worker.providers.live_models import LiveImageModel, LiveModels, LiveVideoModel
+
+_GENERATE = "/mweb/v1/aigc_draft/generate"
+_HISTORY = "/mweb/v1/get_history_by_ids"
+_UPLOAD_ACCESS = "/mweb/v1/get_upload_token"
+_ITEMS = "/mweb/v1/get_local_item_list"
+_CHECK = "/mweb/v1/algo_proxy"
+# Telemetry: where on the page the check happens (section 2.1).
+_CHECK_ENTRANCE = "&babi_param=" + quote(
+    orjson.dumps(
+        {
+            "scenario": "image_video_generation",
+            "feature_key": "aigc_to_image",
+            "feature_entrance": "to-generate",
+            "feature_entrance_detail": "to-generate-algo_proxy",
+        }
+    ),
+    safe="",
+)
+# Texts of a refused check whose code is not a content code.
+_RISK_TEXTS = ("risk not pass", "detected risk")
+_IMAGE_CONFIG = "/mweb/v1/get_common_config"
+_VIDEO_CONFIG = "/mweb/v1/video_generate/get_common_config"
+_CONVERSATION = "/mweb/v1/creation_agent/v2/conversation"
+_USER_INFO = "/lv/v1/user/web/user_info"
+_CREDIT = "/commerce/v1/benefits/user_credit"
+_CREDIT_HISTORY = "/commerce/v1/benefits/user_credit_history"
+_RECEIVE = "/commerce/v1/benefits/credit_receive"
+_USER_INFO_BODY = orjson.dumps(
+    {
+        "sem_info": {
+            "is_sem": False,
+            "medium": "Direct",
+            "register_source": "direct",
+            "register_second_source": "enter_url",
+        }
+    }
+)
 
 
 def create(settings: Settings) -> Provider:
@@ -144,9 +179,9 @@ class DreaminaProvider:
         return await self._submit(account, site, body)
 
     async def _submit(self, account: Account, site: Site, body: bytes) -> Submitted:
-        query = _query(site, self._da_version, self._web_version, "&web_component_open_flag=1")
+        query = site_query(site, self._da_version, self._web_version, "&web_component_open_flag=1")
         answer = await self._http.call(
-            account, site, site.mweb, _target(endpoints.GENERATE, query, site, account), body
+            account, site, site.mweb, site_target(_GENERATE, query, site, account.session), body
         )
         found = answer.get("data")
         data = found if isinstance(found, dict) else {}
@@ -158,9 +193,7 @@ class DreaminaProvider:
         fail_code, key, _, _ = read_fail_fields(data, record)
         if fail_code not in {"", "0"} or key:
             raise refusal("", answer, account)
-        raise DreameryError(
-            "upstream_unreachable", detail=f"{endpoints.GENERATE}: accepted, but without history_record_id"
-        )
+        raise DreameryError("upstream_unreachable", detail=f"{_GENERATE}: accepted, but without history_record_id")
 
     async def upload_image(
         self, account: Account, data: bytes | BinaryIO, *, name: str, seconds: float | None = None
@@ -196,7 +229,7 @@ class DreaminaProvider:
             }
         )
         try:
-            answer = await self._mweb(account, endpoints.CHECK, body, endpoints.CHECK_ENTRANCE)
+            answer = await self._mweb(account, _CHECK, body, _CHECK_ENTRANCE)
         except DreameryError as failure:
             text = failure.detail or ""
             if failure.code != "content_policy_violation" and _is_risk(text):
@@ -208,8 +241,8 @@ class DreaminaProvider:
 
     def _token_fetcher(self, account: Account, site: Site, scene: int) -> FetchUploadToken:
         async def fetch_token(seconds: float) -> dict[str, Any]:
-            query = _query(site, self._da_version, self._web_version, "")
-            target = _target(endpoints.UPLOAD_ACCESS, query, site, account)
+            query = site_query(site, self._da_version, self._web_version, "")
+            target = site_target(_UPLOAD_ACCESS, query, site, account.session)
             body = orjson.dumps({"scene": scene})
             data = (await self._http.call(account, site, site.mweb, target, body, seconds=seconds)).get("data")
             return data if isinstance(data, dict) else {}
@@ -221,12 +254,10 @@ class DreaminaProvider:
         if not orders:
             return {}
         submit_keys = [order.submit_key for order in orders]
-        answer = await self._mweb(account, endpoints.HISTORY, orjson.dumps({"submit_ids": submit_keys}))
+        answer = await self._mweb(account, _HISTORY, orjson.dumps({"submit_ids": submit_keys}))
         records = find_records(submit_keys, answer)
         if records is None:
-            raise DreameryError(
-                "upstream_unreachable", detail=f"{endpoints.HISTORY}: an answer without a map of records"
-            )
+            raise DreameryError("upstream_unreachable", detail=f"{_HISTORY}: an answer without a map of records")
         return {key: parse_record(key, raw) for key, raw in records.items()}
 
     def can_look_up(self, kind: str) -> bool:
@@ -251,7 +282,7 @@ class DreaminaProvider:
             }
         )
         try:
-            items = find_items(await self._mweb(account, endpoints.ITEMS, body))
+            items = find_items(await self._mweb(account, _ITEMS, body))
         except DreameryError:
             return result
         better = next(
@@ -273,7 +304,7 @@ class DreaminaProvider:
             f"aid={site.aid}&device_platform=web&region=US&web_version={self._web_version}"
             f"&da_version={self._agent_da_version}&web_component_open_flag=1"
         )
-        target = _target(endpoints.CONVERSATION, query, site, account)
+        target = site_target(_CONVERSATION, query, site, account.session)
         body = build_conversation_body(order, conversation_id, int(time.time() * 1000))
         chunks = self._http.stream(
             account, site, site.mweb, target, body, seconds=self._conversation_seconds, gap=self._conversation_gap
@@ -296,12 +327,12 @@ class DreaminaProvider:
         try:
             flags = "&needCache=true&needRefresh=false"
             body = b'{"is_client_filter":false,"need_beta_model":true}'
-            images = parse_image_models(await self._mweb(account, endpoints.IMAGE_CONFIG, body, flags))
+            images = parse_image_models(await self._mweb(account, _IMAGE_CONFIG, body, flags))
         except DreameryError as caught:
             failure = caught
         try:
             body = b'{"scene":"generate_video","params":{"needCache":true}}'
-            videos = parse_video_models(await self._mweb(account, endpoints.VIDEO_CONFIG, body))
+            videos = parse_video_models(await self._mweb(account, _VIDEO_CONFIG, body))
         except DreameryError as caught:
             if failure:
                 raise failure from caught
@@ -313,37 +344,39 @@ class DreaminaProvider:
 
     async def fetch_credits(self, account: Account) -> Credits:
         """Section 4.3: read `data.credit`, else the JSON string `response`."""
-        return parse_credits(await self._commerce(account, endpoints.CREDIT, b"{}"))
+        return parse_credits(await self._commerce(account, _CREDIT, b"{}"))
 
     async def fetch_credit_history(self, account: Account, *, cursor: str = "0") -> CreditHistory:
         """Section 4.5."""
         body = orjson.dumps({"count": 50, "cursor": cursor})
-        return parse_history(await self._commerce(account, endpoints.CREDIT_HISTORY, body))
+        return parse_history(await self._commerce(account, _CREDIT_HISTORY, body))
 
     async def receive_credits(self, account: Account) -> int:
         """Section 4.4. A second call on the same day is harmless and returns 0."""
-        return parse_received(await self._commerce(account, endpoints.RECEIVE, b'{"time_zone":"Asia/Shanghai"}'))
+        return parse_received(await self._commerce(account, _RECEIVE, b'{"time_zone":"Asia/Shanghai"}'))
 
     def _site(self, account: Account) -> Site:
         return site_for(account.region, account.cluster, self._sandbox_url)
 
     async def _mweb(self, account: Account, path: str, body: bytes, flags: str = "") -> dict[str, Any]:
         site = self._site(account)
-        query = _query(site, self._da_version, self._web_version, flags)
-        return await self._http.call(account, site, site.mweb, _target(path, query, site, account), body)
+        query = site_query(site, self._da_version, self._web_version, flags)
+        return await self._http.call(account, site, site.mweb, site_target(path, query, site, account.session), body)
 
     async def _commerce(self, account: Account, path: str, body: bytes) -> dict[str, Any]:
         site = self._site(account)
         query = f"aid={site.aid}&device_platform=web&region={site.region}"
-        return await self._http.call(account, site, site.commerce, _target(path, query, site, account), body)
+        return await self._http.call(
+            account, site, site.commerce, site_target(path, query, site, account.session), body
+        )
 
     async def _probe(self, account: Account, idc: str) -> dict[str, str]:
         site = probe_site(idc)
-        target = _target(endpoints.USER_INFO, f"aid={site.aid}&device_platform=web", site, account)
-        answer = await self._http.call(account, site, site.site, target, endpoints.USER_INFO_BODY)
+        target = site_target(_USER_INFO, f"aid={site.aid}&device_platform=web", site, account.session)
+        answer = await self._http.call(account, site, site.site, target, _USER_INFO_BODY)
         cluster = read_cluster(answer, idc)
         if cluster is None:
-            raise DreameryError("upstream_session_expired", detail=f"{endpoints.USER_INFO}: errmsg is not success")
+            raise DreameryError("upstream_session_expired", detail=f"{_USER_INFO}: errmsg is not success")
         return cluster
 
 
@@ -359,22 +392,8 @@ def _upload_failures(name: str) -> Iterator[None]:
         raise
 
 
-@lru_cache(maxsize=1024)
-def _query(site: Site, da_version: str, web_version: str, flags: str) -> str:
-    """Return the query of `/mweb/` calls without the web id (section 2.1)."""
-    return (
-        f"aid={site.aid}&device_platform=web&region={site.region}&da_version={da_version}&os=windows{flags}"
-        f"&web_version={web_version}&aigc_features=app_lip_sync"
-    )
-
-
-def _target(path: str, query: str, site: Site, account: Account) -> str:
-    extra = f"&{site.query}" if site.query else ""
-    return f"{path}?{query}&{site.web_id_param}={web_id(account.session)}{extra}"
-
-
 def _is_risk(text: str) -> bool:
-    return any(risk in text.lower() for risk in endpoints.RISK_TEXTS)
+    return any(risk in text.lower() for risk in _RISK_TEXTS)
 
 
 def _area(result: ResultRef) -> int:

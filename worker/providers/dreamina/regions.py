@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from worker.core.catalog import provider_overrides
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
+from worker.providers.dreamina.signing import web_id
 
 CN_SITE = "https://jimeng.jianying.com"
 WORLD_SITE = "https://dreamina.capcut.com"
@@ -198,3 +199,18 @@ def _sandbox(url: str) -> Site:
     if not url:
         raise DreameryError("invalid_value", "Region `sandbox` is not available: no sandbox is running here.")
     return Site(url, url, url, AID_WORLD, "US", "web_id", "en", "us", idc="useast5", direct=True)
+
+
+@lru_cache(maxsize=1024)
+def site_query(site: Site, da_version: str, web_version: str, flags: str) -> str:
+    """Return the query of `/mweb/` calls without the web id (section 2.1)."""
+    return (
+        f"aid={site.aid}&device_platform=web&region={site.region}&da_version={da_version}&os=windows{flags}"
+        f"&web_version={web_version}&aigc_features=app_lip_sync"
+    )
+
+
+def site_target(path: str, query: str, site: Site, session: str) -> str:
+    """Return path and query of a call with this session."""
+    extra = f"&{site.query}" if site.query else ""
+    return f"{path}?{query}&{site.web_id_param}={web_id(session)}{extra}"
