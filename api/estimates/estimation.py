@@ -140,7 +140,7 @@ def _estimate(endpoint: str, plan: GenerationPlan, caller: Caller) -> Fields:
 
 def _refusals(tx: Transaction, caller: Caller, jobs: list[tuple[NewJob, Price | None]]) -> list[DreameryError]:
     """Return the errors that accepting these jobs would raise, regardless of accounts."""
-    errors = quotas.quota_errors(tx, caller, [price.credits if price else None for _, price in jobs])
+    errors = quotas.quota_errors(tx, caller, [(job.currency, price.credits if price else None) for job, price in jobs])
     try:
         reject_while_draining(tx)
     except DreameryError as error:

@@ -1,6 +1,7 @@
 """Checks the limits of a user and an API key inside the accepting transaction."""
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -9,13 +10,13 @@ from api.http.cors_and_compression import format_utc
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.observability.logging import get_logger
-from worker.core.quotas import OPEN_JOBS, REQUESTS
+from worker.core.quotas import MAX_COST, OPEN_JOBS, REQUESTS, Limit
 from worker.core.settings import get_settings
 from worker.db.engine import Transaction
 from worker.db.jobs import queries
 from worker.db.users import audit_log, quotas
 from worker.db.users.audit_log import Actor
-from worker.db.users.quotas import QuotaUsage
+from worker.db.users.quotas import Cost, QuotaUsage
 
 log = get_logger("budgets")
 
@@ -36,7 +37,7 @@ class QuotaCheck:
         """Raise `queue_full` or `budget_exceeded` when the number of jobs exceeds a limit or no credit is left."""
         self._tx, self._caller, self._new_jobs = tx, caller, new_jobs
         self._before: list[QuotaUsage] = []
-        limits = [limit for limit in caller.limits if limit.name != REQUESTS]
+        limits = _counted_limits(caller)
         if OPEN_JOBS not in caller.user_limits.hard:
             _check_open_jobs(tx, caller, new_jobs)
         if not limits:
@@ -44,7 +45,7 @@ class QuotaCheck:
         quotas.lock_owner(tx, caller.owner)
         self._before = quotas.get_usage(tx, caller.subject, limits)
         for one in self._before:
-            self._check(one, adds=0 if one.limit.counts_credits else new_jobs)
+            self._check(one, adds=0 if one.limit.counts_cost else new_jobs)
 
     def check_cost(self, job_ids: list[UUID], *, requests: int = 1) -> tuple[QuotaUsage, ...]:
         """Check the expected cost of written jobs and return the usage of limits whose soft value is reached.
@@ -52,16 +53,20 @@ class QuotaCheck:
         Raises `budget_exceeded` when they may cost more than is left, or their price is unknown and nothing is left.
         For jobs of several `requests`, also when only some orders of these requests would be accepted.
         """
-        cost, known = 0, True
-        if any(one.limit.counts_credits for one in self._before):
-            cost, known = quotas.expected_credits(self._tx, job_ids)
+        costs: Mapping[str | None, Cost] = {}
+        if any(one.limit.counts_cost for one in self._before):
+            costs = quotas.expected_costs(self._tx, job_ids)
         after = []
         for one in self._before:
-            adds = cost if one.limit.counts_credits else self._new_jobs
-            if one.limit.counts_credits:
+            adds = self._new_jobs
+            if one.limit.counts_cost:
+                cost = costs.get(one.limit.currency)
+                if cost is None:
+                    continue  # the jobs cost nothing of this kind
+                adds = cost.amount
                 # An unknown price needs at least one credit; of several requests, one that is left by the others.
                 unknown = max(adds, 1) if requests == 1 else adds + 1
-                self._check(one, adds=adds, minimum=adds if known else unknown)
+                self._check(one, adds=adds, minimum=adds if cost.known else unknown)
             after.append(QuotaUsage(one.limit, one.used + adds, one.period, one.resets_at))
         warned = tuple(one for one in after if one.limit.soft is not None and one.used >= one.limit.soft)
         for one in warned:
@@ -82,30 +87,39 @@ class QuotaCheck:
         target = public_id("user", caller.user_id)
         if one.limit.scope == "key" and caller.key_root is not None:
             target = public_id("key", caller.key_root)
-        facts = {"limit": one.limit.name, "used": one.used, "soft": one.limit.soft, "hard": one.limit.hard}
+        limit = one.limit
+        shown = {"used": one.used, "soft": limit.soft, "hard": limit.hard}
+        facts = {"limit": limit.name, **{name: limit.shown(value) for name, value in shown.items()}}
         platform = Actor(name="platform", user_id=None, address="")
         audit_log.record_action(self._tx, platform, "budget.warn", target, user=caller.name, **facts)
         self._tx.on_commit(lambda: log.warning("budget_warning", target=target, user=caller.name, **facts))
 
 
-def quota_errors(tx: Transaction, caller: Caller, credits_each: list[int | None]) -> list[DreameryError]:
-    """Return the errors that new jobs would be rejected with now; `credits_each` = expected cost (None = unknown).
+def quota_errors(tx: Transaction, caller: Caller, prices: list[tuple[str | None, int | None]]) -> list[DreameryError]:
+    """Return the errors that new jobs would be rejected with now. Takes no lock and records nothing.
 
-    Takes no lock and records nothing.
+    `prices` = the currency (None = credits) and the expected cost (None = unknown) of each.
     """
     found = []
     if OPEN_JOBS not in caller.user_limits.hard:
         try:
-            _check_open_jobs(tx, caller, len(credits_each))
+            _check_open_jobs(tx, caller, len(prices))
         except DreameryError as error:
             found.append(error)
-    cost, known = sum(one or 0 for one in credits_each), None not in credits_each
-    limits = [limit for limit in caller.limits if limit.name != REQUESTS]
-    for one in quotas.get_usage(tx, caller.subject, limits):
-        adds = cost if one.limit.counts_credits else len(credits_each)
+    for one in quotas.get_usage(tx, caller.subject, _counted_limits(caller)):
+        adds, known = len(prices), True
+        if one.limit.counts_cost:
+            of_kind = [price for currency, price in prices if currency == one.limit.currency]
+            if not of_kind:
+                continue
+            adds, known = sum(price or 0 for price in of_kind), None not in of_kind
         if _exceeds(one, adds if known else max(adds, 1)):
             found.append(_limit_error(one, adds))
     return found
+
+
+def _counted_limits(caller: Caller) -> list[Limit]:
+    return [limit for limit in caller.limits if limit.name not in {REQUESTS, MAX_COST}]
 
 
 def _exceeds(one: QuotaUsage, adds: int) -> bool:
@@ -121,8 +135,13 @@ def _check_open_jobs(tx: Transaction, caller: Caller, new_jobs: int) -> None:
 
 def _limit_error(one: QuotaUsage, adds: int) -> DreameryError:
     limit, reset = one.limit, format_utc(one.resets_at)
-    needed = f"; this request needs {adds} more" if adds else ""
-    message = f"The limit `{limit.name}` {_SUBJECTS[limit.scope]} is reached: {one.used} of {limit.hard} used{needed}."
+    used, hard, needed = (
+        limit.shown(one.used),
+        limit.shown(limit.hard),
+        f"; this request needs {limit.shown(adds)} more",
+    )
+    message = f"The limit `{limit.name}` {_SUBJECTS[limit.scope]} is reached: {used} of {hard} used"
+    message += f"{needed}." if adds else "."
     can_never_fit = limit.hard is not None and adds > limit.hard
     headers = {"X-Budget-Limit": limit.full_name}
     if one.resets_at is None:

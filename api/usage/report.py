@@ -19,7 +19,7 @@ from worker.core.settings import get_settings
 from worker.db.engine import Row, Transaction, transaction
 from worker.db.users import quotas, usage
 from worker.db.users.quotas import QuotaUsage
-from worker.db.users.usage import METRICS, DateRange, UsageFilter
+from worker.db.users.usage import METRICS, MONEY, DateRange, UsageFilter
 from worker.messaging.rate_limits import RequestLimits
 
 _MAX_DAYS = 400
@@ -81,7 +81,7 @@ def make_report(report_request: ReportRequest, usage_filter: UsageFilter) -> dic
         "time_zone": get_settings().budget_time_zone,
         "group_by": report_request.groups,
         "data": data,
-        "total": {name: sum((entry[name] for entry in data), start=_zero(name)) for name in METRICS},
+        "total": {name: _sum(name, data) for name in METRICS},
     }
 
 
@@ -90,8 +90,13 @@ def _numbers(row: "Row[Any]") -> dict[str, Any]:
     return {name: type(_zero(name))(values[name]) for name in METRICS}
 
 
+def _sum(name: str, data: list[dict[str, Any]]) -> float:
+    total: float = sum((entry[name] for entry in data), start=_zero(name))
+    return round(total, 3) if name in MONEY else total
+
+
 def _zero(name: str) -> float:
-    return 0.0 if name == "video_seconds" else 0
+    return 0.0 if name == "video_seconds" or name in MONEY else 0
 
 
 def _with_names(tx: Transaction, rows: "list[Row[Any]]", groups: list[str]) -> list[dict[str, Any]]:
@@ -162,10 +167,10 @@ def _limit_status(limit: Limit, used: int | None, resets_at: int | None) -> dict
     return {
         "scope": limit.scope,
         "name": limit.name,
-        "soft": limit.soft,
-        "hard": limit.hard,
-        "used": used,
-        "remaining": None if used is None or limit.hard is None else max(limit.hard - used, 0),
+        "soft": limit.shown(limit.soft),
+        "hard": limit.shown(limit.hard),
+        "used": limit.shown(used),
+        "remaining": None if used is None or limit.hard is None else limit.shown(max(limit.hard - used, 0)),
         "resets_at": resets_at,
         "state": state,
     }

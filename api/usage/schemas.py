@@ -18,6 +18,8 @@ class UsageNumbers(BaseModel):
     pictures: int = Field(description="images generated, including removed ones")
     video_seconds: float
     credits: int = Field(description="upstream credits that jobs cost or are expected to cost; unknown counts as 0")
+    usd: float = Field(description="US dollars that jobs on accounts in this currency cost or are expected to cost")
+    cny: float = Field(description="the same in yuan")
 
 
 class UsageRow(UsageNumbers):
@@ -39,10 +41,10 @@ class LimitStatus(BaseModel):
 
     scope: Literal["user", "key"] = Field(description="`user` = sum of all keys of the user")
     name: str
-    soft: int | None
-    hard: int | None
-    used: int | None = Field(description="null = currently unknown")
-    remaining: int | None = Field(description="null = no hard limit, or currently unknown")
+    soft: float | None = Field(description="a number of jobs or credits, or an amount of money")
+    hard: float | None
+    used: float | None = Field(description="null = currently unknown")
+    remaining: float | None = Field(description="null = no hard limit, or currently unknown")
     resets_at: int | None = Field(description="unix seconds; null = when an open job finishes")
     state: Literal["ok", "warning", "reached"]
 
@@ -68,6 +70,8 @@ class UsageReport(BaseModel):
                     "pictures": 8,
                     "video_seconds": 0.0,
                     "credits": 8,
+                    "usd": 0.0,
+                    "cny": 0.0,
                 }
             ],
         }

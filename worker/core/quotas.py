@@ -1,5 +1,6 @@
 """Limits of users and keys: names, values that an administrator can set, and the effective limits of a caller.
 
+Limits in money are set as decimal amounts and compared in thousandths of their currency.
 `worker/db/users/quotas.py` counts usage, `worker/messaging/rate_limits.py` counts requests per minute.
 """
 
@@ -7,21 +8,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from worker.core.catalog.money import CURRENCIES, from_amount, to_amount
 from worker.core.settings import Settings
 
 Scope = Literal["user", "key"]
 # In the database and in requests: no limit, even if the platform has a default limit.
 UNLIMITED: Literal["unlimited"] = "unlimited"
-Value = int | Literal["unlimited"]
+Value = float | Literal["unlimited"]
 
 REQUESTS = "requests_per_minute"
 OPEN_JOBS = "open_jobs"
-# Limits per day or month.
-PERIODIC = ("jobs_per_day", "jobs_per_month", "credits_per_day", "credits_per_month")
-NAMES = (REQUESTS, OPEN_JOBS, *PERIODIC)
+# Limits per day or month: of jobs, of credits of an upstream that has its own, and of money by currency.
+_COUNTED = ("jobs", "credits", *map(str.lower, CURRENCIES))
+PERIODIC = tuple(f"{what}_per_{period}" for what in _COUNTED for period in ("day", "month"))
+# The most money that one request may cost, in the currency in which its jobs run.
+MAX_COST = "max_cost"
+NAMES = (REQUESTS, OPEN_JOBS, *PERIODIC, MAX_COST)
 # Of a user only: upstream accounts that only this user's jobs run on. Not counted by jobs.
 OWN_ACCOUNTS = "own_accounts"
-# Requests per minute have no soft limit: the headers of every response already show the remaining requests.
+# Requests per minute have no soft limit, because the headers of every response already show the remaining requests;
+# `max_cost` has none, because it looks at one request.
 SOFT_NAMES = (OPEN_JOBS, *PERIODIC)
 
 
@@ -51,13 +57,28 @@ class Limit:
         return f"{self.scope}.{self.name}"
 
     @property
-    def counts_credits(self) -> bool:
-        """Whether the limit counts credits instead of jobs."""
-        return self.name.startswith("credits_")
+    def counts_cost(self) -> bool:
+        """Whether the limit counts what jobs cost instead of the jobs."""
+        return self.name.startswith("credits_") or self.currency is not None
+
+    @property
+    def currency(self) -> str | None:
+        """The currency that the limit counts; None = none."""
+        return next((one for one in CURRENCIES if self.name.startswith(f"{one.lower()}_")), None)
+
+    def shown(self, value: int | None) -> float | None:
+        """Return a value of this limit as callers see it: money as a decimal amount."""
+        return to_amount(value) if _is_money(self.name) else value
 
 
-def _number(value: Value | None) -> int | None:
-    return None if value is None or value == UNLIMITED else int(value)
+def _is_money(name: str) -> bool:
+    return name == MAX_COST or any(name.startswith(f"{one.lower()}_") for one in CURRENCIES)
+
+
+def _number(name: str, value: Value | None) -> int | None:
+    if value is None or value == UNLIMITED:
+        return None
+    return from_amount(value) if _is_money(name) else int(value)
 
 
 def platform_defaults(settings: Settings) -> dict[str, Value]:
@@ -78,8 +99,8 @@ def effective_limits(user: OwnLimits, key: OwnLimits, settings: Settings) -> lis
     ]
     for scope, defaults, own in scopes:
         for name in NAMES:
-            hard = _number(own.hard.get(name, defaults.get(name)))
-            soft = _number(own.soft.get(name))
+            hard = _number(name, own.hard.get(name, defaults.get(name)))
+            soft = _number(name, own.soft.get(name))
             if name not in own.soft and name in SOFT_NAMES and hard is not None and settings.budget_warn_percent:
                 soft = -(-hard * settings.budget_warn_percent // 100)
             if hard is not None or soft is not None:

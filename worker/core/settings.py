@@ -125,6 +125,10 @@ class Settings(BaseSettings):
     credits_per_month: int = Field(
         0, ge=0, description="default limit of upstream credits per caller and month; 0 = no limit"
     )
+    usd_per_day: float = Field(0, ge=0, description="default limit of US dollars per caller and day; 0 = no limit")
+    usd_per_month: float = Field(0, ge=0, description="default limit of US dollars per caller and month; 0 = no limit")
+    cny_per_day: float = Field(0, ge=0, description="default limit of yuan per caller and day; 0 = no limit")
+    cny_per_month: float = Field(0, ge=0, description="default limit of yuan per caller and month; 0 = no limit")
     budget_warn_percent: int = Field(
         80, ge=0, le=100, description="warn at this percentage of a limit; 0 = warn only at soft limits"
     )
@@ -260,6 +264,15 @@ class Settings(BaseSettings):
         512_000_000, ge=1_000_000, description="the same per caller; more get 429"
     )
     console_session_hours: float = Field(72, gt=0, description="an unused console session ends after this time")
+    oidc_issuer: str = Field("", description="address of an OpenID provider that signs users in; empty = none")
+    oidc_client_id: str = Field("", description="id of this platform at that provider")
+    oidc_client_secret: SecretStr = Field(SecretStr(""), description="secret of this platform at that provider")
+    oidc_label: str = Field("Single sign-on", description="text on the button of the sign-in page")
+    oidc_scopes: str = Field("openid profile email", description="what the provider is asked for")
+    oidc_groups_claim: str = Field("groups", description="claim with the groups of a user")
+    oidc_roles: str = Field(
+        "", description="roles by group, such as `admins=admin,designers=member,*=viewer`; empty = all are members"
+    )
     flower_url: str = Field("", description="URL of Flower, linked on the console's system page")
     flower_password: SecretStr = Field(
         SecretStr(""), description="password of Flower (user `admin`); empty = the admin key"
@@ -291,7 +304,9 @@ class Settings(BaseSettings):
         text = str(value).strip().lower()
         return {"true": "daily", "on": "daily", "1": "daily", "false": "off", "0": "off"}.get(text, text)
 
-    @field_validator("upstream_origin", "sandbox_url", "public_url", "s3_endpoint", "otel_endpoint", "flower_url")
+    @field_validator(
+        "upstream_origin", "sandbox_url", "public_url", "s3_endpoint", "otel_endpoint", "flower_url", "oidc_issuer"
+    )
     @classmethod
     def _check_url(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):

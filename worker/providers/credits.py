@@ -1,20 +1,15 @@
 """Credits of an account, and the history of what it was charged, for upstreams that tell them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Credits:
-    """Credits left on an account."""
+    """Credits left on an account. `parts`: by kind, under the names that callers know from this upstream."""
 
-    gift: int
-    purchase: int
-    vip: int
-
-    @property
-    def total(self) -> int:
-        """The sum of all kinds."""
-        return self.gift + self.purchase + self.vip
+    total: int
+    parts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

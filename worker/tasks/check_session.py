@@ -160,12 +160,7 @@ async def _fetch_credits(account: AccountRow, until: float) -> Credits:
 
 def _points(left: Credits) -> dict[str, int]:
     """Return the credits under the names that users of other gateways know."""
-    return {
-        "giftCredit": left.gift,
-        "purchaseCredit": left.purchase,
-        "vipCredit": left.vip,
-        "totalCredit": left.total,
-    }
+    return {**left.parts, "totalCredit": left.total}
 
 
 @retry_when_database_unavailable

@@ -1,5 +1,5 @@
 """Synchronises the accounts' credits with upstream: reads the actual cost of jobs and the balance from the history, and
-claims the daily free credits where that is enabled.
+claims the daily free credits where that is enabled. Costs in money that nobody has reported for a week are booked.
 
 Low traffic: few accounts of an owner at once. The history of an account is read at most every ten minutes, and only
 while it has unsettled jobs or a job waits for its credits.
@@ -20,13 +20,13 @@ from worker.core.settings import get_settings
 from worker.db.accounts import health
 from worker.db.accounts.accounts import AccountRow
 from worker.db.column_values import clamp
-from worker.db.credits import balances, daily_credits, settlement
+from worker.db.credits import balances, daily_credits, money, settlement
 from worker.db.credits.settlement import HistoryEntry
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, retry_when_database_unavailable, transaction
 from worker.messaging import celery_app
 from worker.providers.base import Account, NotSentError
 from worker.providers.credits import CreditHistory, CreditRecord, Credits
-from worker.providers.registry import get_provider, required
+from worker.providers.registry import PROVIDERS, get_provider, required
 from worker.tasks.stages.account_check import call_within
 from worker.tasks.stages.account_session import SecretLockedError
 
@@ -54,19 +54,36 @@ async def sync() -> str:
     settled = await work_in_shares(_claim_account, _settle, until=until, most=_MAX_ACCOUNTS)
     claimed = await _claim_daily_credits(until)
     await in_thread(_delete_old)
-    return f"checked {len(settled)} accounts, settled {sum(settled)} jobs, claimed daily credits of {claimed} accounts"
+    booked = await in_thread(_book_unknown)
+    return (
+        f"checked {len(settled)} accounts, settled {sum(settled)} jobs, claimed daily credits of {claimed} accounts, "
+        f"booked {booked} unknown costs"
+    )
 
 
 @retry_when_database_unavailable
 def _claim_account(busy: Sequence[str], taken: Mapping[str, int]) -> tuple[AccountRow, str] | None:
     with transaction() as tx:
-        return settlement.claim_account(tx, busy=busy, taken=taken)
+        return settlement.claim_account(tx, providers=_providers_with_ledger(), busy=busy, taken=taken)
+
+
+def _providers_with_ledger() -> list[str]:
+    return [name for name, create in PROVIDERS.items() if create().capabilities.ledger is not None]
 
 
 def _delete_old() -> None:
     with transaction() as tx:
         balances.delete_old_readings(tx, limit=_BATCH)
         daily_credits.delete_old(tx, days=_DAILY_CLAIMS_KEPT_DAYS)
+
+
+@retry_when_database_unavailable
+def _book_unknown() -> int:
+    with transaction() as tx:
+        booked = money.book_unknown(tx, limit=_BATCH)
+    if booked:
+        log.warning("unknown_costs_booked", jobs=booked)
+    return booked
 
 
 async def _settle(row: AccountRow) -> int:
@@ -83,9 +100,6 @@ async def _settle(row: AccountRow) -> int:
 
 async def _settle_account(row: AccountRow) -> int:
     """Read the account's history as far back as needed, and its balance. Return how many jobs were settled."""
-    if get_provider(row).capabilities.ledger is None:
-        await in_thread(_postpone, row)
-        return 0
     since = await in_thread(_oldest_unsettled, row)
     asked_at = time.monotonic()
     until = asked_at + RUN_SECONDS
@@ -234,12 +248,15 @@ def _note_gift(row: AccountRow, gained: int) -> None:
 async def _claim_daily_credits(until: float) -> int:
     """Claim the daily credits of all accounts that have this enabled. Return the number of accounts tried."""
     tried: list[UUID] = []
+    offering = [name for name, create in PROVIDERS.items() if create().capabilities.daily_credits is not None]
 
     @retry_when_database_unavailable
     def claim(busy: Sequence[str], taken: Mapping[str, int]) -> tuple[AccountRow, str] | None:
         everybody = get_settings().daily_receive == "daily"
         with transaction() as tx:
-            found = daily_credits.claim_daily(tx, enabled_by_default=everybody, tried=tried, busy=busy, taken=taken)
+            found = daily_credits.claim_daily(
+                tx, providers=offering, enabled_by_default=everybody, tried=tried, busy=busy, taken=taken
+            )
         if found is not None:
             tried.append(found[0].id)
         return found

@@ -218,6 +218,14 @@ def highest_cost(pricing: Pricing, params: Mapping[str, Any], rates: Rates) -> i
     return _round_up(_image_cost([_largest_area(pricing, order)] * images, inputs, rates))
 
 
+def find_cost(
+    pricing: Pricing, params: Mapping[str, Any], currency: str, own: Mapping[str, Any]
+) -> tuple[Rates, int] | None:
+    """Return the unit prices of a job on an account, and the most that it may cost; None = unknown."""
+    rates = find_rates(pricing, params, currency, own)
+    return None if rates is None else (rates, highest_cost(pricing, params, rates))
+
+
 def _makes_layers(order: Mapping[str, Any]) -> bool:
     return bool((order.get("options") or {}).get("layers"))
 

@@ -1,16 +1,18 @@
-"""The price of a job in credits: learned prices first, then the catalog's default prices. Pure; no I/O.
+"""The price of a job. In credits: learned prices first, then the catalog's default prices. Pure; no I/O.
 
 A price belongs to a place (the region of an account), a model and a shape: the resolution, a variant (`omni` videos)
 and the units (images, or seconds of video). A job without a learned or default price has no price; nothing is guessed.
+Prices in money are those of the model and the account (`worker.core.catalog.money`).
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from worker.core.catalog.models import DEFAULT_COUNT, Catalog
+from worker.core.catalog.money import Pricing, find_cost
 from worker.core.catalog.prompt_flags import requested_series_count
 
 LEARNED, SCALED, CATALOG = "learned", "scaled", "catalog"
@@ -37,7 +39,7 @@ class KnownPrice:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """The credits of one job and the source of the price.
+    """The credits of one job, or its thousandths of `currency`, and the source of the price.
 
     `learned` = upstream charged it for such a job, `scaled` = computed from another number or length, `catalog` = the
     default price.
@@ -47,6 +49,7 @@ class Price:
     source: str
     place: str
     at: datetime | None = None  # when it was learned
+    currency: str | None = None
 
 
 def shape_of(kind: str, model: str, params: dict[str, Any], catalog: Catalog) -> Shape | None:
@@ -63,9 +66,9 @@ def shape_of(kind: str, model: str, params: dict[str, Any], catalog: Catalog) ->
 
 def _image_count(model: str, order: dict[str, Any], catalog: Catalog) -> int:
     """Return the number of images of an order without a count."""
-    if not catalog.knows_image(model):
+    image_model = catalog.find_image(model)
+    if image_model is None:
         return DEFAULT_COUNT
-    image_model = catalog.image_model(model)
     series = requested_series_count(order.get("prompt", "")) if image_model.series else None
     return series or image_model.default_count
 
@@ -97,3 +100,18 @@ def find_highest_price(
         find_price(place, kind=kind, model=model, shape=shape, known=known, catalog=catalog) for place in sorted(places)
     )
     return max((price for price in prices if price), key=lambda price: price.credits, default=None)
+
+
+def find_pricing(catalog: Catalog, kind: str, model: str) -> Pricing | None:
+    """Return what the price of a model in money depends on; None = unknown model."""
+    found = catalog.find_video(model) if kind == "video" else catalog.find_image(model)
+    return found.pricing if found is not None else None
+
+
+def find_price_in_money(
+    pricing: Pricing | None, params: Mapping[str, Any], currency: str, accounts: Iterable[Mapping[str, Any]]
+) -> Price | None:
+    """Return the highest price of a job on accounts with these own prices (`accounts.prices`); None = unknown."""
+    costs = [find_cost(pricing, params, currency, own) if pricing else None for own in accounts]
+    known = [cost[1] for cost in costs if cost is not None]
+    return Price(max(known), CATALOG, currency, currency=currency) if known and len(known) == len(costs) else None

@@ -5,6 +5,7 @@ Code below `worker/providers` has the wire; everything else reads these files an
 - `title`; `first = true` for the provider of accounts and tables that name none; `regions` of its accounts.
 - `[credentials]`: their `kind`, `session` or `key`, and how they name a region (see `Credentials`).
 - `[currencies]`: region -> currency in which its accounts pay. Without an entry they have credits of upstream's own.
+- `[day_zones]`: region -> time zone of the day in which its limits and daily credits count. Without an entry UTC.
 - `[hosts]`: fields of `[hosts.REGION]` in the operator's file, by form, with an example of each form.
 - `[constants.NAME]`: text that calls contain and that upstream changes now and then.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 _FOLDER = Path(__file__).parent / "providers"
+DEFAULT_DAY_ZONE = "UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class ProviderData:
     regions: tuple[str, ...]
     credentials: Credentials
     currencies: Mapping[str, str]
+    day_zones: Mapping[str, str]
     hosts: HostFields
     constants: tuple[Constant, ...]
     tables: Mapping[str, Any]
@@ -95,6 +98,10 @@ class ProviderData:
     def currency_of(self, region: str) -> str | None:
         """Return the currency in which accounts of a region pay; None = credits of upstream's own."""
         return self.currencies.get(region)
+
+    def day_zone_of(self, region: str) -> str:
+        """Return the time zone of the day in which limits of accounts of a region count."""
+        return self.day_zones.get(region, DEFAULT_DAY_ZONE)
 
 
 @lru_cache(maxsize=1)
@@ -155,6 +162,7 @@ def _read(path: Path) -> ProviderData:
         regions=tuple(tables["regions"]),
         credentials=_credentials(tables.get("credentials", {})),
         currencies=tables.get("currencies", {}),
+        day_zones=tables.get("day_zones", {}),
         hosts=_host_fields(tables.get("hosts", {})),
         constants=tuple(
             Constant(provider=path.stem, name=name, **fields) for name, fields in tables.get("constants", {}).items()

@@ -1,13 +1,15 @@
-"""Daily free credits of accounts: the platform claims each day of an account's region at most once.
+"""Daily free credits of accounts: the platform claims each day at most once, in the day zone of the account's region.
 
 The row is inserted before the call. If the worker dies after inserting the row, that day is not retried.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from sqlalchemy import text
 
+from worker.core.catalog.provider_data import DEFAULT_DAY_ZONE, all_providers
 from worker.db.accounts import accounts
 from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.eligibility import is_open
@@ -16,14 +18,21 @@ from worker.db.accounts.owner_shares import NOTHING_TAKEN, is_free, share_of, sh
 from worker.db.column_values import MAX_INTEGER, clamp_known
 from worker.db.engine import Transaction
 
-# The current day in the account's region, as in `worker.tasks.stages.cooldowns`.
-_TODAY = "(clock_timestamp() AT TIME ZONE CASE WHEN a.region = 'cn' THEN 'Asia/Shanghai' ELSE 'UTC' END)::date"
+# The current day of the account, as in `worker.tasks.stages.cooldowns`. Needs the bind value of `_day_zones`.
+_TODAY = f"""(clock_timestamp() AT TIME ZONE
+    coalesce(CAST(:day_zones AS jsonb) #>> ARRAY[a.provider, a.region], '{DEFAULT_DAY_ZONE}'))::date"""
+
+
+def _day_zones() -> dict[str, str]:
+    return {"day_zones": json.dumps({name: dict(one.day_zones) for name, one in all_providers().items()})}
+
 
 _CLAIM_DAILY = text(
     f"""/* claim_daily_receive */
     INSERT INTO credit_receives (account_id, day, how)
     SELECT a.id, {_TODAY}, 'daily' FROM accounts a
-    WHERE a.state = 'ok' AND {is_open("a")} AND coalesce(a.daily_receive, :enabled_by_default)
+    WHERE a.state = 'ok' AND a.provider = ANY(:providers) AND {is_open("a")}
+      AND coalesce(a.daily_receive, :enabled_by_default)
       AND NOT (a.id = ANY(:tried))
       AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp() OR a.rest_code = 'insufficient_quota')
       AND (a.pool OR a.user_id IS NOT NULL OR a.last_submit_at > clock_timestamp() - make_interval(days => :days))
@@ -38,16 +47,18 @@ _CLAIM_DAILY = text(
 def claim_daily(
     tx: Transaction,
     *,
+    providers: Sequence[str],
     enabled_by_default: bool,
     tried: list[UUID],
     busy: Sequence[str] = (),
     taken: Mapping[str, int] = NOTHING_TAKEN,
 ) -> tuple[AccountRow, str] | None:
-    """Claim today for one account. `enabled_by_default` applies to accounts without an own setting.
+    """Claim today for one account of these providers. `enabled_by_default`: of accounts without an own setting.
 
     Return it and its share, which is not among the `busy` ones; shares of which fewer were `taken` come first.
     """
     values = {"enabled_by_default": enabled_by_default, "tried": tried, "days": RECENT_DAYS}
+    values |= {"providers": list(providers), **_day_zones()}
     row = tx.first(_CLAIM_DAILY, {**values, **share_values(busy, taken)})
     account = accounts.get_account(tx, row.account_id) if row is not None else None
     return (account, row.share) if row is not None and account is not None else None
@@ -62,7 +73,7 @@ def claim_when_empty(tx: Transaction, account_id: UUID, *, enabled_by_default: b
                 WHERE a.id = :id AND coalesce(a.daily_receive, :enabled_by_default)
                 ON CONFLICT DO NOTHING RETURNING account_id"""
         ),
-        {"id": account_id, "enabled_by_default": enabled_by_default},
+        {"id": account_id, "enabled_by_default": enabled_by_default, **_day_zones()},
     )
     return row is not None
 
@@ -84,7 +95,7 @@ def record_result(
                         gained = CASE WHEN excluded.gained IS NULL THEN r.gained
                                       ELSE least(coalesce(r.gained, 0)::bigint + excluded.gained, {MAX_INTEGER}) END"""
             ),
-            {"id": account_id, "gained": gained, "error": error_code},
+            {"id": account_id, "gained": gained, "error": error_code, **_day_zones()},
         )
         return
     tx.run(

@@ -1,5 +1,6 @@
 """Job prices: those learned from upstream charges, and `PriceList`, which all price lookups use."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,8 +9,16 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from worker.core.catalog.models import get_catalog
-from worker.core.catalog.pricing import KnownPrice, Price, Shape, find_highest_price, shape_of
-from worker.db.accounts.eligibility import NO_NEEDS, may_use
+from worker.core.catalog.pricing import (
+    KnownPrice,
+    Price,
+    Shape,
+    find_highest_price,
+    find_price_in_money,
+    find_pricing,
+    shape_of,
+)
+from worker.db.accounts.eligibility import NEEDS, NO_NEEDS, Needs, may_use
 from worker.db.engine import Transaction
 
 # Price place of an account: its region, or the country that upstream reported for a detected session.
@@ -45,6 +54,14 @@ def places_of(
     return [row.place for row in rows]
 
 
+_OWN_PRICES = text(
+    f"""/* own_prices */
+    SELECT DISTINCT a.prices FROM accounts a CROSS JOIN (SELECT CAST(:user_id AS uuid) AS user_id,
+        CAST(:ids AS uuid[]) AS account_ids, CAST(:choice AS text) AS account_choice, {NEEDS}) w
+    WHERE {may_use("a", "w")} AND (w.account_ids <> '{{}}' OR a.state = 'ok') AND NOT (a.id = ANY(:avoid))"""
+)
+
+
 class PriceList:
     """Prices for the jobs of one request, read once per set of accounts and model within a transaction.
 
@@ -56,11 +73,27 @@ class PriceList:
         self._user_id, self._choice = user_id, choice
         self._places: dict[tuple[tuple[UUID, ...], tuple[UUID, ...]], list[str]] = {}
         self._known: dict[tuple[str, tuple[str, ...]], list[KnownPrice]] = {}
+        self._own: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
 
     def price_of_job(
-        self, *, kind: str, model: str, params: dict[str, Any], account_ids: list[UUID], avoid: list[UUID]
+        self,
+        *,
+        kind: str,
+        model: str,
+        params: dict[str, Any],
+        account_ids: list[UUID],
+        avoid: list[UUID],
+        providers: Sequence[str] | None = None,
+        currency: str | None = None,
     ) -> Price | None:
-        """Return the price on these accounts (empty = all usable) without the avoided ones; None = unknown."""
+        """Return the price on these accounts (empty = all usable) without the avoided ones; None = unknown.
+
+        With a `currency`, the job runs for money on accounts of these providers.
+        """
+        if currency is not None:
+            needs = Needs(providers, currency, model)
+            pricing = find_pricing(get_catalog(), kind, model)
+            return find_price_in_money(pricing, params, currency, self._own_prices(needs, account_ids, avoid))
         places = self.places(account_ids, avoid=avoid)
         return self.price_of(kind=kind, model=model, params=params, places=places)
 
@@ -82,6 +115,15 @@ class PriceList:
         return find_highest_price(
             places, kind=kind, model=model, shape=shape, known=self._known_of(model, places), catalog=catalog
         )
+
+    def _own_prices(self, needs: Needs, account_ids: list[UUID], avoid: list[UUID]) -> list[dict[str, Any]]:
+        """Return the different prices of these accounts. Without any account those of the list."""
+        key = (tuple(needs.providers or ()), needs.currency, needs.model, tuple(account_ids), tuple(avoid))
+        if key not in self._own:
+            values = {"user_id": self._user_id, "choice": self._choice, "ids": account_ids, "avoid": avoid}
+            rows = self._tx.all(_OWN_PRICES, {**values, **needs.values()})
+            self._own[key] = [row.prices for row in rows] or [{}]
+        return self._own[key]
 
     def _known_of(self, model: str, places: list[str]) -> list[KnownPrice]:
         key = (model, tuple(places))

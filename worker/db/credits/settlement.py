@@ -50,7 +50,8 @@ _CLAIM = text(
     UPDATE accounts SET ledger_due_at = clock_timestamp() + make_interval(secs => :again)
     WHERE id = (
         SELECT a.id FROM accounts a
-        WHERE a.state = 'ok' AND {is_open("a")} AND (a.ledger_due_at IS NULL OR a.ledger_due_at <= clock_timestamp())
+        WHERE a.state = 'ok' AND a.provider = ANY(:providers) AND {is_open("a")}
+          AND (a.ledger_due_at IS NULL OR a.ledger_due_at <= clock_timestamp())
           AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp() OR a.rest_code = 'insufficient_quota')
           AND (EXISTS (SELECT 1 FROM jobs u WHERE u.kind <> 'chat' AND {_UNSETTLED}) OR ({_BLOCKS_A_JOB}))
           AND {is_free("a")}
@@ -60,12 +61,18 @@ _CLAIM = text(
 
 
 def claim_account(
-    tx: Transaction, *, busy: Sequence[str] = (), taken: Mapping[str, int] = NOTHING_TAKEN
+    tx: Transaction,
+    *,
+    providers: Sequence[str],
+    busy: Sequence[str] = (),
+    taken: Mapping[str, int] = NOTHING_TAKEN,
 ) -> tuple[AccountRow, str] | None:
-    """Claim one account with unsettled jobs, or whose old reading keeps a job waiting. Return it and its share, which
-    is not among the `busy` ones; shares of which fewer were `taken` come first.
+    """Claim one account of these providers with unsettled jobs, or whose old reading keeps a job waiting.
+
+    Return it and its share, which is not among the `busy` ones; shares of which fewer were `taken` come first.
     """
-    row = tx.first(_CLAIM, {"again": RETRY_SECONDS, "lag": LAG_SECONDS, **share_values(busy, taken)})
+    values = {"again": RETRY_SECONDS, "lag": LAG_SECONDS, "providers": list(providers)}
+    row = tx.first(_CLAIM, {**values, **share_values(busy, taken)})
     account = accounts.get_account(tx, row.id) if row is not None else None
     return (account, row.share) if row is not None and account is not None else None
 

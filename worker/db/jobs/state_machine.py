@@ -21,6 +21,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, TextClause, text
 
+from worker.core.catalog.provider_data import first_provider
 from worker.core.ids import new_id
 from worker.core.job_state import OPEN, UPSTREAM, JobState, sql_list
 from worker.core.observability import metrics
@@ -51,7 +52,9 @@ class NewJob:
     metadata: dict[str, Any] = field(default_factory=dict)
     account_choice: str = "any"  # see `eligibility.CHOICES`
     usual_seconds: float | None = None  # typical duration; its progress is estimated from it
-    price: int | None = None  # expected credits; None = unknown
+    price: int | None = None  # expected credits, or thousandths of its currency; None = unknown
+    providers: list[str] = field(default_factory=lambda: [first_provider()])  # that may run it
+    currency: str | None = None  # it runs on accounts of this currency only; None = for credits
     id: UUID = field(default_factory=new_id)
 
 
@@ -171,20 +174,21 @@ _INSERT = text(
     WITH new AS (
         INSERT INTO jobs (id, owner, user_id, api_key_id, group_id, kind, model, params, metadata, state, max_attempts,
                           due_at, nudged_at, deadline_at, account_ids, avoid_accounts, account_choice, webhook_url,
-                          usual_seconds, price, turn, priority, origin, event_seq)
+                          usual_seconds, price, providers, currency, turn, priority, origin, event_seq)
         SELECT id, owner, user_id, api_key_id, group_id, kind, model, params, metadata, 'queued', :max_attempts, now(),
                now(), now() + make_interval(secs => :deadline), account_ids, avoid_accounts, account_choice,
-               webhook_url, usual_seconds, price, turn, priority, origin, 1
+               webhook_url, usual_seconds, price, providers, currency, turn, priority, origin, 1
         FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, owner text, user_id uuid, api_key_id uuid,
             group_id uuid, kind text, model text, params jsonb, metadata jsonb, account_ids uuid[],
             avoid_accounts uuid[], account_choice text, webhook_url text, usual_seconds double precision,
-            price integer, turn double precision, priority integer, origin jsonb)
+            price integer, providers text[], currency text, turn double precision, priority integer, origin jsonb)
         RETURNING id)
     INSERT INTO job_events (job_id, seq, to_state, actor) SELECT id, 1, 'queued', 'api' FROM new"""
 )
 # Columns with the name and value of a field of `NewJob`.
 _COPIED = ("id", "owner", "user_id", "api_key_id", "kind", "model", "params", "metadata", "account_ids",
-          "avoid_accounts", "account_choice", "webhook_url", "usual_seconds", "price")  # fmt: skip
+          "avoid_accounts", "account_choice", "webhook_url", "usual_seconds", "price", "providers",
+          "currency")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +361,9 @@ class Finished:
     seconds: float | None = None
 
 
-def mark_saving_many(tx: Transaction, finished: Sequence[Finished], *, claim: bool = False) -> dict[UUID, Row[Any]]:
+def mark_saving_many(
+    tx: Transaction, finished: Sequence[Finished], *, claim: bool = False, actor: str = "poll"
+) -> dict[UUID, Row[Any]]:
     """running -> saving: upstream has finished the jobs.
 
     `claim` = also claim their saves for one lease, as `progress_and_leases.claim_saves` does: the caller copies them.
@@ -378,7 +384,7 @@ def mark_saving_many(tx: Transaction, finished: Sequence[Finished], *, claim: bo
         _MARK_SAVING,
         changes,
         from_state=JobState.RUNNING,
-        actor="poll",
+        actor=actor,
         deadline=settings.save_deadline_seconds,
         lease=settings.lease_seconds if claim else 0,
         tries=int(claim),

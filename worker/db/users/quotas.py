@@ -14,13 +14,15 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from worker.core.catalog.money import CURRENCIES
 from worker.core.job_state import OPEN, UNSUCCESSFUL, sql_list
 from worker.core.quotas import OPEN_JOBS, PERIODIC, Limit, OwnLimits, Value
 from worker.core.settings import get_settings
 from worker.db.engine import Transaction
 
-# The cost of a job for its owner: the charge, or else the price. A job that ended before its first submit cost nothing.
-CREDITS = f"CASE WHEN attempt = 0 AND state IN {sql_list(UNSUCCESSFUL)} THEN 0 ELSE coalesce(charged, price, 0) END"
+# The cost of a job for its owner: the charge, or else the price, in thousandths of `currency`, or credits without one.
+# A job that ended before its first submit cost nothing.
+COST = f"CASE WHEN attempt = 0 AND state IN {sql_list(UNSUCCESSFUL)} THEN 0 ELSE coalesce(charged, price, 0) END"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,20 @@ def lock_owner(tx: Transaction, owner: str) -> None:
     tx.run(text("SELECT pg_advisory_xact_lock(hashtextextended(:scope, 0))"), {"scope": f"budget {owner}"})
 
 
+_WHICH = {"credits": "currency IS NULL", **{one.lower(): f"currency = '{one}'" for one in CURRENCIES}}
+_BY = {
+    "user_{}_per_day": "today",
+    "user_{}_per_month": "true",
+    "key_{}_per_day": "today AND by_key",
+    "key_{}_per_month": "by_key",
+}
+# The sum of each kind of cost, for the user and the key, today and this month.
+_COSTS = ", ".join(
+    f"coalesce(sum(cost) FILTER (WHERE {which} AND {by}), 0) AS {name.format(what)}"
+    for what, which in _WHICH.items()
+    for name, by in _BY.items()
+)
+
 # `now()` on both sides: a transaction's own jobs fall into the day it counts, even if it waits past midnight.
 _USED = text(
     f"""/* budget_used */
@@ -66,19 +82,16 @@ _USED = text(
         SELECT coalesce(array_agg(id), '{{}}') AS ids FROM api_keys
         WHERE id = CAST(:key_root AS uuid) OR root_id = CAST(:key_root AS uuid)),
     counted AS (
-        SELECT j.created_at >= b.day AS today, j.api_key_id = ANY(f.ids) AS by_key, {CREDITS} AS credits
+        SELECT j.created_at >= b.day AS today, j.api_key_id = ANY(f.ids) AS by_key, currency, {COST} AS cost
         FROM b, f, jobs j
         WHERE j.owner = :owner AND j.created_at < b.next_month
           AND j.created_at >= CASE WHEN :monthly THEN b.month ELSE b.day END)
     SELECT b.*,
-        count(credits) FILTER (WHERE today) AS user_jobs_per_day,
-        count(credits) AS user_jobs_per_month,
-        coalesce(sum(credits) FILTER (WHERE today), 0) AS user_credits_per_day,
-        coalesce(sum(credits), 0) AS user_credits_per_month,
-        count(credits) FILTER (WHERE today AND by_key) AS key_jobs_per_day,
-        count(credits) FILTER (WHERE by_key) AS key_jobs_per_month,
-        coalesce(sum(credits) FILTER (WHERE today AND by_key), 0) AS key_credits_per_day,
-        coalesce(sum(credits) FILTER (WHERE by_key), 0) AS key_credits_per_month
+        count(cost) FILTER (WHERE today) AS user_jobs_per_day,
+        count(cost) AS user_jobs_per_month,
+        count(cost) FILTER (WHERE today AND by_key) AS key_jobs_per_day,
+        count(cost) FILTER (WHERE by_key) AS key_jobs_per_month,
+        {_COSTS}
     FROM b LEFT JOIN counted ON true GROUP BY b.day, b.month, b.next_day, b.next_month"""
 )
 _OPEN = text(
@@ -113,16 +126,24 @@ def _quota_usage(limit: Limit, found: Mapping[str, Any]) -> QuotaUsage:
     return QuotaUsage(limit=limit, used=amount, period=found[span], resets_at=found[f"next_{span}"])
 
 
-def expected_credits(tx: Transaction, job_ids: list[UUID]) -> tuple[int, bool]:
-    """Return the sum of the known prices of these jobs, and whether all prices are known."""
-    row = tx.all(
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What new jobs cost in one currency (None = credits): the sum of the known prices, and whether all are known."""
+
+    amount: int = 0
+    known: bool = True
+
+
+def expected_costs(tx: Transaction, job_ids: list[UUID]) -> dict[str | None, Cost]:
+    """Return the cost of these jobs by currency. Kinds of cost that none of them has are absent."""
+    rows = tx.all(
         text(
-            """SELECT coalesce(sum(price), 0) AS credits, count(price) = count(*) AS known
-               FROM jobs WHERE id = ANY(:ids)"""
+            """SELECT currency, coalesce(sum(price), 0) AS amount, count(price) = count(*) AS known
+               FROM jobs WHERE id = ANY(:ids) GROUP BY currency"""
         ),
         {"ids": job_ids},
-    )[0]
-    return int(row.credits), bool(row.known)
+    )
+    return {row.currency: Cost(int(row.amount), bool(row.known)) for row in rows}
 
 
 def record_warning(tx: Transaction, subject: Subject, reached: QuotaUsage) -> bool:

@@ -12,10 +12,11 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from worker.core.catalog.money import CURRENCIES, PER_UNIT
 from worker.core.job_state import FINAL, sql_list
 from worker.core.settings import get_settings
 from worker.db.engine import Transaction
-from worker.db.users.quotas import CREDITS
+from worker.db.users.quotas import COST
 from worker.db.users.result_counts import all_are_counted
 
 # Group columns. A rotated key counts together with its first key.
@@ -29,7 +30,9 @@ _GROUPS = {
 }
 OWN_GROUPS = ("day", "key", "kind", "model")
 ALL_GROUPS = tuple(_GROUPS)
-METRICS = ("accepted", "succeeded", "failed", "cancelled", "open", "pictures", "video_seconds", "credits")
+# Money by currency, as decimal amounts.
+MONEY = tuple(map(str.lower, CURRENCIES))
+METRICS = ("accepted", "succeeded", "failed", "cancelled", "open", "pictures", "video_seconds", "credits", *MONEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,10 @@ def _statement(filters: UsageFilter, groups: Sequence[str], *, counted: bool = T
     count, seconds, files = "j.result_count", "j.result_seconds", ""
     if not counted:
         count, seconds, files = "coalesce(j.result_count, m.n)", "coalesce(j.result_seconds, m.seconds)", _FILES
+    money = ", ".join(
+        f"coalesce(sum({COST}) FILTER (WHERE j.currency = '{one}'), 0) / {PER_UNIT}.0 AS {one.lower()}"
+        for one in CURRENCIES
+    )
     return f"""/* usage */
         SELECT {named}
             count(*) AS accepted,
@@ -116,7 +123,7 @@ def _statement(filters: UsageFilter, groups: Sequence[str], *, counted: bool = T
             count(*) FILTER (WHERE j.state NOT IN {sql_list(FINAL)}) AS open,
             coalesce(sum({count}) FILTER (WHERE {succeeded} = 'image'), 0) AS pictures,
             coalesce(sum({seconds}) FILTER (WHERE {succeeded} = 'video'), 0) AS video_seconds,
-            coalesce(sum({CREDITS}), 0) AS credits
+            coalesce(sum({COST}) FILTER (WHERE j.currency IS NULL), 0) AS credits, {money}
         FROM jobs j {keys} {files} WHERE {" AND ".join(conditions)} {order} LIMIT :limit"""
 
 

@@ -12,6 +12,8 @@ _MAX_CREDITS = 2**31 - 1
 _MAX_TIMESTAMP = 1e11  # unix seconds
 # The sum of three amounts is below `_MAX_CREDITS`.
 _MAX_AMOUNT = 700_000_000
+# Kinds of credits, under the names that callers of other gateways know.
+_PARTS = {"giftCredit": "gift_credit", "purchaseCredit": "purchase_credit", "vipCredit": "vip_credit"}
 
 
 def parse_credits(answer: dict[str, Any]) -> Credits:
@@ -19,8 +21,8 @@ def parse_credits(answer: dict[str, Any]) -> Credits:
     credit = _credit(answer.get("data")) or _credit(_from_text(answer.get("response")))
     if credit is None:
         raise DreameryError("upstream_error", detail="a credit answer without credits")
-    names = ("gift_credit", "purchase_credit", "vip_credit")
-    return Credits(*(_amount(credit.get(name)) for name in names))
+    parts = {name: _amount(credit.get(field)) for name, field in _PARTS.items()}
+    return Credits(sum(parts.values()), parts)
 
 
 def parse_received(answer: dict[str, Any]) -> int:

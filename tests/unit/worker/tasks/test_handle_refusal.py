@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from worker.core.errors import ERRORS, Reaction
-from worker.providers.base import RecordState
+from worker.providers.base import Account, RecordState
 from worker.providers.dreamina.error_codes import error_code_for
 from worker.providers.dreamina.job_records import parse_record
 from worker.tasks.stages.cooldowns import KIND_COOLDOWN_SECONDS, cooldown_seconds
@@ -63,7 +63,7 @@ def test_refused_submit_gets_the_reaction_of_the_table(number: str, ours: str) -
     for code in (error_code_for(number, "", "", ""), error_code_for("", number, "", "")):
         row = ERRORS[code]
         assert (row.code, row.status, row.type, row.reaction) == (ours, status, kind, reaction)
-    assert least <= cooldown_seconds(ours, "us", NOON) <= most
+    assert least <= cooldown_seconds(ours, Account(id="a", region="us", session="s"), NOON) <= most
 
 
 @pytest.mark.parametrize(("number", "ours"), ROWS)
