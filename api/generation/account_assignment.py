@@ -112,7 +112,15 @@ def _assign(
     tx: Transaction, job: NewJob, caller: Caller, *, account_ids: list[UUID], avoid: list[UUID], prices: PriceList
 ) -> NewJob:
     usual = durations.find_duration_stats(tx, job.kind, job.model, job.params)
-    price = prices.price_of_job(kind=job.kind, model=job.model, params=job.params, account_ids=account_ids, avoid=avoid)
+    price = prices.price_of_job(
+        kind=job.kind,
+        model=job.model,
+        params=job.params,
+        account_ids=account_ids,
+        avoid=avoid,
+        providers=job.providers,
+        currency=job.currency,
+    )
     return replace(
         job,
         account_ids=account_ids,
