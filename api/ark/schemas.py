@@ -108,7 +108,7 @@ class ArkVideoRequest(_VendorBody):
     service_tier: Literal["default", "flex"] | None = None
     priority: int | None = Field(None, ge=0, le=9)
     execution_expires_after: int | None = Field(None, ge=3600, le=259_200, description="returned as it was sent")
-    callback_url: Text | None = Field(None, max_length=2000)
+    callback_url: Any = Field(None, description="refused: get the task, or use webhooks")
     safety_identifier: Text | None = Field(None, max_length=64)
 
 

@@ -58,6 +58,8 @@ def video_fields(body: ArkVideoRequest) -> dict[str, Any]:
     """Return the fields of `/v1/videos/generations`. Raises an error for what no model supports."""
     body.reject_unknown()
     _reject({"frames": body.frames}, "Send `duration` instead.")
+    hint = "Get the task until its status is final, or add an endpoint at /v1/webhooks."
+    _reject({"callback_url": body.callback_url}, hint)
     drafts = [item for item in body.content if item.get("type") == "draft_task"]
     rest = [item for item in body.content if item.get("type") != "draft_task"]
     if len(drafts) > 1 or (drafts and rest):
@@ -98,7 +100,7 @@ def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
 def _reject(fields: dict[str, Any], hint: str = "Leave it out.") -> None:
     for name, value in fields.items():
         if value is not None:
-            message = f"No model supports `{name}`. {hint}"
+            message = f"`{name}` is not supported here. {hint}"
             raise DreameryError("unsupported_parameter", message, param=name)
 
 
@@ -125,11 +127,10 @@ def _optimize(body: ArkImageRequest) -> dict[str, Any] | None:
 def _set_fields(body: ArkImageRequest) -> dict[str, Any]:
     """A set of images: one call where the model makes sets itself, else so many single images."""
     if body.sequential_image_generation != "auto":
-        return {}
+        return {"n": 1}
     options = body.sequential_image_generation_options
     most = options.max_images if options is not None else None
-    catalog = get_catalog()
-    model = catalog.image_model(body.model)
+    model = get_catalog().image_model(body.model)
     if model.max_set:
         return {"series": True, "n": most or model.max_set}
     return {"n": most}

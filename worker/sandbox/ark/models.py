@@ -70,8 +70,15 @@ VIDEOS: dict[str, VideoModel] = {
 _PREFIXES = ("doubao-", "dreamina-", "dola-", "")
 # No longer sold in China.
 _ABROAD_ONLY = ("seedream-5-0-260128", "seedream-4", "seedance-1-0-pro")
-SHORT_SIDES = {"480p": 480, "720p": 720, "1080p": 1080, "4k": 2160}
 RATIOS = ("16:9", "4:3", "1:1", "3:4", "9:16", "21:9", "adaptive")
+# Width and height of videos in the order of the ratios.
+_FRAMES = {
+    "480p": ((864, 496), (752, 560), (640, 640), (560, 752), (496, 864), (992, 432)),
+    "720p": ((1280, 720), (1112, 834), (960, 960), (834, 1112), (720, 1280), (1470, 630)),
+    "1080p": ((1920, 1080), (1664, 1248), (1440, 1440), (1248, 1664), (1080, 1920), (2206, 946)),
+    "4k": ((3840, 2160), (3326, 2494), (2880, 2880), (2494, 3326), (2160, 3840), (4398, 1886)),
+}
+_NEW_480P = ((854, 480), (752, 560), (640, 640), (560, 752), (480, 854), (992, 432))
 
 
 def base_name(model: str) -> str:
@@ -88,6 +95,13 @@ def is_sold(model: str) -> bool:
 def is_sold_in(model: str, region: str) -> bool:
     """Whether a region (`cn`, `intl`, or "" for any) knows the model by this name."""
     return not region or (region == "cn") == model.startswith("doubao-")
+
+
+def frame(model: str, resolution: str, ratio: str) -> tuple[int, int]:
+    """Return width and height of a video. A ratio that the model chooses is 16:9."""
+    is_new = resolution == "480p" and base_name(model).startswith("seedance-2-5")
+    frames = _NEW_480P if is_new else _FRAMES[resolution]
+    return frames[0] if ratio == "adaptive" else frames[RATIOS.index(ratio)]
 
 
 def public_names() -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from worker.sandbox.ark.models import IMAGES, RATIOS, SHORT_SIDES, VIDEOS, ImageModel, VideoModel, base_name, is_sold
+from worker.sandbox.ark.models import IMAGES, RATIOS, VIDEOS, ImageModel, VideoModel, base_name, frame, is_sold
 from worker.sandbox.ark.refusals import RefusedError
 
 _SIZE = re.compile(r"(\d{2,5})x(\d{2,5})")
@@ -142,7 +142,7 @@ def read_video_order(body: dict[str, Any], endpoints: dict[str, str]) -> VideoOr
         raise RefusedError("InvalidParameter", "execution_expires_after", param="execution_expires_after")
     flex = body.get("service_tier") == "flex"
     prompt = " ".join(item.get("text", "") for item in content if item.get("type") == "text")
-    width, height = _frame(resolution, ratio)
+    width, height = frame(public, resolution, ratio)
     return VideoOrder(
         model=name,
         prompt=prompt,
@@ -171,7 +171,7 @@ def read_video_order(body: dict[str, Any], endpoints: dict[str, str]) -> VideoOr
 
 def final_of(order: VideoOrder, draft: VideoOrder) -> VideoOrder:
     """Return the order of the final of a draft: what it may not say itself comes from the draft."""
-    width, height = _frame(order.resolution, draft.ratio)
+    width, height = frame(order.public, order.resolution, draft.ratio)
     return replace(
         order,
         prompt=draft.prompt,
@@ -231,13 +231,6 @@ def _image_size(size: Any, model: ImageModel) -> tuple[int, int]:
     if not model.least <= width * height <= model.most or not 1 / 16 <= width / height <= 16:
         raise RefusedError("InvalidParameter", f"size {size} is out of range", param="size")
     return width, height
-
-
-def _frame(resolution: str, ratio: str) -> tuple[int, int]:
-    wide, high = (int(side) for side in ("16:9" if ratio == "adaptive" else ratio).split(":"))
-    short = SHORT_SIDES[resolution]
-    long = round(short * max(wide, high) / min(wide, high) / 2) * 2
-    return (long, short) if wide >= high else (short, long)
 
 
 def _roles(content: list[dict[str, Any]], model: VideoModel) -> list[str]:
