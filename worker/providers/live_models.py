@@ -1,6 +1,8 @@
 """The models that an upstream lists for an account, for upstreams that have such a list."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class LiveVideoModel:
     fps: int | None = None
     first_frame: bool | None = None
     end_frame: bool | None = None
-    benefit: str = ""
+    own: Mapping[str, Any] = field(default_factory=dict)  # what only its provider reads
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ def _video(raw: dict[str, Any]) -> LiveVideoModel:
         fps=_number(raw.get("fps")),
         first_frame="support_first_image" in feats if isinstance(feats, list) else None,
         end_frame="support_end_image" in feats if isinstance(feats, list) else None,
-        benefit=_text(_dict(commerce.get("basic")).get("benefit_type")),
+        own={"benefit": _text(_dict(commerce.get("basic")).get("benefit_type"))},
     )
 
 

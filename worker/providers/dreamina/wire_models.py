@@ -35,7 +35,9 @@ class WireVideo:
         special = self._special(seconds=seconds, resolution=resolution, omni=omni)
         if special not in {"", self.benefit} or omni:
             return special or self.benefit
-        return str(listed.get("benefit") or "") or self.benefit
+        # Lists that were stored by an earlier version have it at the top.
+        own = listed.get("own") or listed
+        return str(own.get("benefit") or "") or self.benefit
 
     def _special(self, *, seconds: int, resolution: str, omni: bool) -> str:
         if omni and self.benefit_omni:

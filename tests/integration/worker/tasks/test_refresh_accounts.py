@@ -81,7 +81,7 @@ def test_pool_and_recently_used_accounts_are_checked_once_per_period(engine: Eng
     for account in (pooled, worked):
         row_now = engine.account_row(account)
         assert {image["key"] for image in row_now.models["images"]} >= {"high_aes_general_v40"}
-        assert row_now.models["videos"][0]["benefit"]
+        assert row_now.models["videos"][0]["own"]["benefit"]
         due_in = engine.sql(
             "SELECT extract(epoch FROM refresh_due_at - now()) AS s FROM accounts WHERE id = :i", i=account
         )
@@ -216,7 +216,7 @@ def test_video_benefit_comes_from_the_model_list_of_the_account(engine: Engine) 
     catalog = get_catalog()
     plain, fast = catalog.video_model("jimeng-video-3.0"), catalog.video_model("jimeng-video-3.0-fast")
     for video in models_found["videos"]:
-        video["benefit"] = f"live_{video['key']}"
+        video["own"] = {"benefit": f"live_{video['key']}"}
     assert listed_video(None, plain) == {}
 
     def benefit(model: Any, *, resolution: str = "720p", omni: bool = False) -> str:
