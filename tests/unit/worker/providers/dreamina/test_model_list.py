@@ -37,7 +37,7 @@ def test_image_and_video_lists_are_parsed():
     (video,) = models.videos
     assert (video.key, video.durations, video.fps) == ("dreamina_ic_generate_video_model_vgfm_3.0", (5, 10), 24)
     assert (video.first_frame, video.end_frame) == (True, True)
-    assert (video.ratios[0], video.benefit) == ("21:9", "basic_video_operation_vgfm_v_three")
+    assert (video.ratios[0], video.own) == ("21:9", {"benefit": "basic_video_operation_vgfm_v_three"})
     assert json.loads(script.last_request.content) == {"scene": "generate_video", "params": {"needCache": True}}
     assert script.requests[0].url.params["needRefresh"] == "false"
 
