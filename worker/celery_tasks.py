@@ -10,7 +10,7 @@ import structlog
 from celery import signals
 
 import worker.core.gc_tuning  # noqa: F401 - must run before the large imports
-from worker.core.concurrency import continuations, event_loop
+from worker.core.concurrency import continuations, event_loop, long_calls
 from worker.core.concurrency.event_loop import run_for
 from worker.core.concurrency.shutdown import stopping
 from worker.core.concurrency.watchdog import watchdog
@@ -149,7 +149,11 @@ def _request_stop(**_: Any) -> None:
 @signals.worker_shutdown.connect
 def _finish_background_work(**_: Any) -> None:
     # The threads have ended; what they left to the event loop gets the rest of the time.
-    if not event_loop.drain(get_settings().shutdown_grace_seconds / 2):
+    patience = get_settings().shutdown_grace_seconds / 2
+    drained = event_loop.drain(patience)
+    if not drained and long_calls.number_open():
+        drained = event_loop.drain(long_calls.PATIENCE_SECONDS - patience)
+    if not drained:
         log.warning("background_work_cut")
 
 

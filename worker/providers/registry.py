@@ -41,6 +41,12 @@ def required(capability: Capability | None) -> Capability:
     return capability
 
 
+def takers_of_files() -> frozenset[str]:
+    """Return the providers without uploads: their upstreams take references within the order."""
+    with _create_lock:
+        return frozenset(name for name, get in PROVIDERS.items() if get().capabilities.uploads is None)
+
+
 def close_providers() -> None:
     """Close the connections of all providers. Later calls create new ones with the settings of that time."""
     while _instances:

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from worker.core.concurrency.event_loop import all_of, in_thread, in_transfer_thread, run, run_for, spawn
 from worker.core.concurrency.group_commit import GroupCommit
-from worker.core.concurrency.lanes import acting_for, of_calls
+from worker.core.concurrency.lanes import LONG_CALLS, Lane, acting_for, of_calls
 from worker.core.concurrency.shutdown import stopping
 from worker.core.errors import DreameryError, Reaction
 from worker.core.observability.faults import UnexpectedError
@@ -25,7 +25,7 @@ from worker.core.observability.logging import get_logger
 from worker.core.polling import OpenJob as JobInFlight
 from worker.core.polling import first_look
 from worker.core.settings import get_settings
-from worker.db.accounts import health, polling
+from worker.db.accounts import health, limit_groups, polling
 from worker.db.accounts.accounts import AccountRow
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Row, Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import durations, state_machine
@@ -34,7 +34,7 @@ from worker.db.jobs.set_aside import SetAside
 from worker.messaging import celery_app, pubsub
 from worker.providers.base import Account, NotSentError, Submitted
 from worker.providers.registry import get_provider
-from worker.tasks.stages import build_order, handle_refusal, upload_references
+from worker.tasks.stages import build_order, handle_refusal, immediate_images, upload_references
 from worker.tasks.stages.account_session import decrypt_account, needs_look_up, prepare_account_async
 from worker.tasks.stages.claim import ClaimOptions, claim_batch, claim_job, find_account
 from worker.tasks.stages.fail_job import announce
@@ -221,7 +221,7 @@ async def _submit_claimed(claim: Claim, orders: _Orders) -> str:
             account, uploaded = await _prepare_account(claim, orders), list[Row[Any]]()
             if claim.has_inputs:
                 claim, uploaded = await upload_references.upload(claim, account)
-            async with of_calls(proxied=bool(claim.account.proxy)).turn():
+            async with _lane_of(claim).turn():
                 order = await _prepare(claim, account, uploaded)
                 sent = True
                 submitted = await order()
@@ -265,7 +265,17 @@ async def _prepare(claim: Claim, account: Account, uploaded: list[Row[Any]]) -> 
         return partial(provider.submit_video, account, video, submit_key=str(claim.submit_key))
     _check_age(claim)
     image = build_order.build_image_order(claim, uploaded)
+    immediate = provider.capabilities.immediate_images
+    if immediate is not None:
+        return partial(immediate_images.make, claim, immediate, account, image)
     return partial(provider.submit_image, account, image, submit_key=str(claim.submit_key))
+
+
+def _lane_of(claim: Claim) -> Lane:
+    """Return the lane in which the call waits. Calls that take minutes have one of their own."""
+    if claim.kind == "image" and get_provider(claim.account).capabilities.immediate_images is not None:
+        return LONG_CALLS
+    return of_calls(proxied=bool(claim.account.proxy))
 
 
 class ClaimTooOldError(Exception):
@@ -292,21 +302,30 @@ def _mark_running(items: list[tuple[Claim, Submitted]]) -> list[bool]:
     with pubsub.batch_job_changes(), transaction() as tx:
         # Lock order: accounts before jobs, as in a claim.
         health.record_success(tx, account_ids)
+        rested = {(claim.account.id, claim.model) for claim, _ in items if claim.model in claim.account.model_rests}
+        limit_groups.end_model_rests(tx, rested)
         rows = state_machine.mark_running_many(tx, accepted, actor="submit")
         looks = _first_looks(tx, items)
         for account_id, seconds in polling.schedule_polls(tx, looks, at_once=True).items():
             tx.on_commit(partial(poll_later, account_id, seconds))
         for row in rows.values():
             announce(tx, row)
+        made = [(claim, submitted.record) for claim, submitted in items if submitted.record and claim.id in rows]
+        if made:
+            immediate_images.finish(tx, made)
     return [claim.id in rows for claim, _ in items]
 
 
 def _first_looks(tx: Transaction, items: list[tuple[Claim, Submitted]]) -> dict[UUID, float]:
     """Return in how many seconds each account should be looked at because of its new jobs."""
     looks: dict[UUID, float] = {}
-    for claim, _ in items:
+    for claim, submitted in items:
+        if submitted.record is not None:
+            continue
         stats = durations.find_duration_stats(tx, claim.kind, claim.model, claim.params)
-        look = first_look(JobInFlight(0.0, stats.generation if stats else None, claim.kind))
+        sparse = get_provider(claim.account).capabilities.polling.sparse
+        in_flight = JobInFlight(0.0, stats.generation if stats else None, claim.kind)
+        look = first_look(in_flight) if sparse is None else sparse.first_look(in_flight)
         looks[claim.account.id] = min(look, looks.get(claim.account.id, look))
     return looks
 

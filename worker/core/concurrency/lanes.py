@@ -133,6 +133,8 @@ class Lane:
 # Calls to upstream without a proxy share the connections of one transport. A call through a proxy has connections of
 # its own, but needs sockets and memory.
 CALLS, PROXIED_CALLS = Lane(128, per_account=48), Lane(256, per_account=16)
+# Calls that answer with their results after minutes. They need no thread, only a connection.
+LONG_CALLS = Lane(256, per_account=128)
 # Files on their way to upstream.
 UPLOADS = Lane(32, per_account=8)
 # Links of callers, and results.

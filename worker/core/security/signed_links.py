@@ -33,6 +33,33 @@ def create_file_link(base: str, file_id: UUID) -> str:
     return f"{link}?expires={expires}&signature={signature}"
 
 
+# Upstream reads an input when it gets the order, at the latest when it begins the job.
+_INPUT_SECONDS = 2 * 86_400
+
+
+def create_input_link(base: str, job_id: UUID, n: int) -> str:
+    """Return the link of a stored input of a job, for its upstream. It is always signed, and valid for two days."""
+    name, expires = f"{job_id.hex}-{n}", int(time.time()) + _INPUT_SECONDS
+    signature = _signer().get_signature(_input_text(name, expires)).decode()
+    return f"{base}/v1/inputs/{name}?expires={expires}&signature={signature}"
+
+
+def read_input_link(name: str, expires: str, signature: str) -> tuple[UUID, int]:
+    """Return the job and the number of the input of such a link. Raises link_not_signed, link_expired."""
+    if not (expires.isascii() and expires.isdigit() and len(expires) < 20):
+        raise DreameryError("link_not_signed")
+    if not _signer().verify_signature(_input_text(name, int(expires)), signature):
+        raise DreameryError("link_not_signed")
+    if int(expires) <= time.time():
+        raise DreameryError("link_expired")
+    job_id, _, n = name.partition("-")
+    return UUID(job_id), int(n)
+
+
+def _input_text(name: str, expires: int) -> str:
+    return f"input {name}.{expires}"
+
+
 def seconds_until_expiry(name: str, expires: str | None, signature: str | None) -> int | None:
     """Return the remaining validity of a link to the file `name` (`file_...`) in seconds; None = permanent.
 

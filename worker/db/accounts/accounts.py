@@ -1,15 +1,16 @@
 """Upstream accounts: rows, limits, cooldown and submit pace. Jobs in flight are counted, never stored."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from worker.core.catalog.provider_data import first_provider
 from worker.core.ids import new_id
 from worker.core.settings import get_settings
+from worker.db.accounts import limit_groups
 from worker.db.accounts.concurrency import slots_of
 from worker.db.accounts.eligibility import is_open, under_cap
 from worker.db.accounts.queue_lines import USE_QUEUE_ORDER
@@ -40,6 +41,8 @@ class AccountRow:
     model_ids: dict[str, str] = field(default_factory=dict)  # our model -> upstream's id
     model_rests: dict[str, dict[str, Any]] = field(default_factory=dict)  # see `accounts.model_rests`
     facts: dict[str, Any] = field(default_factory=dict)  # what its provider learned about it
+    prices: dict[str, Any] = field(default_factory=dict)  # its own ones, see `worker.core.catalog.money`
+    members: tuple[UUID, ...] = ()  # the accounts of its limit group, when they were locked for a claim
     pace_seconds: float = 0.0  # until the pace allows the next submit, when it was locked for a claim
 
     @property
@@ -76,7 +79,7 @@ def proxy_context(context: str) -> str:
     return f"{context}:proxy"
 
 
-COLUMNS = """id, label, provider, region, limit_group, currency, model_ids, model_rests, provider_facts,
+COLUMNS = """id, label, provider, region, limit_group, currency, model_ids, model_rests, provider_facts, prices,
               secret, proxy, pool, lookup_hash, cluster, max_images, max_videos,
               submits_per_minute, user_id, groups, max_jobs_per_day, kind_rests,
               extract(epoch FROM clock_timestamp() - cluster_at) AS cluster_age_seconds,
@@ -97,10 +100,13 @@ def account_of(row: Any) -> AccountRow:
         model_ids=row.model_ids,
         model_rests=row.model_rests,
         facts=row.provider_facts,
+        prices=row.prices,
         secret=row.secret,
         pool=row.pool,
         slots=slots_of(row),
-        submits_per_minute=row.submits_per_minute or settings.account_submits_per_minute,
+        submits_per_minute=limit_groups.pace_of(
+            row.provider_facts, row.submits_per_minute or settings.account_submits_per_minute, float(row.clock)
+        ),
         cluster=row.cluster,
         cluster_age_seconds=float(row.cluster_age_seconds) if row.cluster_age_seconds is not None else None,
         lookup_context=secret_context(row.lookup_hash),
@@ -112,13 +118,25 @@ def account_of(row: Any) -> AccountRow:
     )
 
 
-_LOCK_READY = text(
-    f"""/* lock_ready */ SELECT {COLUMNS}, {USE_QUEUE_ORDER} FROM accounts
-        WHERE id = :id AND state = 'ok' AND (rest_until IS NULL OR rest_until <= clock_timestamp())
-          AND {is_open("accounts")}
-        FOR NO KEY UPDATE"""
-)
-_LOCK_READY_NOW = text(f"{_LOCK_READY.text} SKIP LOCKED")
+_READY = f"""id = :id AND state = 'ok' AND (rest_until IS NULL OR rest_until <= clock_timestamp())
+          AND {is_open("accounts")}"""
+
+
+def _lock_ready_statement(skip: str) -> TextClause:
+    """Return the statement that locks an account for a claim, unless it has a limit group, whose rows have an order."""
+    return text(
+        f"""/* lock_ready */
+        SELECT * FROM (SELECT {COLUMNS} FROM accounts WHERE limit_group IS NULL AND {_READY}
+            FOR NO KEY UPDATE {skip}) alone CROSS JOIN (SELECT {USE_QUEUE_ORDER}) used
+        UNION ALL
+        SELECT * FROM (SELECT {COLUMNS} FROM accounts WHERE limit_group IS NOT NULL AND {_READY}) grouped
+            CROSS JOIN (SELECT {USE_QUEUE_ORDER}) used"""
+    )
+
+
+_LOCK_READY, _LOCK_READY_NOW = _lock_ready_statement(""), _lock_ready_statement("SKIP LOCKED")
+# After the lock of its group.
+_GET_READY = text(f"SELECT {COLUMNS} FROM accounts WHERE {_READY}")
 # A separate statement after the lock: the locking statement would count in an old snapshot.
 _UNDER_CAP = text(f"""/* under_cap */ SELECT 1 FROM accounts a WHERE a.id = :id AND {under_cap("a")}""")
 _GET = text(f"SELECT {COLUMNS} FROM accounts WHERE id = :id")
@@ -131,8 +149,11 @@ def lock_ready(tx: Transaction, account_id: UUID, *, waits: bool = True) -> Acco
     skipping the row would lose wake-ups of a busy account until the next tick. With `waits` False, also None if
     another claim holds the row.
     """
-    row = tx.first(_LOCK_READY if waits else _LOCK_READY_NOW, {"id": account_id})
-    account = account_of(row) if row is not None else None
+    row, members = tx.first(_LOCK_READY if waits else _LOCK_READY_NOW, {"id": account_id}), list[UUID]()
+    if row is not None and row.limit_group is not None:
+        members = limit_groups.lock(tx, account_id, row.limit_group, waits=waits)
+        row = tx.first(_GET_READY, {"id": account_id}) if members else None
+    account = replace(account_of(row), members=tuple(members)) if row is not None else None
     if account is not None and account.capped and tx.first(_UNDER_CAP, {"id": account_id}) is None:
         return None
     return account

@@ -27,14 +27,19 @@ def slots_of(row: Any) -> dict[str, int]:
 
 
 def free_slots(account: str, kind: str) -> str:
-    """SQL: free slots of an account (table alias) for a kind (expression); 0 or less = none, or kind in cooldown."""
+    """SQL: free slots of an account (table alias) for a kind (expression); 0 or less = none, or kind in cooldown.
+
+    Jobs of the other accounts of its limit group count too.
+    """
     cases = " ".join(
         f"WHEN '{name}' THEN " + (f"coalesce({account}.{own}, :most_{name})" if own else f":most_{name}")
         for name, (own, _) in SLOT_LIMITS.items()
     )
     return f"""(CASE WHEN coalesce(({account}.kind_rests ->> {kind})::float8, 0) > extract(epoch FROM clock_timestamp())
-        THEN 0 ELSE CASE {kind} {cases} ELSE 0 END - (SELECT count(*) FROM jobs s
-            WHERE s.account_id = {account}.id AND s.holds_slot AND s.kind = {kind}) END)"""
+        THEN 0 ELSE CASE {kind} {cases} ELSE 0 END - CASE WHEN {account}.limit_group IS NULL
+            THEN (SELECT count(*) FROM jobs s WHERE s.account_id = {account}.id AND s.holds_slot AND s.kind = {kind})
+            ELSE (SELECT count(*) FROM accounts g JOIN jobs s ON s.account_id = g.id AND s.holds_slot
+                WHERE g.limit_group = {account}.limit_group AND s.kind = {kind}) END END)"""
 
 
 def _setting(kind: str) -> int:

@@ -15,8 +15,9 @@ from sqlalchemy import Row, text
 
 from worker.core.observability.job_context import Origin
 from worker.core.settings import get_settings
-from worker.db.accounts import accounts
+from worker.db.accounts import accounts, limit_groups
 from worker.db.accounts.concurrency import SUBMIT_KINDS
+from worker.db.credits import money
 from worker.db.engine import Transaction
 from worker.db.jobs import set_aside
 from worker.db.jobs.set_aside import SetAside
@@ -84,7 +85,8 @@ class ClaimRequest:
     `keys` = submit keys of the claims, and so the most of them. `wait_for_lock` = wait for another claim on the account
     to end; otherwise the account then counts as not ready. Without `can_upload`, a job that needs uploads is not
     claimed; with it, one whose references are not stored yet is set aside. With `may_yield`, a job is left to an
-    account with a better score, unless this account already has some of its references.
+    account with a better score, unless this account already has some of its references. `takers_of_files` = providers
+    whose upstream takes references within the order.
     """
 
     keys: Sequence[UUID] = field(default_factory=lambda: [uuid4()])
@@ -93,6 +95,7 @@ class ClaimRequest:
     can_upload: bool = True
     may_yield: bool = False
     wait_for_lock: bool = True
+    takers_of_files: frozenset[str] = frozenset()
 
 
 # The jobs were locked in this transaction by `job_selection.select_jobs`, the account by `accounts.lock_ready`.
@@ -102,7 +105,7 @@ _CLAIM = text(
         SELECT * FROM jsonb_to_recordset(CAST(:claims AS jsonb)) AS c(id uuid, submit_key uuid, note jsonb)),
     upd AS (
         UPDATE jobs SET state = 'submitting', account_id = :account_id, holds_slot = true, attempt = attempt + 1,
-            submit_key = input.submit_key, event_seq = event_seq + 1, absent_since = NULL,
+            submit_key = input.submit_key, event_seq = event_seq + 1, absent_since = NULL, result_refs = NULL,
             due_at = clock_timestamp() + make_interval(secs => :lost_after)
         FROM input WHERE jobs.id = input.id AND jobs.state = 'queued'
         RETURNING jobs.id, attempt, kind, model, params, event_seq, group_id, owner, origin, place, jobs.submit_key,
@@ -147,7 +150,14 @@ def claim_batch(tx: Transaction, account_id: UUID, request: ClaimRequest) -> Cla
     # Of a daily cap only "below it" is known here, so each claim is checked alone.
     most = 1 if account.capped else most_claims(account.submits_per_minute)
     limit = min(most, len(request.keys))
-    selected = job_selection.select_jobs(tx, account, request.kinds, can_upload=request.can_upload, limit=limit)
+    selected = job_selection.select_jobs(
+        tx,
+        account,
+        request.kinds,
+        can_upload=request.can_upload,
+        limit=limit,
+        takes_files=account.provider in request.takers_of_files,
+    )
     aside = [job.id for job in selected.jobs if job.is_unprepared]
     ready = [job for job in selected.jobs if not job.is_unprepared]
     plan = _plan(tx, ready, account, may_yield=request.may_yield)
@@ -225,6 +235,9 @@ def _claim(
             "actor": request.actor,
         },
     )
+    if rows and (others := [other for other in account.members if other != account.id]):
+        limit_groups.share_pace(tx, others, seconds=pause_after(len(claims), account.submits_per_minute))
+    money.keep_rates(tx, account, rows)
     _record_passed_over(tx, rows, plan, account.id)
     order = {job.id: n for n, (job, _) in enumerate(plan.jobs)}
     return [

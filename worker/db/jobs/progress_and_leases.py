@@ -36,18 +36,56 @@ def mark_submit_unclear(tx: Transaction, *, job_id: UUID, attempt: int) -> bool:
     return row is not None
 
 
-def renew_submit_lease(tx: Transaction, *, job_id: UUID, attempt: int) -> bool:
-    """(submitting) Renew the lease of the claim; False if it is lost or a cancel was requested."""
+def renew_submit_lease(tx: Transaction, *, job_id: UUID, attempt: int, also_cancelled: bool = False) -> bool:
+    """(submitting) Renew the lease of the claim; False if it is lost or a cancel was requested.
+
+    With `also_cancelled`, a requested cancel changes nothing: the job is in flight and will be paid.
+    """
     settings = get_settings()
     row = tx.first(
         text(
             """UPDATE jobs SET due_at = clock_timestamp() + make_interval(secs => :lost_after)
-               WHERE id = :id AND state = 'submitting' AND attempt = :attempt AND cancel_requested_at IS NULL
+               WHERE id = :id AND state = 'submitting' AND attempt = :attempt
+                   AND (:also_cancelled OR cancel_requested_at IS NULL)
                RETURNING id"""
         ),
-        {"id": job_id, "attempt": attempt, "lost_after": settings.lease_seconds + settings.unclear_grace_seconds},
+        {
+            "id": job_id,
+            "attempt": attempt,
+            "also_cancelled": also_cancelled,
+            "lost_after": settings.lease_seconds + settings.unclear_grace_seconds,
+        },
     )
     return row is not None
+
+
+# An attempt begins without results. What upstream measured of them so far is kept in the first one.
+_RECORD_ARRIVED = text(
+    """/* record_arrived */
+    UPDATE jobs SET result_refs = jsonb_set(CAST(:refs AS jsonb), '{0,usage}', CAST(:usage AS jsonb)),
+        ready_items = jsonb_array_length(CAST(:refs AS jsonb))
+    WHERE id = :id AND state = 'submitting' AND attempt = :attempt RETURNING id"""
+)
+
+
+def record_arrived(
+    tx: Transaction, *, job_id: UUID, attempt: int, refs: list[dict[str, Any]], usage: dict[str, Any]
+) -> bool:
+    """(submitting) Some results are there while the call that makes them goes on. `refs` is not empty."""
+    values = {"id": job_id, "attempt": attempt, "refs": json.dumps(refs), "usage": json.dumps(usage)}
+    return tx.first(_RECORD_ARRIVED, values) is not None
+
+
+def find_arrived(tx: Transaction, *, job_id: UUID, attempt: int) -> Row[Any] | None:
+    """(submitting) Lock the job and return its submit key, what has arrived, and its usage; None = nothing has."""
+    return tx.first(
+        text(
+            """SELECT submit_key, result_refs, result_refs #> '{0,usage}' AS usage FROM jobs
+               WHERE id = :id AND state = 'submitting' AND attempt = :attempt AND result_refs IS NOT NULL
+               FOR NO KEY UPDATE"""
+        ),
+        {"id": job_id, "attempt": attempt},
+    )
 
 
 # Locked in the order of their ids; a job that another worker is claiming is left to it.

@@ -59,7 +59,7 @@ class JobView:
 _JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, account_id, upstream_id, progress,
     queue_position, forecast_seconds, ready_items, error_code, error_message, webhook_url, cancel_requested_at,
     created_at, submitted_at, finished_at, event_seq, owner, user_id, api_key_id, account_ids, parent_id, usual_seconds,
-    price, charged, settled_at, pinned_at, favourite, origin,
+    price, charged, currency, settled_at, pinned_at, favourite, origin, charge_doubt,
     (SELECT u.retention_days FROM users u WHERE u.id = jobs.user_id) AS retention_days,
     extract(epoch FROM clock_timestamp() - submitted_at) AS running_seconds"""
 # A position is counted up to this many jobs ahead; a job further behind has the next number.
@@ -260,11 +260,11 @@ def events_after(tx: Transaction, job_id: UUID, seq: int) -> list[Row[Any]]:
 
 
 def transitions(tx: Transaction, job_id: UUID) -> list[Row[Any]]:
-    """Return the state changes, faults and waits of a job in order, without progress events."""
+    """Return the state changes, faults, waits and remarks of a job in order, without progress events."""
     return tx.all(
         text(
             """SELECT seq, at, from_state, to_state, actor, note FROM job_events
-               WHERE job_id = :id AND (from_state IS DISTINCT FROM to_state OR note ? 'code' OR note ? 'waits_for')
+               WHERE job_id = :id AND (from_state IS DISTINCT FROM to_state OR note ?| '{code,waits_for,remark}')
                ORDER BY seq LIMIT 500"""
         ),
         {"id": job_id},
@@ -343,3 +343,15 @@ def database_check(tx: Transaction) -> dict[str, Any]:
         "accounts": {row.state: row.n for row in by_state},
         "every_session_expired": bool(model_listings.every_session_expired(tx)),
     }
+
+
+def count_refusals(tx: Transaction, job_id: UUID, *, account: str, code: str) -> int:
+    """Return how often the account with this label has refused the job with this error code."""
+    row = tx.first(
+        text(
+            """SELECT count(*) AS n FROM job_events WHERE job_id = :id AND to_state = 'queued'
+               AND note ->> 'code' = :code AND note ->> 'account' = :account"""
+        ),
+        {"id": job_id, "code": code, "account": account},
+    )
+    return int(row.n) if row is not None else 0

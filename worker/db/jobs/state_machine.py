@@ -28,6 +28,7 @@ from worker.core.observability import metrics
 from worker.core.observability.job_context import Origin, current_origin
 from worker.core.settings import get_settings
 from worker.db.accounts.available_credits import SET_CHARGED, SET_CHARGED_IF_TAKEN
+from worker.db.accounts.eligibility import Needs
 from worker.db.column_values import clamp_known, finite
 from worker.db.engine import Transaction
 from worker.db.jobs import transition_metrics
@@ -208,7 +209,14 @@ def accept_groups(tx: Transaction, groups: list[NewGroup]) -> None:
     """new -> queued: insert jobs of one owner and their first events, in the order of their turns."""
     settings, new_jobs = get_settings(), [job for group in groups for job in group.jobs]
     requests = [
-        fair_queue.QueueRequest(job.kind, job.account_ids, job.avoid_accounts, job.account_choice) for job in new_jobs
+        fair_queue.QueueRequest(
+            job.kind,
+            job.account_ids,
+            job.avoid_accounts,
+            job.account_choice,
+            Needs(tuple(job.providers), job.currency, job.model),
+        )
+        for job in new_jobs
     ]
     positions = iter(fair_queue.assign(tx, new_jobs[0].owner, new_jobs[0].user_id, requests))
     rows = [

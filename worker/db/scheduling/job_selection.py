@@ -57,7 +57,8 @@ class NextJobs:
 _SELECT = text(
     f"""/* pick */
     WITH used AS MATERIALIZED (
-        SELECT kind, count(*) AS n FROM jobs WHERE account_id = :account_id AND holds_slot GROUP BY kind),
+        SELECT kind, count(*) AS n FROM jobs WHERE account_id = ANY(CAST(:members AS uuid[])) AND holds_slot
+        GROUP BY kind),
     free AS MATERIALIZED (
         SELECT k.kind, k.most - coalesce(used.n, 0) AS n
         FROM unnest(CAST(:kinds AS text[]), CAST(:slots AS integer[])) AS k(kind, most)
@@ -69,7 +70,8 @@ _SELECT = text(
         NOT :can_upload AND EXISTS (
             SELECT 1 FROM job_inputs i WHERE i.job_id = h.id AND NOT EXISTS (
                 SELECT 1 FROM input_uploads u
-                WHERE u.job_id = i.job_id AND u.n = i.n AND u.account_id = :account_id)) AS needs_uploads
+                WHERE NOT :takes_files AND u.job_id = i.job_id AND u.n = i.n AND u.account_id = :account_id)
+            AND NOT (:takes_files AND {_IS_PREPARED})) AS needs_uploads
     FROM free CROSS JOIN own CROSS JOIN LATERAL (
         SELECT id, kind, price, place, cardinality(account_ids) = 1 AS single_account,
             user_id, account_ids, avoid_accounts, account_choice, model FROM jobs
@@ -83,11 +85,18 @@ _SELECT = text(
 
 
 def select_jobs(
-    tx: Transaction, account: AccountRow, kinds: tuple[str, ...], *, can_upload: bool, limit: int
+    tx: Transaction,
+    account: AccountRow,
+    kinds: tuple[str, ...],
+    *,
+    can_upload: bool,
+    limit: int,
+    takes_files: bool = False,
 ) -> NextJobs:
     """Lock and return the next jobs for a locked account, at most `limit`, within its slots and its credits.
 
-    `can_upload` = the caller uploads references that the account lacks.
+    `can_upload` = the caller uploads references that the account lacks. `takes_files` = upstream takes references
+    within the order, so they need only be fetched.
     """
     values: dict[str, Any] = {
         **bound(account),
@@ -95,6 +104,8 @@ def select_jobs(
         "kinds": list(kinds),
         "slots": [account.slots[kind] for kind in kinds],
         "can_upload": can_upload,
+        "takes_files": takes_files,
+        "members": list(account.members) or [account.id],
         "limit": limit,
     }
     rows = tx.all(_SELECT, values)

@@ -16,6 +16,7 @@ from worker.db.jobs.claims import Claim, ClaimBatch, ClaimRequest, NeedsUploads
 from worker.db.jobs.set_aside import SetAside
 from worker.db.scheduling import account_scoring
 from worker.messaging import celery_app
+from worker.providers.registry import takers_of_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ def claim_batch(options: ClaimOptions, account_id: UUID, *, limit: int = claims.
         can_upload=options.uploads_references,
         may_yield=True,
         keys=[uuid4() for _ in range(limit)],
+        takers_of_files=takers_of_files(),
     )
     batch = _claim(account_id, request)
     yielded = batch.yielded

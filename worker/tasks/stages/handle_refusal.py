@@ -23,8 +23,9 @@ from worker.db.jobs.claims import Claim
 from worker.db.scheduling import account_scoring, unschedulable
 from worker.messaging import celery_app
 from worker.providers.base import Account, NotSentError
+from worker.providers.refusals import RefusedError, Scope
 from worker.providers.registry import get_provider
-from worker.tasks.stages import cooldowns, worker_keys
+from worker.tasks.stages import cooldowns, verdicts, worker_keys
 from worker.tasks.stages.account_session import SecretLockedError, forget_hosts, prepare_account
 from worker.tasks.stages.fail_job import announce, fail_job, record_fault
 from worker.tasks.stages.polling import lost_answers
@@ -51,7 +52,7 @@ def handle_refusal(claim: Claim, error: DreameryError) -> str:
         return _react(claim, error, reaction)
     if isinstance(error, NotSentError):
         return _retry(claim, error)
-    if reaction is Reaction.UNCLEAR:
+    if reaction is Reaction.UNCLEAR and not isinstance(error, RefusedError):
         return _end_unclear(claim, error)
     remedy = _try_remedy(claim, error)
     if remedy is not None:
@@ -94,6 +95,24 @@ def _leave_to_others(claim: Claim, error: DreameryError) -> str:
     return requeue(claim, error, delay=delay, reason=worker_keys.REASON, cooldown=cooldown)
 
 
+def _follow_verdict(claim: Claim, error: RefusedError) -> str:
+    """Do what an upstream that tells more than a code of the error table asks for."""
+    verdict = error.verdict
+    if verdict.warns:
+        log.warning("operator_action_needed", account=claim.account.label, model=claim.model, refusal=error.name)
+    if verdict.reaction is Reaction.GIVE_UP or (verdict.counts and not claim.attempts_left):
+        verdicts.apply(claim, error)
+        return fail_claim(claim, error)
+    if verdict.reaction is Reaction.RETRY_LATER:
+        seen = verdicts.count_refusals(claim, error)
+        if seen < len(verdict.pauses):
+            return requeue(claim, error, delay=verdict.pauses[seen], reason=error.code, counts=verdict.counts)
+    avoid = claim.account.id if verdict.scope is Scope.JOB else None
+    verdicts.apply(claim, error)
+    line = requeue(claim, error, delay=0.0, reason=error.code, avoid=avoid, counts=verdict.counts)
+    return f"{line}; {fail_if_unschedulable(claim.id, error=error)}"
+
+
 def _try_remedy(claim: Claim, error: DreameryError) -> str | None:
     """Remove the cause, so that the same account can try again at once. Return what was done; None = no remedy."""
     if error.code == "upstream_session_expired" and forget_hosts(claim.account):
@@ -104,6 +123,8 @@ def _try_remedy(claim: Claim, error: DreameryError) -> str | None:
 
 
 def _react(claim: Claim, error: DreameryError, reaction: Reaction) -> str:
+    if isinstance(error, RefusedError):
+        return _follow_verdict(claim, error)
     if isinstance(error, SecretLockedError):
         return _leave_to_others(claim, error)
     if error.code == "storage_unavailable":

@@ -30,8 +30,8 @@ async def upload(claim: Claim, account: Account) -> tuple[Claim, list[Row[Any]]]
     Raises LeaseLostError if another task claimed the job, or the job was cancelled.
     """
     rows = await in_thread(_read_rows, claim)
-    if not rows:
-        return claim, []
+    if not rows or get_provider(account).capabilities.uploads is None:
+        return claim, rows
     await keep_lease(_upload_all(claim, account, rows), partial(_renew_claim, claim))
     return await in_thread(_renew_claim, claim), await in_thread(_read_rows, claim)
 

@@ -151,6 +151,8 @@ def test_claims_read_the_queue_in_order_and_stop_early(engine: Engine) -> None:
             "kinds": ["image"],
             "slots": [2],
             "can_upload": True,
+            "takes_files": False,
+            "members": [account.id],
             "limit": 2,
         }
         plan = "\n".join(row[0] for row in tx.all(text(f"EXPLAIN {job_selection._SELECT.text}"), values))

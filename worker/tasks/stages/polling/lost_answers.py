@@ -25,6 +25,7 @@ from worker.db.jobs import state_machine
 from worker.messaging import celery_app
 from worker.providers.base import Found, LookupResult, OpenOrder
 from worker.providers.registry import get_provider, required
+from worker.tasks.stages import immediate_images
 from worker.tasks.stages.account_session import call_upstream_async
 from worker.tasks.stages.fail_job import announce, fail_job, record_fault
 from worker.tasks.stages.polling.claimed_poll import ClaimedPoll
@@ -57,6 +58,10 @@ def order_of(job: OpenJob) -> OpenOrder:
 def begin(account: AccountRow, job: LostJob, *, actor: str, error: DreameryError | None = None) -> str:
     """The answer to a submit was lost: search for the job later, or end it if it cannot be found."""
     offered = get_provider(account).capabilities
+    if job.kind == "image" and immediate_images.finish_arrived(
+        account, job_id=job.id, attempt=job.attempt, actor=actor
+    ):
+        return f"partial {job.id}"
     with transaction() as tx:
         if isinstance(error, UnexpectedError):
             record_fault(tx, [(job.id, job.attempt)], error, actor=actor)

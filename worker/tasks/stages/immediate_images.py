@@ -1,0 +1,110 @@
+"""Images that an upstream makes within the call, which takes minutes. Part of submit.
+
+The claim is kept meanwhile. What arrives early is recorded at once, so that it outlives a cut call and this process.
+"""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from worker.core.concurrency import long_calls
+from worker.core.concurrency.event_loop import in_thread, spawn
+from worker.core.observability.logging import get_logger
+from worker.db.accounts.accounts import AccountRow
+from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
+from worker.db.jobs import progress_and_leases, state_machine
+from worker.db.jobs.claims import Claim
+from worker.providers.base import Account, ImageOrder, ImmediateImages, Record, RecordState, Submitted
+from worker.tasks.stages import charges
+from worker.tasks.stages.fail_job import announce
+from worker.tasks.stages.lease_renewal import LEASE_EVERY_SECONDS
+from worker.tasks.stages.polling import settle_record
+
+log = get_logger("immediate_images")
+
+
+async def make(claim: Claim, upstream: ImmediateImages, account: Account, order: ImageOrder) -> Submitted:
+    """Make the one call. Whatever happens to the claim or the database meanwhile, the call goes on: it is paid."""
+    with long_calls.counted():
+        keeping = spawn(_keep_claim(claim))
+        try:
+            return await upstream.generate_images(
+                account, order, submit_key=str(claim.submit_key), arrived=partial(_arrived, claim)
+            )
+        finally:
+            keeping.cancel()
+
+
+async def _keep_claim(claim: Claim) -> None:
+    with suppress(asyncio.CancelledError):
+        while True:
+            await asyncio.sleep(LEASE_EVERY_SECONDS)
+            await _despite_errors(claim, partial(_renew, claim))
+
+
+async def _arrived(claim: Claim, record: Record) -> None:
+    await _despite_errors(claim, partial(_record_arrived, claim, record))
+
+
+async def _despite_errors(claim: Claim, write: Any) -> None:
+    try:
+        await in_thread(write)
+    except Exception as error:  # noqa: BLE001 - the answer of the call has everything
+        log.warning("not_recorded", job_id=str(claim.id), reason=type(error).__name__)
+
+
+def _renew(claim: Claim) -> None:
+    with transaction() as tx:
+        progress_and_leases.renew_submit_lease(tx, job_id=claim.id, attempt=claim.attempt, also_cancelled=True)
+
+
+def _record_arrived(claim: Claim, record: Record) -> None:
+    with transaction() as tx:
+        progress_and_leases.record_arrived(
+            tx, job_id=claim.id, attempt=claim.attempt, refs=settle_record.refs(record), usage=dict(record.usage)
+        )
+
+
+def finish(tx: Transaction, made: list[tuple[Claim, Record]]) -> list[UUID]:
+    """Let the results of these jobs, which are `running`, be copied. Return the jobs that changed."""
+    finished = [state_machine.Finished(claim.id, claim.attempt, settle_record.refs(record)) for claim, record in made]
+    rows = state_machine.mark_saving_many(tx, finished, actor="submit")
+    for claim, record in made:
+        if claim.id in rows:
+            charges.settle(tx, claim.account.currency, [(claim, record)])
+    for row in rows.values():
+        announce(tx, row)
+    settle_record.enqueue_saves(tx, list(rows))
+    return list(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    id: UUID
+    attempt: int
+
+
+@retry_when_database_unavailable
+def finish_arrived(account: AccountRow, *, job_id: UUID, attempt: int, actor: str) -> bool:
+    """Finish a job whose call has ended without an answer with the images that had arrived. False = none had."""
+    with transaction() as tx:
+        arrived = progress_and_leases.find_arrived(tx, job_id=job_id, attempt=attempt)
+        if arrived is None:
+            return False
+        upstream_id = f"images-{arrived.submit_key}"
+        row = state_machine.mark_running(tx, job_id=job_id, attempt=attempt, upstream_id=upstream_id, actor=actor)
+        if row is None:
+            return False
+        saving = state_machine.mark_saving(tx, job_id=job_id, attempt=attempt, refs=arrived.result_refs)
+        if saving is None:
+            return False
+        usage = arrived.usage or {}
+        record = Record(str(arrived.submit_key), upstream_id, RecordState.DONE, len(arrived.result_refs), usage=usage)
+        charges.settle(tx, account.currency, [(_Attempt(job_id, attempt), record)])
+        announce(tx, saving)
+        settle_record.enqueue_saves(tx, [job_id])
+    log.warning("images_cut", job_id=str(job_id), account=account.label, images=len(arrived.result_refs))
+    return True
