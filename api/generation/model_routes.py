@@ -7,33 +7,17 @@ from fastapi import APIRouter, Response
 from api.auth.dependencies import Caller, CallerDep
 from api.generation.model_availability import read_offer_or_empty
 from api.generation.model_schemas import Model, ModelList
+from api.generation.request_checks import AGENT
 from api.http.errors import error_responses
 from api.http.responses import json_response
 from worker.core.catalog.models import ImageModel, VideoModel, get_catalog
+from worker.core.catalog.provider_data import all_providers
 from worker.core.catalog.upstream_models import UpstreamModels
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 # Upstream gives no creation time; clients only need an integer.
 _CREATED = 1_763_000_000
-# The agent is not in the catalog: upstream chooses the models it calls.
-_AGENT = {
-    "id": "agent",
-    "object": "model",
-    "created": _CREATED,
-    "owned_by": "dreamina",
-    "kind": "chat",
-    "model_name": "Agent",
-    "model_tip": "Agent: chats, and generates images and videos on its own",
-    "model_req_key": "capcut_conversation_v2",
-    "alias_of": None,
-    "remark": None,
-    "resolutions": [],
-    "counts": [],
-    "default_count": 0,
-    "references": 0,
-    "regions": ["asia", "cn", "us"],
-}
 
 
 def _regions(caller: Caller) -> set[str]:
@@ -58,13 +42,38 @@ def _remark(model: ImageModel | VideoModel, name: str) -> str | None:
     return f"A name that tools have built in. Here it means {model.id}; the operator can map it to another model."
 
 
+def _agent() -> dict[str, Any] | None:
+    """Return the agent, which is not in the catalog: upstream chooses the models it calls. None = nobody has one."""
+    found = next(((one, one.agent) for one in all_providers().values() if one.agent is not None), None)
+    if found is None:
+        return None
+    provider, agent = found
+    return {
+        "id": AGENT,
+        "object": "model",
+        "created": _CREATED,
+        "owned_by": provider.name,
+        "kind": "chat",
+        "model_name": agent.name,
+        "model_tip": agent.tip,
+        "model_req_key": agent.key,
+        "alias_of": None,
+        "remark": None,
+        "resolutions": [],
+        "counts": [],
+        "default_count": 0,
+        "references": 0,
+        "regions": list(agent.where),
+    }
+
+
 def _model(model: ImageModel, name: str, regions: set[str], offer: UpstreamModels) -> dict[str, Any]:
     upstream_name, upstream_tip = offer.name_and_tip(model)
     return {
         "id": name,
         "object": "model",
         "created": _CREATED,
-        "owned_by": "dreamina",
+        "owned_by": model.provider,
         "kind": "image",
         "model_name": upstream_name or model.name,
         "model_tip": _tip(model, upstream_tip),
@@ -85,7 +94,7 @@ def _video_model(model: VideoModel, name: str) -> dict[str, Any]:
         "id": name,
         "object": "model",
         "created": _CREATED,
-        "owned_by": "dreamina",
+        "owned_by": model.provider,
         "kind": "video",
         "model_name": model.name,
         "model_tip": f"{model.name}: {', '.join(model.resolutions)}; {lengths}",
@@ -127,7 +136,7 @@ async def list_models(caller: CallerDep) -> Response:
         if not regions or any(_is_offered(model, region) for region in regions) or offer.lists(model)
         for name in (model.id, *model.aliases)
     ]
-    return json_response({"object": "list", "data": [*data, _AGENT]})
+    return json_response({"object": "list", "data": [*data, *filter(None, [_agent()])]})
 
 
 @router.get(
@@ -138,8 +147,8 @@ async def list_models(caller: CallerDep) -> Response:
 async def get_model(model_id: str, caller: CallerDep) -> Response:
     """Returns a model by id or alias, in any region; ids may contain slashes and colons."""
     catalog = get_catalog()
-    if model_id == _AGENT["id"]:
-        return json_response(_AGENT)
+    if model_id == AGENT and (agent := _agent()):
+        return json_response(agent)
     if catalog.knows_video(model_id):
         return json_response(_video_model(catalog.video_model(model_id), model_id))
     offer = await read_offer_or_empty(caller)

@@ -7,6 +7,7 @@ Code below `worker/providers` has the wire; everything else reads these files an
 - `[currencies]`: region -> currency in which its accounts pay. Without an entry they have credits of upstream's own.
 - `[day_zones]`: region -> time zone of the day in which its limits and daily credits count. Without an entry UTC.
 - `[hosts]`: fields of `[hosts.REGION]` in the operator's file, by form, with an example of each form.
+- `[agent]`: its assistant in the model list, if it has one.
 - `[constants.NAME]`: text that calls contain and that upstream changes now and then.
 """
 
@@ -71,6 +72,16 @@ class Credentials:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentData:
+    """The assistant of an upstream, as the model list shows it. `where`: places that have it."""
+
+    name: str
+    tip: str
+    key: str
+    where: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderData:
     """The file of one provider. `tables` is all of it."""
 
@@ -84,6 +95,7 @@ class ProviderData:
     hosts: HostFields
     constants: tuple[Constant, ...]
     tables: Mapping[str, Any]
+    agent: AgentData | None = None
 
     @property
     def has_sessions(self) -> bool:
@@ -168,6 +180,7 @@ def _read(path: Path) -> ProviderData:
             Constant(provider=path.stem, name=name, **fields) for name, fields in tables.get("constants", {}).items()
         ),
         tables=tables,
+        agent=AgentData(**{**tables["agent"], "where": tuple(tables["agent"]["where"])}) if "agent" in tables else None,
     )
 
 
