@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from worker.core.catalog.models import get_catalog
-from worker.core.catalog.money import check_own_prices
+from worker.core.catalog.price_lists import check_own_prices
 from worker.core.catalog.provider_data import ProviderData, all_providers, first_provider
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings

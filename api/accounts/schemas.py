@@ -348,7 +348,8 @@ class AccountCredits(BaseModel):
 
     object: Literal["account.credits"]
     id: str
-    credits: int | None = Field(description="last known credits from upstream; null = never read")
+    currency: str | None = Field(description="in which the account pays; amounts of credits are thousandths of it")
+    credits: int | None = Field(description="last known credits from upstream; null = never read, or it pays money")
     credits_at: int | None
     left: int | None = Field(description="available for new jobs")
     reserved: int = Field(description="reserved for jobs that upstream has not accepted yet")

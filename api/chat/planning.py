@@ -192,7 +192,13 @@ def _media_fields(body: ChatRequest, media: _MediaRequest) -> dict[str, Any]:
 
 
 def _shared_fields(body: ChatRequest) -> dict[str, Any]:
-    return {"seed": body.seed, "user": body.user, "metadata": body.metadata, "webhook": body.webhook}
+    return {
+        "seed": body.seed,
+        "user": body.user,
+        "metadata": body.metadata,
+        "webhook": body.webhook,
+        "max_cost": body.max_cost,
+    }
 
 
 def _validate(schema: type[Schema], fields: dict[str, Any]) -> Schema:

@@ -10,7 +10,7 @@ from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 
 from api.generation.media_fields import split_media
-from api.http.fields import IMAGE_MODEL, MAX_IMAGES, Text, example, lowercase_or_none
+from api.http.fields import IMAGE_MODEL, MAX_COST_TEXT, MAX_IMAGES, MaxCost, Text, example, lowercase_or_none
 
 _MAX_MESSAGES = 5000
 _EXAMPLE: JsonDict = {
@@ -69,6 +69,7 @@ class ChatRequest(BaseModel):
     user: Text | None = Field(None, max_length=200, description="kept with the job")
     metadata: dict[Text, Text] | None = Field(None, description="up to 16 strings kept with the job")
     webhook: Text | None = Field(None, max_length=2000, description="https address called when the job has ended")
+    max_cost: MaxCost | None = Field(None, description=MAX_COST_TEXT)
     run_async: bool | None = Field(None, alias="async", description="true = answer 202 with the job at once")
     size: Text | None = Field(None, description="`WxH`, a ratio, a resolution, or `auto`")
     width: int | None = Field(None, ge=64, le=16384, description="with `height`: the same as `size`")

@@ -1,5 +1,6 @@
 """`dreamery users`, `keys` and `audit`: each command calls the admin API."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -33,8 +34,8 @@ _Warn = Annotated[
     list[str] | None, typer.Option("--warn", metavar="NAME=VALUE", help="Soft limit, which only warns. Repeatable.")
 ]
 _LIMITS_HELP = (
-    "NAME is requests_per_minute, open_jobs, jobs_per_day, jobs_per_month, credits_per_day or credits_per_month; "
-    "for users also own_accounts."
+    "NAME is requests_per_minute, open_jobs, jobs_per_day, jobs_per_month, credits_per_day, credits_per_month, "
+    "usd_per_day, usd_per_month, cny_per_day, cny_per_month or max_cost; for users also own_accounts. Money: 2.50."
 )
 _User = Annotated[str, typer.Argument(help="Name or id of the user.")]
 _KeyId = Annotated[str, typer.Argument(help="Key id, see `dreamery keys list`.")]
@@ -155,16 +156,22 @@ def users_share(
     print_object(platform_client(url, key).patch(f"/admin/v1/users/{quote_segment(user)}", body), as_json=as_json)
 
 
+# An amount of money, as in `usd_per_day=2.50`.
+_AMOUNT = re.compile(r"[0-9]{1,7}\.[0-9]{1,3}")
+
+
 def _limits(options: list[str] | None, option: str) -> Json:
     """Parse options such as `jobs_per_day=100` into a request body; `default` removes a limit."""
     limits: Json = {}
     for text in options or []:
         name, equals, value = text.partition("=")
-        if not equals or not (is_number(value) or value in {"unlimited", "default"}):
+        is_amount = _AMOUNT.fullmatch(value) is not None
+        if not equals or not (is_number(value) or is_amount or value in {"unlimited", "default"}):
             raise typer.BadParameter(
                 f"Give NAME=NUMBER, NAME=unlimited or NAME=default, not {text!r}.", param_hint=option
             )
-        limits[name.strip().replace("-", "_")] = {"default": None}.get(value, int(value) if is_number(value) else value)
+        number = int(value) if is_number(value) else float(value) if is_amount else value
+        limits[name.strip().replace("-", "_")] = {"default": None}.get(value, number)
     return limits
 
 

@@ -8,20 +8,20 @@ from api.cli.accounts import AccountId, accounts_app
 from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object, quote_segment
 from worker.core.catalog.provider_data import shipped_model
 
-prices_app = typer.Typer(no_args_is_help=True, help="Show known prices of jobs in credits.")
+prices_app = typer.Typer(no_args_is_help=True, help="Show known prices of jobs, in credits and in money.")
 
-_PRICE_COLUMNS = ("place", "kind", "model", "shape", "credits", "source", "jobs")
+_PRICE_COLUMNS = ("place", "kind", "model", "shape", "credits", "price", "unit", "source", "jobs")
 
 
 @prices_app.command("list", epilog=f"Example: dreamery prices list --model {shipped_model('image')}")
 def prices_list(
-    model: Annotated[str | None, typer.Option(help="Only learned prices of this model.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only learned prices and list prices of this model.")] = None,
     url: UrlOption = "",
     key: KeyOption = "",
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """List learned prices and the starting values of the catalog."""
+    """List learned prices, the starting values of the catalog, and list prices in money."""
     print_list(platform_client(url, key).get("/admin/v1/prices", model=model)["data"], _PRICE_COLUMNS, as_json=as_json)
 
 
@@ -41,7 +41,7 @@ def accounts_credits(
     if as_json:
         print_object(account_credits, as_json=True)
         return
-    names = ("id", "credits", "left", "reserved")
+    names = ("id", "currency", "credits", "left", "reserved")
     print_object({name: account_credits[name] for name in names}, as_json=False)
     for title, rows, columns in (
         ("Open jobs", account_credits["open_jobs"], ("id", "kind", "model", "price", "taken")),

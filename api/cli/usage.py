@@ -11,7 +11,18 @@ from api.cli.api_client import Json
 from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, print_list
 
 USAGE_EXAMPLE = "Example: dreamery usage --user alice --from 2026-11-01 --group-by day,model --csv > usage.csv"
-_NUMBERS = ("accepted", "succeeded", "failed", "cancelled", "open", "pictures", "video_seconds", "credits")
+_NUMBERS = (
+    "accepted",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "open",
+    "pictures",
+    "video_seconds",
+    "credits",
+    "usd",
+    "cny",
+)
 _LIMIT_COLUMNS = ("scope", "name", "used", "soft", "hard", "state", "resets")
 
 
@@ -34,7 +45,7 @@ def show_usage(  # noqa: PLR0917 - each is an option of the command
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show jobs, images, seconds of video and credits of your user, and the current use of limits."""
+    """Show jobs, images, seconds of video, credits and money of your user, and the current use of limits."""
     client = platform_client(url, key)
     as_admin = all_users or bool(user or of_key or account)
     path = "/admin/v1/usage" if as_admin else "/v1/usage"

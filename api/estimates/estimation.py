@@ -1,7 +1,7 @@
 """Estimates cost and time of a generation call: it is planned like the real call, but no job is created."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -16,7 +16,14 @@ from api.chat.schemas import ChatRequest
 from api.estimates.schemas import EstimateRequest
 from api.generation import quotas
 from api.generation.acceptance import GenerationPlan, reject_while_draining
-from api.generation.account_assignment import accounts_without_model, find_catalog_model, usable_regions
+from api.generation.account_assignment import (
+    accounts_without_model,
+    choose_currency,
+    find_catalog_model,
+    usable_accounts,
+)
+from api.generation.cost_limits import cost_error
+from api.generation.model_availability import token_groups
 from api.generation.reference_images import delete_stored_inputs
 from api.generation.request_checks import AGENT
 from api.http.bodies.received import ReceivedBody
@@ -28,11 +35,13 @@ from api.jobs.eta import Eta, estimate_new_job_eta
 from api.videos.planning import plan_videos, require_single_video
 from api.videos.schemas import VideoGenerationRequest
 from worker.core.catalog.models import get_catalog
+from worker.core.catalog.money import CostLimit, to_amount
 from worker.core.catalog.pricing import Price, shape_of
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.messages.cooldown import add_cooldown
 from worker.core.settings import get_settings
 from worker.db.accounts import accounts
+from worker.db.accounts.eligibility import Needs
 from worker.db.credits.learned_prices import PriceList
 from worker.db.engine import Transaction, transaction
 from worker.db.jobs import durations
@@ -102,6 +111,7 @@ class _Candidates:
     avoid: list[UUID]
     unknown_sessions: int  # session ids without a row
     places: list[str]
+    currency: str | None = None
 
 
 def _estimate(endpoint: str, plan: GenerationPlan, caller: Caller) -> Fields:
@@ -109,8 +119,8 @@ def _estimate(endpoint: str, plan: GenerationPlan, caller: Caller) -> Fields:
     with transaction() as tx:
         prices = PriceList(tx, user_id=caller.user_id, choice=caller.account_choice)
         candidates, no_account = _try_find_candidates(tx, first, caller, prices)
-        jobs = _price_jobs(plan, prices, candidates.places)
-        refusals = _refusals(tx, caller, jobs)
+        jobs = _price_jobs(plan, prices, candidates)
+        refusals = _refusals(tx, caller, jobs, plan.max_cost)
         if no_account is not None:
             return _answer(endpoint, first.model, jobs, refusals=(*refusals, no_account))
         availability = availability_estimate.estimate_availability(
@@ -138,9 +148,14 @@ def _estimate(endpoint: str, plan: GenerationPlan, caller: Caller) -> Fields:
     )
 
 
-def _refusals(tx: Transaction, caller: Caller, jobs: list[tuple[NewJob, Price | None]]) -> list[DreameryError]:
+def _refusals(
+    tx: Transaction, caller: Caller, jobs: list[tuple[NewJob, Price | None]], max_cost: CostLimit | None
+) -> list[DreameryError]:
     """Return the errors that accepting these jobs would raise, regardless of accounts."""
     errors = quotas.quota_errors(tx, caller, [(job.currency, price.credits if price else None) for job, price in jobs])
+    priced = [replace(job, price=price.credits if price else None) for job, price in jobs]
+    if (too_much := cost_error(caller, max_cost, priced)) is not None:
+        errors.append(too_much)
     try:
         reject_while_draining(tx)
     except DreameryError as error:
@@ -160,7 +175,8 @@ def _try_find_candidates(
 def _job_requirements(
     tx: Transaction, first: NewJob, caller: Caller, candidates: _Candidates, jobs: list[tuple[NewJob, Price | None]]
 ) -> JobRequirements:
-    request = fair_queue.QueueRequest(first.kind, candidates.account_ids, candidates.avoid, first.account_choice)
+    needs = Needs(first.providers, candidates.currency, first.model)
+    request = fair_queue.QueueRequest(first.kind, candidates.account_ids, candidates.avoid, first.account_choice, needs)
     position = fair_queue.preview(tx, caller.owner, caller.user_id, request)
     return JobRequirements(
         kind=first.kind,
@@ -171,29 +187,45 @@ def _job_requirements(
         avoid=candidates.avoid,
         place=position.place,
         unknown_sessions=candidates.unknown_sessions,
+        needs=needs,
     )
 
 
 def _find_candidates(tx: Transaction, job: NewJob, caller: Caller, prices: PriceList) -> _Candidates:
     """Return the accounts as in acceptance, without rows for unknown sessions. Raises `no_account_available`."""
     if not caller.tokens:
-        avoid = accounts_without_model(tx, job, caller, usable_regions(tx, caller))
-        return _Candidates(job.account_ids, avoid, 0, prices.places(job.account_ids, avoid=avoid))
+        usable = usable_accounts(tx, caller, [job])
+        avoid = accounts_without_model(tx, job, caller, usable)
+        currency = choose_currency(job, [one.group for one in usable])
+        return _Candidates(job.account_ids, avoid, 0, prices.places(job.account_ids, avoid=avoid), currency)
     known, model = accounts.find_tokens(tx, [digest for digest, _ in caller.tokens]), find_catalog_model(job)
-    offered = [(h, t) for h, t in caller.tokens if model is None or model.is_available_in(t.region)]
-    tokens = offered or list(caller.tokens)
+    own = [(h, t) for h, t in caller.tokens if t.provider in job.providers]
+    tokens = [(h, t) for h, t in own if model is None or model.is_available_in(t.region)] or own
     if job.account_ids:
         tokens = [(h, t) for h, t in tokens if known.get(h) in job.account_ids]
     ids = [known[h] for h, _ in tokens if h in known]
     regions = {token.region for h, token in tokens if h not in known}
     places = sorted({*regions, *(prices.places(ids, avoid=[]) if ids else [])})
-    return _Candidates(ids, [], len(tokens) - len(ids), places)
+    return _Candidates(ids, [], len(tokens) - len(ids), places, choose_currency(job, token_groups(caller)))
 
 
-def _price_jobs(plan: GenerationPlan, prices: PriceList, places: list[str]) -> list[tuple[NewJob, Price | None]]:
-    return [
-        (job, prices.price_of(kind=job.kind, model=job.model, params=job.params, places=places)) for job in plan.jobs
-    ]
+def _price_jobs(plan: GenerationPlan, prices: PriceList, candidates: _Candidates) -> list[tuple[NewJob, Price | None]]:
+    jobs = [replace(job, currency=candidates.currency) for job in plan.jobs]
+    return [(job, _price(job, prices, candidates)) for job in jobs]
+
+
+def _price(job: NewJob, prices: PriceList, candidates: _Candidates) -> Price | None:
+    if job.currency is None:
+        return prices.price_of(kind=job.kind, model=job.model, params=job.params, places=candidates.places)
+    return prices.price_of_job(
+        kind=job.kind,
+        model=job.model,
+        params=job.params,
+        account_ids=candidates.account_ids,
+        avoid=candidates.avoid,
+        providers=job.providers,
+        currency=job.currency,
+    )
 
 
 def _unschedulable_error(availability: Availability) -> DreameryError | None:
@@ -217,12 +249,13 @@ def _answer(
     refusals: tuple[DreameryError, ...] = (),
 ) -> Fields:
     known = all(price is not None for _, price in jobs)
+    total = sum(price.credits for _, price in jobs if price) if known else None
     return {
         "object": "estimate",
         "endpoint": endpoint,
         "model": model,
         "jobs": [_job(job, price) for job, price in jobs],
-        "credits": sum(price.credits for _, price in jobs if price) if known else None,
+        **_cost(jobs[0][0].currency if jobs else None, total),
         "known": known,
         "eta": {"p50": eta.p50, "p90": eta.p90} if eta is not None else None,
         "accounts": {
@@ -237,6 +270,11 @@ def _answer(
     }
 
 
+def _cost(currency: str | None, price: int | None) -> Fields:
+    """Return a cost in credits, which are thousandths of the currency if there is one, and as an amount of money."""
+    return {"credits": price, "currency": currency, "cost": to_amount(price) if currency else None}
+
+
 def _job(job: NewJob, price: Price | None) -> Fields:
     shape = shape_of(job.kind, job.model, job.params, get_catalog())
     return {
@@ -245,7 +283,7 @@ def _job(job: NewJob, price: Price | None) -> Fields:
         "resolution": shape.size if shape else None,
         "pictures": shape.units if shape and job.kind == "image" else None,
         "seconds": shape.units if shape and job.kind == "video" else None,
-        "credits": price.credits if price else None,
+        **_cost(job.currency, price.credits if price else None),
         "source": price.source if price else "unknown",
         "learned_at": int(price.at.timestamp()) if price and price.at else None,
     }

@@ -46,7 +46,11 @@ class EstimatedJob(BaseModel):
     resolution: str | None
     pictures: int | None = Field(description="(images) number of images")
     seconds: int | None = Field(description="(videos) duration in seconds")
-    credits: int | None = Field(description="expected cost; null = unknown")
+    credits: int | None = Field(
+        description="expected cost, in thousandths of `currency` if there is one; null = unknown"
+    )
+    currency: str | None = Field(description="the currency in which the accounts pay; null = credits of upstream's own")
+    cost: float | None = Field(description="the expected cost in `currency`: the most that it may be")
     source: Literal["learned", "scaled", "catalog", "unknown"] = Field(
         description="`learned`: charged by upstream for such a job; `scaled`: from another count or duration; "
         "`catalog`: an initial value; `unknown`: no price"
@@ -83,11 +87,15 @@ class Estimate(BaseModel):
                 "pictures": 4,
                 "seconds": None,
                 "credits": 16,
+                "currency": None,
+                "cost": None,
                 "source": "learned",
                 "learned_at": 1763000000,
             }
         ],
         credits=16,
+        currency=None,
+        cost=None,
         known=True,
         eta={"p50": 20, "p90": 45},
         accounts={"candidates": 3, "at_all": 3, "now": 2},
@@ -99,6 +107,8 @@ class Estimate(BaseModel):
     model: str
     jobs: list[EstimatedJob] = Field(description="empty: answered without a job, free of charge")
     credits: int | None = Field(description="sum of all jobs; null = one price is unknown")
+    currency: str | None = Field(description="as in the jobs")
+    cost: float | None = Field(description="the sum in `currency`; null = for credits, or one price is unknown")
     known: bool = Field(description="whether `credits` is known")
     eta: JobEta | None = Field(description="seconds until the last result; null = no job, or no account could run it")
     accounts: AccountsFor

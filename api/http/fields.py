@@ -5,9 +5,10 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict, StringConstraints, WithJsonSchema
 
 from api.http.bodies.embedded_files import has_reference
+from worker.core.catalog.money import CostLimit, read_cost_limit
 from worker.core.catalog.provider_data import shipped_model
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
@@ -74,6 +75,17 @@ def _check_webhook(value: str) -> str:
     if value:
         check_url(value)
     return value
+
+
+def _check_max_cost(value: Any) -> CostLimit:
+    return value if isinstance(value, CostLimit) else read_cost_limit(value)
+
+
+# An amount of money: 0.5, "0.5" or "0.5 USD".
+MaxCost = Annotated[
+    CostLimit, BeforeValidator(_check_max_cost), WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}]})
+]
+MAX_COST_TEXT = "the most money that the request may cost, such as `0.5` or `0.5 USD`; see `X-Max-Cost`"
 
 
 Metadata = Annotated[dict[Text, Text], AfterValidator(_check_metadata)]

@@ -7,7 +7,18 @@ from pydantic.json_schema import SkipJsonSchema
 
 from api.generation.media_fields import collect_media
 from api.generation.media_values import InputEntry
-from api.http.fields import IMAGE_MODEL, MAX_IMAGES, Metadata, NonEmptyText, Text, Webhook, example, lowercase_or_none
+from api.http.fields import (
+    IMAGE_MODEL,
+    MAX_COST_TEXT,
+    MAX_IMAGES,
+    MaxCost,
+    Metadata,
+    NonEmptyText,
+    Text,
+    Webhook,
+    example,
+    lowercase_or_none,
+)
 
 _Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 
@@ -63,6 +74,7 @@ class ImageGenerationRequest(BaseModel):
     )
     run_async: bool | None = Field(None, alias="async", description="true = answer 202 with the job at once")
     webhook: Webhook | None = Field(None, max_length=2000, description="https address called when the job has ended")
+    max_cost: MaxCost | None = Field(None, description=MAX_COST_TEXT)
     metadata: Metadata | None = Field(None, description="up to 16 strings kept with the job")
     user: Text | None = Field(None, max_length=200, description="kept with the job")
     safety_identifier: Text | None = Field(None, max_length=200, description="kept with the job and returned")

@@ -52,6 +52,7 @@ class JobFile(BaseModel):
     seconds: float | None
     thumbnail_url: str | None = Field(None, description="(videos) a JPEG of the first frame")
     spritesheet_url: str | None = Field(None, description="(videos) a JPEG of small frames in rows")
+    last_frame_url: str | None = Field(None, description="(videos) the last frame, if `return_last_frame` was set")
 
 
 class JobConversation(BaseModel):
@@ -90,6 +91,13 @@ class JobUsage(BaseModel):
     credits_charged: int | None = Field(
         description="actual upstream credits: when the job ends, the expected ones; later, as upstream reports; "
         "0 = certainly nothing; null = not known (yet)"
+    )
+    currency: str | None = Field(
+        None, description="(jobs for money) the currency; the credits are thousandths of it, and of the account"
+    )
+    cost_estimated: float | None = Field(None, description="(jobs for money) the most that it may cost")
+    cost_charged: float | None = Field(
+        None, description="(jobs for money) what it cost by the usage that upstream reported; before that as estimated"
     )
 
 

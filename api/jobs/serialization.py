@@ -12,6 +12,7 @@ from api.http.responses import unix_seconds
 from api.jobs.eta import Eta, default_seconds, estimate_eta
 from worker import storage
 from worker.core.catalog.models import get_catalog
+from worker.core.catalog.money import to_amount
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.ids import public_id
 from worker.core.job_state import JobState
@@ -169,7 +170,7 @@ def _output(view: JobView, base: str) -> list[dict[str, Any]] | dict[str, Any] |
 
 
 def _file(view: JobView, item: Any, base: str) -> dict[str, Any]:
-    variants = ("thumbnail", "spritesheet") if view.job.kind == "video" else ()
+    variants = ("thumbnail", "spritesheet", "last_frame") if view.job.kind == "video" else ()
     return {
         "url": file_url(base, item.id),
         "mime": item.mime,
@@ -181,13 +182,17 @@ def _file(view: JobView, item: Any, base: str) -> dict[str, Any]:
     }
 
 
-def _usage(view: JobView) -> dict[str, int | None] | None:
+def _usage(view: JobView) -> dict[str, Any] | None:
     """Result counts once completed, and credits: estimated from the start, charged once known."""
     job = view.job
     counts = _result_counts(view) if job.state == JobState.SUCCEEDED and job.kind != "chat" else {}
     if not counts and job.price is None and job.charged is None:
         return None
-    return {**counts, "credits_estimated": job.price, "credits_charged": job.charged}
+    money = {}
+    if job.currency is not None:
+        amounts = {"cost_estimated": to_amount(job.price), "cost_charged": to_amount(job.charged)}
+        money = {"currency": job.currency, **amounts}
+    return {**counts, "credits_estimated": job.price, "credits_charged": job.charged, **money}
 
 
 def _result_counts(view: JobView) -> dict[str, int]:

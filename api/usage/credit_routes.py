@@ -12,6 +12,8 @@ from api.http.errors import error_responses
 from api.http.responses import json_response, unix_seconds
 from api.usage.schemas import PriceList
 from worker.core.catalog.models import get_catalog
+from worker.core.catalog.money import PER_UNIT, Pricing
+from worker.core.catalog.price_lists import price_lines
 from worker.core.ids import public_id
 from worker.db.credits import balances, learned_prices
 from worker.db.engine import transaction
@@ -45,6 +47,7 @@ def get_account_credits(
         {
             "object": "account.credits",
             "id": public_id("account", account.id),
+            "currency": account.currency,
             "credits": balance.credits if balance else None,
             "credits_at": unix_seconds(balance.credits_at) if balance else None,
             "left": _int_or_none(balance.left) if balance else None,
@@ -87,10 +90,10 @@ def _int_or_none(value: Any) -> int | None:
 def list_prices(
     _admin: AdminDep,
     model: Annotated[
-        str | None, Query(max_length=200, description="only learned prices of this model, without the catalog")
+        str | None, Query(max_length=200, description="only learned prices and list prices of this model")
     ] = None,
 ) -> Response:
-    """Lists the learned prices first (newest per shape), then the starting values of the catalog."""
+    """Lists the learned prices first (newest per shape), then the starting values and the list prices in money."""
     with transaction() as tx:
         rows = learned_prices.list_learned_prices(tx, model=model)
     data = [_learned_price_object(row) for row in rows]
@@ -108,7 +111,33 @@ def list_prices(
             }
             for region, kind, name, shape, credit in get_catalog().default_prices()
         ]
+    data += _list_prices(model)
     return json_response({"object": "list", "data": data, "has_more": False})
+
+
+def _list_prices(model: str | None) -> list[dict[str, Any]]:
+    """Return the prices of models that are sold for money."""
+    catalog = get_catalog()
+    models: list[tuple[str, str, Pricing]] = [("image", one.id, one.pricing) for one in catalog.image_models]
+    models += [("video", one.id, one.pricing) for one in catalog.video_models]
+    return [
+        {
+            "place": line.currency,
+            "kind": kind,
+            "model": name,
+            "shape": line.shape,
+            "credits": round(line.price * PER_UNIT, 3),
+            "currency": line.currency,
+            "price": line.price,
+            "unit": line.unit,
+            "source": "list",
+            "at": None,
+            "jobs": 0,
+        }
+        for kind, name, pricing in models
+        if model in {None, name}
+        for line in price_lines(pricing)
+    ]
 
 
 def _learned_price_object(row: Any) -> dict[str, Any]:

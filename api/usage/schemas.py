@@ -88,16 +88,19 @@ class UsageReport(BaseModel):
 
 
 class PriceLine(BaseModel):
-    """A price learned from upstream charges, or a starting value of the catalog."""
+    """A price learned from upstream charges, a starting value of the catalog, or a list price in money."""
 
-    place: str = Field(description="region of the accounts the price applies to")
+    place: str = Field(description="region of the accounts the price applies to; of list prices their currency")
     kind: Literal["image", "video"]
     model: str = Field(description="`image` or `video` in catalog entries: all models of that kind")
     shape: str = Field(
         description="`2k x4` = four images, `720p 10s` = ten seconds; without a number: price per image or second"
     )
-    credits: float
-    source: Literal["history", "catalog"]
+    credits: float = Field(description="of list prices: thousandths of the currency")
+    currency: str | None = None
+    price: float | None = Field(None, description="list price in the currency")
+    unit: str | None = Field(None, description="what costs that: `image`, `layer`, `input image`, `million tokens`")
+    source: Literal["history", "catalog", "list"]
     at: int | None = Field(description="when upstream charged it last")
     jobs: int = Field(description="number of consecutive jobs with this price")
 

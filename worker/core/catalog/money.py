@@ -17,7 +17,6 @@ _TOKENS_PER_PRICE = 1_000_000
 _PIXELS_PER_TOKEN = 1024
 # In `accounts.prices`: for all models without an entry of their own.
 ALL_MODELS = "*"
-_HIGHEST_FACTOR = 100
 _COST_LIMIT = re.compile(
     rf"(?P<amount>[0-9]{{1,7}}(\.[0-9]{{1,9}})?)( ?(?P<currency>{'|'.join(CURRENCIES)}))?", re.IGNORECASE
 )
@@ -309,36 +308,6 @@ def _own_prices(model: str, own: Mapping[str, Any]) -> tuple[Decimal, Sequence[M
     """Return the factor of an account's prices, and its own rows for the model; None = those of the data."""
     entry = own.get(model) or own.get(ALL_MODELS) or {}
     return _exact(entry.get("factor", 1)), entry.get("prices")
-
-
-def check_own_prices(own: Mapping[str, Any]) -> None:
-    """Check `accounts.prices`: model, or `*` for all -> `factor` of the list price, or `prices` as in the data.
-
-    Raises ValueError with what is wrong.
-    """
-    for model, entry in own.items():
-        if not isinstance(entry, Mapping) or not entry or set(entry) - {"factor", "prices"}:
-            raise ValueError(f"{model}: has `factor`, or `prices`, or both")
-        factor = entry.get("factor", 1)
-        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor <= _HIGHEST_FACTOR:
-            raise ValueError(f"{model}: `factor` is a number from 0 to {_HIGHEST_FACTOR}, such as 0.8")
-        rows = entry.get("prices", [])
-        if not isinstance(rows, list) or (model == ALL_MODELS and rows):
-            raise ValueError(f"{model}: `prices` is a list of rows of one model")
-        for row in rows:
-            _check_row(model, row)
-
-
-def _check_row(model: str, row: Any) -> None:
-    read = read_video_price if isinstance(row, Mapping) and "resolutions" in row else read_image_price
-    try:
-        price = read({"currency": CURRENCIES[0], **row})
-        numbers = [getattr(price, name) for name in price.__slots__ if name not in {"currency", "resolutions"}]
-    except (KeyError, TypeError):
-        raise ValueError(f"{model}: a row of `prices` has the fields of the data (`picture`, or `plain`)") from None
-    for number in numbers:
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int | float) or number < 0):
-            raise ValueError(f"{model}: {number!r} is no price")
 
 
 # ---- amounts

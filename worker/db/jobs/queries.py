@@ -345,13 +345,13 @@ def database_check(tx: Transaction) -> dict[str, Any]:
     }
 
 
-def count_refusals(tx: Transaction, job_id: UUID, *, account: str, code: str) -> int:
-    """Return how often the account with this label has refused the job with this error code."""
+def count_refusals(tx: Transaction, job_id: UUID, *, code: str) -> int:
+    """Return how often accounts have refused the job with this error code."""
     row = tx.first(
         text(
-            """SELECT count(*) AS n FROM job_events WHERE job_id = :id AND to_state = 'queued'
-               AND note ->> 'code' = :code AND note ->> 'account' = :account"""
+            """SELECT count(*) AS n FROM job_events
+               WHERE job_id = :id AND to_state = 'queued' AND note ->> 'code' = :code"""
         ),
-        {"id": job_id, "code": code, "account": account},
+        {"id": job_id, "code": code},
     )
     return int(row.n) if row is not None else 0

@@ -10,7 +10,6 @@ from worker.core.catalog.money import (
     CostLimit,
     Rates,
     charge_of,
-    check_own_prices,
     find_rates,
     from_amount,
     highest_cost,
@@ -18,6 +17,7 @@ from worker.core.catalog.money import (
     to_amount,
     video_tokens,
 )
+from worker.core.catalog.price_lists import check_own_prices, price_lines
 from worker.providers.ark.models import built_in_models
 from worker.providers.ark.responses import parse_images, parse_task
 from worker.providers.ark.usage import image_usage, task_usage
@@ -248,3 +248,15 @@ def test_limits_of_the_cost(text: str | float, limit: CostLimit) -> None:
 def test_wrong_limits_of_the_cost(text: str | float) -> None:
     with pytest.raises(ValueError, match="amount"):
         read_cost_limit(text)
+
+
+def test_lines_of_a_price_list() -> None:
+    lines = {
+        (one.currency, one.shape, one.unit): one.price for one in price_lines(MODELS.videos["seedance-2.0"].pricing)
+    }
+    assert lines["USD", "480p 720p", "million tokens"] == 7.0
+    assert lines["CNY", "1080p with clips", "million tokens"] == 31
+    images = {(one.shape, one.unit): one.price for one in price_lines(MODELS.images["seedream-5.0-pro"].pricing)}
+    assert images["up to 2610000 pixels", "image"] == 0.045
+    assert images["any size", "layer"] == 0.045
+    assert images["any size", "input image after the first"] == 0.003
