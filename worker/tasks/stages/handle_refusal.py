@@ -54,10 +54,10 @@ def handle_refusal(claim: Claim, error: DreameryError) -> str:
         return _retry(claim, error)
     if reaction is Reaction.UNCLEAR and not isinstance(error, RefusedError):
         return _end_unclear(claim, error)
-    remedy = _try_remedy(claim, error)
+    remedy = None if isinstance(error, RefusedError) else _try_remedy(claim, error)
     if remedy is not None:
         return requeue(claim, error, delay=0.0, reason=remedy)
-    return _react(claim, error, reaction)
+    return _follow_verdict(claim, error) if isinstance(error, RefusedError) else _react(claim, error, reaction)
 
 
 def handle_fault(claim: Claim, fault: UnexpectedError) -> str:
@@ -123,8 +123,6 @@ def _try_remedy(claim: Claim, error: DreameryError) -> str | None:
 
 
 def _react(claim: Claim, error: DreameryError, reaction: Reaction) -> str:
-    if isinstance(error, RefusedError):
-        return _follow_verdict(claim, error)
     if isinstance(error, SecretLockedError):
         return _leave_to_others(claim, error)
     if error.code == "storage_unavailable":

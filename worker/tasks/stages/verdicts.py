@@ -46,6 +46,6 @@ def _let_rest(tx: Transaction, claim: Claim, error: RefusedError, verdict: Verdi
 
 @retry_when_database_unavailable
 def count_refusals(claim: Claim, error: RefusedError) -> int:
-    """Return how often this account has refused the job with this code before."""
+    """Return how often accounts have refused the job with this code before."""
     with transaction() as tx:
-        return queries.count_refusals(tx, claim.id, account=claim.account.label, code=error.code)
+        return queries.count_refusals(tx, claim.id, code=error.code)
