@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.core.catalog.model_rows import image_model, video_model
-from worker.core.catalog.provider_data import all_providers, first_provider
+from worker.core.catalog.provider_data import all_providers, first_provider, shipped_model
 
 Data = dict[str, Any]
 _NUMBERS = (int, float)
@@ -88,7 +88,8 @@ def check_routes(reader: Reader, data: Data, kinds: tuple[str, ...]) -> None:
     for name, targets in reader.table("routes").items():
         where = f"routes.{name!r}"
         if not (isinstance(targets, list) and targets and all(isinstance(one, str) for one in targets)):
-            raise reader.error(where, 'must be a list of models or providers, such as ["jimeng-4.0", "ark"]')
+            example = [shipped_model(kinds[0]), *list(all_providers())[-1:]]
+            raise reader.error(where, f"must be a list of models or providers, such as {example}")
         found: list[str] = []
         for target in targets:
             if target in all_providers():
