@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import IO, Any, BinaryIO, Protocol
 
+from worker.core.catalog.provider_data import first_provider
 from worker.core.errors import DreameryError
 from worker.providers.conversation import AgentEvent, Conversation
 from worker.providers.credits import CreditHistory, Credits
@@ -25,7 +26,7 @@ class Account:
     session: str = field(repr=False)
     cluster: "dict[str, str] | None" = None  # looked-up hosts of an `auto` account, from the accounts table
     proxy: str | None = field(default=None, repr=False)  # as `worker.core.security.session_tokens` writes it
-    provider: str = "dreamina"
+    provider: str = field(default_factory=first_provider)
     model_ids: Mapping[str, str] = field(default_factory=dict)  # our name of a model -> upstream's, where it differs
     currency: str | None = None  # None = credits of the upstream
     limit_group: str | None = None  # accounts of one customer share limits; None = alone
@@ -114,7 +115,9 @@ class VideoOrder:
     end_frame: Reference | None = None
     materials: tuple[Material, ...] = ()
     parts: tuple[PromptPart, ...] = ()
-    listed: Mapping[str, Any] = field(default_factory=dict)  # the model in upstream's list for the account; {} = not listed
+    listed: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # the model in upstream's list for the account; {} = not listed
     options: Mapping[str, Any] = field(default_factory=dict)  # fields that only some upstreams have
     inputs: tuple[InputFile, ...] = ()  # for upstreams without uploads, instead of frames and materials
     user: str = ""  # a stable hash of the end user
@@ -309,11 +312,28 @@ class Cancel(Protocol):
         """Cancel the order. Return False if it is too late: then it is finished and charged."""
 
 
+class FreshLinks(Protocol):
+    """An upstream that gives new links of results only when it is asked for a single order."""
+
+    async def fetch_single(self, account: Account, order: OpenOrder) -> Record | None:
+        """Return the record of one order; None = upstream does not know it."""
+
+
 class Callbacks(Protocol):
     """An upstream that reports changes of an order to our address. Reports are hints, never believed."""
 
     def submit_key_of(self, token: str) -> str | None:
         """Return the submit key of the token in a callback's path; None = no such token."""
+
+
+class CredentialFacts(Protocol):
+    """An upstream that tells more of a credential than whether it is valid."""
+
+    async def read_facts(self, account: Account) -> dict[str, Any]:
+        """Make free calls that only a valid credential passes. Return facts to add to those of the account.
+
+        Raises RefusedError with a text for the operator.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +352,8 @@ class Capabilities:
     lookup: KeyLookup | None = None
     cancel: Cancel | None = None
     callbacks: Callbacks | None = None
+    facts: CredentialFacts | None = None
+    fresh_links: FreshLinks | None = None
     polling: PollRules = PollRules()
 
 

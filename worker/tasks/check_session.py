@@ -25,6 +25,7 @@ from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Row, retry_when_databa
 from worker.messaging import pubsub
 from worker.providers.base import Account
 from worker.providers.credits import Credits
+from worker.providers.refusals import RefusedError
 from worker.providers.registry import get_provider, required
 from worker.tasks.stages.account_check import CHECK_SECONDS, call_within, check_account, error_dict
 from worker.tasks.stages.account_session import SESSION_EXPIRED
@@ -108,9 +109,15 @@ def _claim(check_id: UUID, *, alone: bool = False) -> _Claimed | None:
 
 
 async def _check_valid(account: AccountRow, until: float) -> Result:
-    """Check the session with the credits call, which needs a valid session and costs nothing."""
+    """Check the credential with a free call that needs a valid one."""
     try:
+        if get_provider(account).capabilities.balance is None:
+            await call_within(account, get_provider(account).check_account, until=until)
+            return {"live": True}
         return {"live": True, "points": _points(await _fetch_credits(account, until))}
+    except RefusedError as error:
+        # Upstream named the reason, so it has recognised the credential unless that is what it refused.
+        return {"live": error.verdict.stops != "needs_login"}
     except DreameryError as error:
         if error.code == SESSION_EXPIRED:
             return {"live": False}
@@ -122,11 +129,13 @@ async def _check_valid(account: AccountRow, until: float) -> Result:
 
 
 async def _read_points(account: AccountRow, until: float) -> Result:
+    _require_credits(account)
     return {"points": _points(await _fetch_credits(account, until))}
 
 
 async def _claim_daily_credits(account: AccountRow, until: float) -> Result:
     """Claim the daily credits and read the balance. After a refusal of the claim the balance is still reported."""
+    _require_credits(account)
     refusal = None
     gained = 0
     try:
@@ -148,6 +157,12 @@ _ANSWERS: dict[str, Callable[[AccountRow, float], Awaitable[Result]]] = {
 
 async def _receive(account: Account) -> int:
     return await required(get_provider(account).capabilities.daily_credits).receive_credits(account)
+
+
+def _require_credits(account: AccountRow) -> None:
+    """Raise `unsupported_operation` if the upstream of the account has no credits."""
+    if get_provider(account).capabilities.balance is None:
+        raise DreameryError("unsupported_operation", "This upstream tells no balance and gives no credits.")
 
 
 async def _read_balance(account: Account) -> Credits:

@@ -9,18 +9,32 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from worker.core.catalog.provider_data import all_providers
 from worker.db.engine import Transaction
 
 EXPIRED = "upstream_session_expired"
 RISK = "upstream_risk_control"
-# Consecutive refused logins, with cooldowns in between, after which an account needs a login.
-MAX_LOGIN_REFUSALS = 3
-# Consecutive risk control refusals, with cooldowns in between, after which an account is blocked.
-MAX_RISK_REFUSALS = 2
+# Codes with which keys are stopped, or rest if no one registered them.
+STOPS = ("accounts_need_login", "accounts_blocked", "insufficient_quota")
+
+
+def _refusals(field: str, account: str) -> str:
+    """SQL: after how many refusals in a row the account's provider gives up on it."""
+    cases = " ".join(
+        f"WHEN '{name}' THEN {getattr(one.credentials, field)}" for name, one in sorted(all_providers().items())
+    )
+    return f"(CASE {account}.provider {cases} END)"
+
+
+def keys_only(account: str) -> str:
+    """SQL: whether the credential of the account is a key, which upstream refuses only for a reason that lasts."""
+    names = ", ".join(f"'{name}'" for name, one in sorted(all_providers().items()) if not one.has_sessions)
+    return f"{account}.provider IN ({names})" if names else "false"
+
 
 # Risk control counts once per cooldown: several jobs refused together count as one refusal.
 _COOL_DOWN = text(
-    """/* rest */
+    f"""/* rest */
     UPDATE accounts SET rest_code = :code,
         rest_until = greatest(rest_until, clock_timestamp() + make_interval(secs => :seconds)),
         risk_refusals = risk_refusals + new.risk,
@@ -28,7 +42,7 @@ _COOL_DOWN = text(
         state_code = CASE WHEN new.blocks THEN :code ELSE state_code END,
         state_at = CASE WHEN new.blocks THEN clock_timestamp() ELSE state_at END
     FROM (SELECT o.id AS of, r.risk, r.risk = 1 AND o.state = 'ok' AND (o.pool OR o.user_id IS NOT NULL)
-              AND o.risk_refusals + 1 >= :most AS blocks
+              AND o.risk_refusals + 1 >= {_refusals("block_refusals", "o")} AS blocks
           FROM accounts o CROSS JOIN LATERAL (SELECT (CAST(:code AS text) = :risk
               AND NOT coalesce(o.rest_code = :code AND o.rest_until > clock_timestamp(), false))::int AS risk) r
           WHERE o.id = :id FOR NO KEY UPDATE OF o) new
@@ -38,7 +52,7 @@ _COOL_DOWN = text(
 
 def cool_down(tx: Transaction, account_id: UUID, *, seconds: float, code: str) -> None:
     """Start a cooldown of the account. A longer cooldown in progress stays."""
-    tx.run(_COOL_DOWN, {"id": account_id, "seconds": seconds, "code": code, "risk": RISK, "most": MAX_RISK_REFUSALS})
+    tx.run(_COOL_DOWN, {"id": account_id, "seconds": seconds, "code": code, "risk": RISK})
 
 
 def cool_down_kind(tx: Transaction, account_id: UUID, kind: str, *, seconds: float) -> None:
@@ -69,36 +83,41 @@ def record_login_refusal(tx: Transaction, account_id: UUID, *, seconds: float) -
     """
     row = tx.first(
         text(
-            """/* login_refused */
+            f"""/* login_refused */
             UPDATE accounts SET login_refusals = login_refusals + 1, rest_code = :code,
                 rest_until = greatest(rest_until, clock_timestamp() + make_interval(secs => :seconds)),
                 state = CASE WHEN gone.now THEN 'needs_login' ELSE state END,
                 state_code = CASE WHEN gone.now THEN :code ELSE state_code END,
                 state_at = CASE WHEN gone.now THEN clock_timestamp() ELSE state_at END
-            FROM (SELECT id AS of, state = 'ok' AND (pool OR user_id IS NOT NULL) AND login_refusals + 1 >= :most AS now
+            FROM (SELECT id AS of, state = 'ok' AND (pool OR user_id IS NOT NULL)
+                      AND login_refusals + 1 >= {_refusals("login_refusals", "accounts")} AS now
                   FROM accounts WHERE id = :id FOR NO KEY UPDATE) gone
             WHERE accounts.id = gone.of RETURNING gone.now"""
         ),
-        {"id": account_id, "seconds": seconds, "code": EXPIRED, "most": MAX_LOGIN_REFUSALS},
+        {"id": account_id, "seconds": seconds, "code": EXPIRED},
     )
     return row is not None and bool(row.now)
 
 
 def record_session_works(tx: Transaction, account_id: UUID) -> bool:
-    """Record that upstream accepts the session, and end its effects. True if the account may take jobs again."""
+    """Record that upstream accepts the credential, and end the effects of refusals. True if the account may take jobs
+    again. A blocked session stays blocked: that it is known says nothing about risk control.
+    """
+    rests = f"(rest_code = :code OR (rest_code = ANY(:stops) AND {keys_only('accounts')}))"
+    stopped = f"(state = 'needs_login' OR (state = 'blocked' AND {keys_only('accounts')}))"
     row = tx.first(
         text(
-            """/* session_works */
+            f"""/* session_works */
             UPDATE accounts SET login_refusals = 0,
-                rest_until = CASE WHEN rest_code = :code THEN NULL ELSE rest_until END,
-                rest_code = CASE WHEN rest_code = :code THEN NULL ELSE rest_code END,
-                state_code = CASE WHEN state = 'needs_login' THEN NULL ELSE state_code END,
-                state_at = CASE WHEN state = 'needs_login' THEN clock_timestamp() ELSE state_at END,
-                state = CASE WHEN state = 'needs_login' THEN 'ok' ELSE state END
-            WHERE id = :id AND (login_refusals > 0 OR rest_code = :code OR state = 'needs_login')
+                rest_until = CASE WHEN {rests} THEN NULL ELSE rest_until END,
+                rest_code = CASE WHEN {rests} THEN NULL ELSE rest_code END,
+                state_code = CASE WHEN {stopped} THEN NULL ELSE state_code END,
+                state_at = CASE WHEN {stopped} THEN clock_timestamp() ELSE state_at END,
+                state = CASE WHEN {stopped} THEN 'ok' ELSE state END
+            WHERE id = :id AND (login_refusals > 0 OR {rests} OR {stopped})
             RETURNING state = 'ok' AND rest_code IS NULL AS free"""
         ),
-        {"id": account_id, "code": EXPIRED},
+        {"id": account_id, "code": EXPIRED, "stops": list(STOPS)},
     )
     return row is not None and bool(row.free)
 

@@ -89,7 +89,12 @@ class ArkClient:
 
     async def check_key(self, account: Account) -> None:
         """Make a free call that only a valid key passes. Raises RefusedError."""
-        await self._list(account, [("page_num", "1"), ("page_size", "1")])
+        await self.count_tasks(account)
+
+    async def count_tasks(self, account: Account, model: str | None = None) -> int:
+        """Return how many tasks of the last seven days the key can see, of all models or one. Raises RefusedError."""
+        query = [("page_num", "1"), ("page_size", "1")] + ([("filter.model", model)] if model is not None else [])
+        return (await self._list(account, query)).total
 
     async def list_models(self, account: Account) -> list[str]:
         """Return the ids of all public models, also of those that the customer has not activated."""

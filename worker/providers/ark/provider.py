@@ -15,6 +15,7 @@ from worker.providers.ark.error_codes import rule_for
 from worker.providers.ark.http import ArkHttp
 from worker.providers.ark.image_requests import build_image_body
 from worker.providers.ark.image_stream import StreamCompleted, StreamedImage, StreamFailed
+from worker.providers.ark.key_check import KeyCheck
 from worker.providers.ark.responses import ApiError, ImageAnswer, ImageItem
 from worker.providers.ark.tasks import POLLING, ArkTasks
 from worker.providers.ark.usage import image_usage
@@ -54,7 +55,7 @@ class ArkProvider:
         self._tasks = ArkTasks(self._client)
         self._public_url = settings.public_url
         self._capabilities = Capabilities(
-            immediate_images=self, lookup=self._tasks, cancel=self._tasks, polling=POLLING
+            immediate_images=self, lookup=self._tasks, cancel=self._tasks, facts=KeyCheck(self._client), polling=POLLING
         )
 
     @property

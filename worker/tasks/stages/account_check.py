@@ -19,13 +19,14 @@ from worker.core.errors import DreameryError, Fault
 from worker.core.observability.faults import UnexpectedError
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
-from worker.db.accounts import health, model_listings
+from worker.db.accounts import health, limit_groups, lost_answers, model_listings
 from worker.db.accounts.accounts import AccountRow
 from worker.db.credits import balances
-from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, retry_when_database_unavailable, transaction
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Transaction, retry_when_database_unavailable, transaction
 from worker.messaging import celery_app
 from worker.providers.base import Account
 from worker.providers.live_models import LiveModels
+from worker.providers.refusals import RefusedError, Scope, Verdict
 from worker.providers.registry import get_provider
 from worker.tasks.stages import cooldowns, worker_keys
 from worker.tasks.stages.account_session import SESSION_EXPIRED, SecretLockedError, call_upstream_async
@@ -66,12 +67,16 @@ async def check_account(row: AccountRow, *, models: bool) -> Result:
 async def _check(row: AccountRow, *, models: bool) -> Result:
     asked_at = time.monotonic()
     until = asked_at + CHECK_SECONDS
+    left, facts, offered = None, None, get_provider(row).capabilities.facts
     try:
-        left = await call_within(row, lambda account: get_provider(account).check_account(account), until=until)
+        if offered is not None:
+            facts = await call_within(row, offered.read_facts, until=until)
+        else:
+            left = await call_within(row, get_provider(row).check_account, until=until)
     except DreameryError as error:
         log.info("checkup_refused", account=row.label, code=error.code, detail=error.detail)
         return await in_thread(_note_refusal, row, error)
-    await in_thread(_note_session_works, row, left, seconds_ago=time.monotonic() - asked_at)
+    await in_thread(_note_works, row, left, facts, seconds_ago=time.monotonic() - asked_at)
     counts, models_error = None, None
     if models:
         try:
@@ -113,8 +118,10 @@ def _to_stored_form(models: LiveModels) -> dict[str, Any]:
 
 
 @retry_when_database_unavailable
-def _note_session_works(row: AccountRow, left: int | None, *, seconds_ago: float) -> None:
+def _note_works(row: AccountRow, left: int | None, facts: dict[str, Any] | None, *, seconds_ago: float) -> None:
     with transaction() as tx:
+        if facts:
+            lost_answers.learn(tx, row.id, facts)
         if left is not None:
             balances.record_credits(tx, row.id, left, seconds_ago=seconds_ago)
         if health.record_session_works(tx, row.id):
@@ -128,8 +135,13 @@ def _note_refusal(row: AccountRow, error: DreameryError) -> Result:
         worker_keys.stop_if_wrong(account=row.label)
     about_account = error.kind.fault is Fault.ACCOUNT and error.code != "proxy_unreachable"
     result: Result = {"live": None, "credits": None, "models": None, "error": error_dict(error)}
+    verdict = error.verdict if isinstance(error, RefusedError) else None
     with transaction() as tx:
-        if error.code == SESSION_EXPIRED:
+        if verdict is not None:
+            # Upstream named the reason, so it has recognised the credential unless that is what it refused.
+            result["live"] = verdict.stops != "needs_login"
+            _stop(tx, row, verdict, error)
+        elif error.code == SESSION_EXPIRED:
             result["live"] = False
             if health.record_login_refusal(tx, row.id, seconds=STILL_EXPIRED_SECONDS):
                 log.warning("account_needs_login", account=row.label)
@@ -140,8 +152,19 @@ def _note_refusal(row: AccountRow, error: DreameryError) -> Result:
                 health.cool_down(tx, row.id, seconds=seconds, code=error.code)
         # After an answer of upstream the next check is at the usual time, otherwise soon.
         next_in = _next_check_seconds() if result["live"] is not None else model_listings.RETRY_SECONDS
+        if verdict is not None and verdict.checks_after:
+            next_in = verdict.checks_after
         model_listings.record_account_check(tx, row.id, code=error.code, next_in=next_in)
     return result
+
+
+def _stop(tx: Transaction, row: AccountRow, verdict: Verdict, error: DreameryError) -> None:
+    """Stop the account, or with all accounts of its customer. Rests of single models do not come from checks."""
+    if not verdict.stops:
+        return
+    locked = limit_groups.lock(tx, row.id, row.limit_group if verdict.scope is Scope.GROUP else None)
+    limit_groups.stop(tx, locked, state=verdict.stops, code=error.code, checks_after=verdict.checks_after)
+    log.warning("account_stopped", account=row.label, state=verdict.stops, code=error.code, detail=error.detail)
 
 
 @retry_when_database_unavailable

@@ -1,7 +1,7 @@
 """Prepares an account for an upstream call: decrypts its session and proxy and resolves its hosts.
 
-The hosts of region `auto` are looked up when they are unknown or old. A 1015 on stored hosts may
-only mean that the session moved to another cluster, so the hosts are looked up once more before the 1015 counts.
+Hosts that the region does not tell are looked up when they are unknown or old. A session that is refused as expired on
+stored hosts may only have moved, so the hosts are looked up once more before the refusal counts.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
+from worker.core.catalog.provider_data import all_providers
 from worker.core.concurrency.event_loop import in_thread, run
 from worker.core.concurrency.lanes import acting_for, acting_owner
 from worker.core.errors import DreameryError
@@ -72,14 +73,19 @@ async def prepare_account_async(row: AccountRow) -> Account:
     return await _look_up_hosts(row, account) if needs_look_up(row) else account
 
 
+def has_looked_up_hosts(row: AccountRow) -> bool:
+    """Whether the region of the account does not tell its hosts."""
+    return row.region in all_providers()[row.provider].credentials.looked_up
+
+
 def needs_look_up(row: AccountRow) -> bool:
     """Whether the hosts of the account are unknown or old, so that preparing it makes calls."""
     outdated = row.cluster_age_seconds is None or row.cluster_age_seconds > get_settings().region_cache_seconds
-    return row.region == "auto" and (row.cluster is None or outdated)
+    return has_looked_up_hosts(row) and (row.cluster is None or outdated)
 
 
 async def call_upstream_async(row: AccountRow, call: Callable[[Account], Awaitable[Answer]]) -> Answer:
-    """Return the result of a call that costs nothing. After a 1015 on stored hosts, repeat it once on fresh hosts.
+    """Return the result of a call that costs nothing. A session that stored hosts refuse is tried on fresh hosts, once.
 
     Its turns count for the user whose account it is, or whom the caller acts for, else for the account alone.
     """
@@ -109,12 +115,12 @@ def _faults_as_errors() -> Iterator[None]:
 
 def _may_have_moved(row: AccountRow, account: Account, error: DreameryError) -> bool:
     """Whether the session may have moved to another cluster since its hosts were stored."""
-    return error.code == SESSION_EXPIRED and row.region == "auto" and account.cluster is row.cluster
+    return error.code == SESSION_EXPIRED and has_looked_up_hosts(row) and account.cluster is row.cluster
 
 
 def forget_hosts(row: AccountRow) -> bool:
-    """After a 1015: remove the stored hosts, so that the next call looks them up. Return whether there were any."""
-    if row.region != "auto" or row.cluster is None:
+    """Remove the stored hosts of a refused session: the next call looks them up. Return whether there were any."""
+    if not has_looked_up_hosts(row) or row.cluster is None:
         return False
     with transaction() as tx:
         accounts.store_cluster(tx, row.id, None)
