@@ -3,6 +3,9 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
+
+import pytest
 
 from tests.support.platform import ROOT
 from worker.core.catalog.provider_data import all_providers
@@ -18,6 +21,7 @@ CALLERS_FORMATS = ("api/ark/", "api/app.py", "api/generation/media_fields.py")
 PUBLIC = {
     "api/generation/model_routes.py": "model_req_key",
     "api/generation/model_schemas.py": "model_req_key",
+    "api/jobs/callback_routes.py": "/hooks/ark/",
     "worker/core/security/callback_tokens.py": "/hooks/ark/",
 }
 THIRD_PARTY = ("api/console/static/vendor/",)
@@ -50,6 +54,7 @@ def files() -> list[str]:
     return found
 
 
+@cache
 def words() -> re.Pattern[str]:
     data = all_providers().values()
     titles = {rf"\b{word}\b" for one in data for word in one.title.split() if word[0].isupper()}
