@@ -6,7 +6,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,17 @@ def other(platform: CheckedPlatform) -> Iterator[ApiClient]:
         yield client
 
 
+@pytest.fixture
+def user(platform: CheckedPlatform) -> Iterator[ApiClient]:
+    """A caller with an API key, who shares no places with callers with session ids."""
+    with ApiClient(platform, platform.admin_key) as admin:
+        assert admin.http.post("/admin/v1/accounts", json={"tokens": new_key()}).is_success
+        assert admin.http.post("/admin/v1/users", json={"name": "user"}).is_success
+        made = admin.http.post("/admin/v1/keys", json={"user": "user", "name": "test"})
+        with admin.as_caller(made.json()["key"]) as client:
+            yield client
+
+
 def peak(pid: int) -> int:
     """Return the largest memory of a process, in bytes, since `memory_is_kept` began."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -136,7 +147,7 @@ def others_are_answered(other: ApiClient) -> Iterator[None]:
         asking.join(60)
     print(f"GET: {undisturbed:.3f} s undisturbed, then {statistics.median(times):.3f} s, at most {max(times):.2f} s")
     assert statistics.median(times) < 2 * undisturbed + allowance_seconds()
-    assert max(times) < 5
+    assert max(times) < max(5.0, allowance_seconds())
 
 
 def together(function: Callable[[int], int], count: int) -> list[int]:
@@ -175,24 +186,48 @@ def test_pictures_of_sixty_megapixels_are_decoded_elsewhere(
 
 
 def test_picture_of_endless_passes_delays_its_owner_only(
-    platform: CheckedPlatform, member: ApiClient, other: ApiClient
+    platform: CheckedPlatform, member: ApiClient, other: ApiClient, user: ApiClient
 ) -> None:
-    slow = {**QUICK, "image": ("a.jpg", slow_jpeg(150, orientation=6), "image/jpeg")}
-    with memory_is_kept(platform), ThreadPoolExecutor(6) as pool:
-        waiting = [pool.submit(member.http.post, "/v1/images/edits", files=slow, timeout=200) for _ in range(6)]
-        eventually(lambda: decoding(platform), what="a slow file is read")
-        with others_are_answered(other):
-            answer = other.http.post("/v1/images/edits", files=QUICK, timeout=60)
-        assert answer.status_code == 202, answer.text
-        assert not all(one.done() for one in waiting), "the slow files still wait"
+    # More passes than a child has time for, on any machine.
+    slow = {**QUICK, "image": ("a.jpg", slow_jpeg(20_000, orientation=6), "image/jpeg")}
+    with memory_is_kept(platform), ThreadPoolExecutor(7) as pool:
+
+        def send(client: ApiClient, files: dict[str, Any]) -> Future[Any]:
+            return pool.submit(client.http.post, "/v1/images/edits", files=files, timeout=300)
+
+        with others_are_answered(user):
+            waiting = [send(member, slow) for _ in range(6)]
+            eventually(lambda: decoding(platform), what="a slow file is read")
+            answer = send(user, QUICK).result(60)
+            assert answer.status_code == 202, answer.text
+            assert not any(one.done() for one in waiting), "the file that came last was ready first"
+        # Callers with session ids share the places of one owner, and take turns.
+        quick = send(other, QUICK)
+        while not wait([quick], timeout=3).done and not all(one.done() for one in waiting):
+            end_children(platform)
+        assert sum(one.done() for one in waiting) < 4, "a file waits for those in progress, not for all before it"
+        assert quick.result(60).status_code == 202
+        eventually(lambda: end_children(platform) == [] and all(one.done() for one in waiting), what="all are answered")
         statuses = {one.result().status_code for one in waiting}
-    assert statuses <= {202, 400, 503}
+    assert statuses <= {400, 503}
 
 
 def decoding(platform: CheckedPlatform) -> list[psutil.Process]:
     """Return the processes in which the API reads files now."""
-    api = psutil.Process(platform.children["api"].pid)
-    return [child for server in api.children() for child in server.children()]
+    found = []
+    for server in psutil.Process(platform.children["api"].pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # an idle server ends
+            found += server.children()
+    return found
+
+
+def end_children(platform: CheckedPlatform) -> list[psutil.Process]:
+    """End the processes in which the API reads files, as their limits would after a minute. Return them."""
+    found = decoding(platform)
+    for child in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    return found
 
 
 @pytest.mark.parametrize(
