@@ -7,13 +7,14 @@ import math
 import re
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
-from typing import Annotated, Literal
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Header, Request
 from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from api.auth import account_choice
 from api.auth.caller_checks import CallerChecks, OpenCaller
 from api.auth.console_session import check_csrf, read_session_cookie
 from api.auth.failed_login_limits import FailedLoginLimiter
@@ -22,6 +23,7 @@ from api.auth.session_tokens import encrypt_session_token
 from api.http.clients.interruption import Interruption
 from api.http.own_file_links import set_request_origin
 from api.http.responses import base_url
+from worker.core.catalog.money import CostLimit, read_cost_limit
 from worker.core.concurrency.keyed_batches import KeyedBatches, Left
 from worker.core.errors import DreameryError
 from worker.core.quotas import REQUESTS, Limit, OwnLimits, effective_limits
@@ -57,10 +59,12 @@ class Caller:
     scopes: frozenset[str] | None = None  # None = everything the role allows
     models: frozenset[str] | None = None  # public ids; None = all
     account_choice: str = "any"  # see `worker.db.accounts.eligibility.CHOICES`
+    providers: frozenset[str] | None = None  # whose accounts may be used; None = all
     tokens: tuple[tuple[str, SessionToken], ...] = field(default=(), repr=False)  # (lookup hash, token)
     key_root: UUID | None = None  # the first key of a rotation chain; rotated keys count as one
     user_limits: OwnLimits = field(default_factory=OwnLimits)
     key_limits: OwnLimits = field(default_factory=OwnLimits)
+    max_cost: CostLimit | None = None  # the most that this request may cost, by its header
 
     @property
     def scope(self) -> str:
@@ -82,6 +86,12 @@ class Caller:
                 f"This key lacks permission: it needs the scope `{scope}`, and its user needs a role with that scope."
             )
             raise DreameryError("forbidden", message)
+
+    @property
+    def chosen_accounts(self) -> str:
+        """The choice of accounts of this request as text, "" = all of the caller."""
+        names = sorted(self.providers or ())
+        return ",".join([*([] if self.account_choice == "any" else [self.account_choice]), *names])
 
     @property
     def limits(self) -> list[Limit]:
@@ -306,18 +316,40 @@ def _is_admin_key(bearer: str) -> bool:
 CallerDep = Annotated[Caller, Depends(get_caller)]
 
 
-_ACCOUNTS = (
-    "accounts for the jobs of an API key: `own` = only your own, `pool` = only the platform's, `any` = your own first"
+_MAX_COST = (
+    "the most money that the request may cost, such as `0.5` or `0.5 USD`; a request that may cost more is refused, and "
+    "nothing is submitted"
 )
-AccountChoice = Literal["any", "own", "pool"]
 
 
 async def require_generate(
-    caller: CallerDep, x_accounts: Annotated[AccountChoice, Header(description=_ACCOUNTS)] = "any"
+    caller: CallerDep,
+    x_accounts: Annotated[str, Header(description=account_choice.DESCRIPTION)] = "any",
+    x_max_cost: Annotated[str, Header(description=_MAX_COST)] = "",
 ) -> Caller:
-    """A caller who may create jobs; for every creating route."""
+    """A caller who may create jobs; for every creating route. Raises `invalid_value` for another choice of accounts."""
     caller.require_scope("generate")
-    return replace(caller, account_choice=x_accounts)
+    choice = account_choice.parse_account_choice(x_accounts)
+    tokens = caller.tokens
+    if choice.providers is not None:
+        tokens = tuple((digest, token) for digest, token in tokens if token.provider in choice.providers)
+        if caller.tokens and not tokens:
+            message = f"None of your session ids is of {' or '.join(sorted(choice.providers))}, as `X-Accounts` asks."
+            raise DreameryError("invalid_value", message, param="x-accounts")
+    return replace(
+        caller,
+        account_choice=choice.owners,
+        providers=choice.providers,
+        tokens=tokens,
+        max_cost=_parse_max_cost(x_max_cost),
+    )
+
+
+def _parse_max_cost(header: str) -> CostLimit | None:
+    try:
+        return read_cost_limit(header) if header.strip() else None
+    except ValueError as error:
+        raise DreameryError("invalid_value", f"X-Max-Cost {error}.", param="x-max-cost") from None
 
 
 async def require_read(caller: CallerDep) -> Caller:

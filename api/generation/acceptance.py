@@ -18,10 +18,12 @@ from uuid import UUID
 from api.auth.dependencies import Caller
 from api.generation import deduplication
 from api.generation.account_assignment import assign_accounts
+from api.generation.cost_limits import cost_error
 from api.generation.deduplication import DuplicateUndecidedError
 from api.generation.quotas import QuotaCheck
 from api.generation.reference_images import delete_stored_inputs
 from api.http.request_tracker import TrackedRequest
+from worker.core.catalog.money import CostLimit
 from worker.core.concurrency.keyed_batches import ALONE, KeyedBatches, Left
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.observability.job_context import Origin, current_origin
@@ -54,6 +56,7 @@ class GenerationPlan:
     inputs: list[NewInput] = field(default_factory=list)
     # A deliberate new try (retry route): a recent failure of the same request does not answer it.
     wants_new_jobs: bool = False
+    max_cost: CostLimit | None = None  # as the body says
     # Writes more rows in the transaction that accepts the jobs.
     extra_write: Callable[[Transaction], object] | None = None
 
@@ -90,7 +93,7 @@ async def accept(plan: GenerationPlan, *, caller: Caller, key: str | None, track
     """Write the jobs and enqueue them. A duplicate returns the jobs of the earlier request instead."""
     tracked.wants_new_jobs = tracked.wants_new_jobs or plan.wants_new_jobs
     # The account choice is part of the fingerprint: a request with another choice is not a duplicate.
-    choice = "" if caller.account_choice == "any" else f":{caller.account_choice}"
+    choice = f":{caller.chosen_accounts}" if caller.chosen_accounts else ""
     request = NewRequest(
         caller=caller.scope,
         route=tracked.route,
@@ -100,7 +103,7 @@ async def accept(plan: GenerationPlan, *, caller: Caller, key: str | None, track
         body_digest=tracked.body_digest,
     )
     submission = _Submission(plan, caller, request, tracked, contextvars.copy_context(), current_origin())
-    batch = (tracked.tracker.process, caller.owner, caller.scope, caller.account_choice)
+    batch = (tracked.tracker.process, caller.owner, caller.scope, caller.chosen_accounts)
     while True:
         with contextlib.suppress(DuplicateUndecidedError):
             return await _batches.add(batch, submission)
@@ -293,6 +296,10 @@ def _insert(tx: Transaction, submissions: list[_Submission]) -> tuple[QuotaUsage
     # Lock order of all code that accepts jobs: the owner's quota first, then its fair-queue positions.
     quota_check = QuotaCheck(tx, caller, new_jobs=len(jobs))
     assigned = {job.id: job for job in assign_accounts(tx, jobs, caller)}
+    for s in submissions:
+        error = cost_error(caller, s.plan.max_cost, [assigned[job.id] for job in s.plan.jobs])
+        if error is not None:
+            raise error
     groups = [NewGroup([assigned[job.id] for job in s.plan.jobs], s.origin) for s in submissions]
     state_machine.accept_groups(tx, groups)
     for s in submissions:

@@ -1,16 +1,20 @@
-"""Chooses the accounts of new jobs inside the accepting transaction, and their expected price and duration."""
+"""Chooses the accounts of new jobs inside the accepting transaction, their currency, expected price and duration."""
 
 import math
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from uuid import UUID
 
 from api.auth.dependencies import Caller
+from api.generation.model_availability import token_groups
 from api.http.cors_and_compression import format_utc
 from worker.core.catalog.models import ImageModel, VideoModel, get_catalog
-from worker.core.catalog.upstream_models import ModelListing, may_offer
+from worker.core.catalog.upstream_models import AccountGroup, ModelListing, may_offer
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.messages.cooldown import add_cooldown
 from worker.db.accounts import management, model_listings
+from worker.db.accounts.eligibility import Needs
+from worker.db.accounts.model_listings import GroupedAccounts
 from worker.db.credits.learned_prices import PriceList
 from worker.db.engine import Transaction
 from worker.db.jobs import durations
@@ -20,19 +24,20 @@ from worker.db.scheduling.unschedulable import Cooldown
 
 
 def assign_accounts(tx: Transaction, jobs: list[NewJob], caller: Caller) -> list[NewJob]:
-    """Return the new jobs of a caller with their accounts, expected price and usual duration.
+    """Return the new jobs of a caller with their accounts, currency, expected price and usual duration.
 
     Raises the reason when no account can run one of them. What the jobs have in common is read once.
     """
     account_ids = caller.account_ids(tx)
-    usable = {} if account_ids else usable_regions(tx, caller)
+    usable = [] if account_ids else usable_accounts(tx, caller, jobs)
+    groups = token_groups(caller) if account_ids else [one.group for one in usable]
     listed = _Listings(tx, caller)
     # Accounts are assigned here, not while planning: session ids get rows only with an accepted job.
     prices = PriceList(tx, user_id=caller.user_id, choice=caller.account_choice)
     assigned = [
         _assign(
             tx,
-            job,
+            replace(job, currency=choose_currency(job, groups)),
             caller,
             account_ids=_eligible_accounts(job, caller, account_ids, listed),
             avoid=_avoided_accounts(job, usable, listed),
@@ -42,6 +47,21 @@ def assign_accounts(tx: Transaction, jobs: list[NewJob], caller: Caller) -> list
     ]
     _reject_during_cooldowns(tx, assigned, caller)
     return assigned
+
+
+def choose_currency(job: NewJob, groups: Iterable[AccountGroup]) -> str | None:
+    """Return the currency of the accounts that the job will run on; None = they have credits of the upstream.
+
+    If accounts in several currencies fit, one of those that can work now, in the operator's order of currencies.
+    """
+    model = find_catalog_model(job)
+    fitting = [one for one in groups if one.provider in job.providers]
+    offered = [one for one in fitting if model is None or model.is_available_in(one.region)] or fitting
+    if not offered or any(one.currency is None for one in offered):
+        return None
+    working = [one for one in offered if one.usable] or offered
+    order = get_catalog().currencies
+    return min((one.currency or "" for one in working), key=lambda name: order.index(name) if name in order else 99)
 
 
 class _Listings:
@@ -66,7 +86,8 @@ def _reject_during_cooldowns(tx: Transaction, jobs: list[NewJob], caller: Caller
     """Raise the reason of the cooldown when all accounts that could run a job are in one: it would only fail."""
     checked: set[tuple[object, ...]] = set()
     for job in jobs:
-        accounts = (tuple(job.account_ids), tuple(job.avoid_accounts), job.price)
+        needs = Needs(tuple(job.providers), job.currency, job.model)
+        accounts = (tuple(job.account_ids), tuple(job.avoid_accounts), job.price, needs)
         if accounts in checked:
             continue  # the jobs of one request rarely differ in this
         checked.add(accounts)
@@ -77,6 +98,7 @@ def _reject_during_cooldowns(tx: Transaction, jobs: list[NewJob], caller: Caller
             choice=job.account_choice,
             avoid=job.avoid_accounts,
             price=job.price,
+            needs=needs,
         )
         if cooldown is not None:
             raise cooldown_error(cooldown, has_tokens=caller.user_id is None)
@@ -97,14 +119,25 @@ def cooldown_error(cooldown: Cooldown, *, has_tokens: bool) -> DreameryError:
     )
 
 
-def usable_regions(tx: Transaction, caller: Caller) -> dict[str, list[UUID]]:
-    """Return the accounts that the user's jobs may run on, by region. Raises the reason when there are none."""
-    usable = management.usable_regions(tx, user_id=caller.user_id, choice=caller.account_choice)
-    if usable:
-        return usable
-    code, message = management.unusable_reason(tx, user_id=caller.user_id, choice=caller.account_choice), None
+def usable_accounts(tx: Transaction, caller: Caller, jobs: Collection[NewJob]) -> list[GroupedAccounts]:
+    """Return the healthy accounts that the user's jobs may run on. Raises the reason when there are none for a job."""
+    found = model_listings.grouped_accounts(tx, user_id=caller.user_id, choice=caller.account_choice)
+    if caller.providers is not None:
+        found = [one for one in found if one.group.provider in caller.providers]
+    own = {one.group.provider for one in found}
+    missing = next((job for job in jobs if own.isdisjoint(job.providers)), None)
+    if missing is None:
+        return found
+    providers = list(missing.providers)
+    code = management.unusable_reason(
+        tx, user_id=caller.user_id, choice=caller.account_choice, needs=Needs(providers=providers)
+    )
+    message = None
     if code == "no_account_available" and caller.account_choice == "own":
         message = "You have no usable account of your own. Add one with `POST /v1/accounts`, or leave out `X-Accounts`."
+    elif code == "no_account_available" and found:
+        names = " or ".join(providers)
+        message = f"Model {missing.model!r} runs on accounts of {names}, and there is no usable one. Add one."
     raise DreameryError(code, message, retry_after=60)
 
 
@@ -146,17 +179,27 @@ def _eligible_accounts(job: NewJob, caller: Caller, account_ids: list[UUID], lis
     """
     if job.account_ids:
         return [a for a in account_ids if a in job.account_ids] if account_ids else job.account_ids
-    model = find_catalog_model(job)
-    if model is None or not account_ids:
+    if not account_ids:
         return account_ids
-    pairs = list(zip(account_ids, caller.tokens, strict=True))
-    certain = [a for a, (_, token) in pairs if model.is_available_in(token.region)]
-    if certain:
+    model = find_catalog_model(job)
+    pairs = [
+        (a, token.region)
+        for a, (_, token) in zip(account_ids, caller.tokens, strict=True)
+        if token.provider in job.providers
+    ]
+    if not pairs:
+        names = " or ".join(job.providers)
+        message = f"Model {job.model!r} runs on accounts of {names}, and none of your session ids is one."
+        raise DreameryError("model_not_found", message, param="model")
+    certain = [a for a, region in pairs if model is None or model.is_available_in(region)]
+    if certain or model is None:
         return certain
-    return [a for a, (_, token) in pairs if may_offer(model, token.region, listed.get(a))] or account_ids
+    return [a for a, region in pairs if may_offer(model, region, listed.get(a))] or [a for a, _ in pairs]
 
 
-def accounts_without_model(tx: Transaction, job: NewJob, caller: Caller, usable: dict[str, list[UUID]]) -> list[UUID]:
+def accounts_without_model(
+    tx: Transaction, job: NewJob, caller: Caller, usable: Collection[GroupedAccounts]
+) -> list[UUID]:
     """Return usable accounts that do not offer the model, by their region and upstream's model list.
 
     The job avoids these accounts instead of naming the others, so that an account added later may run it. Raises
@@ -165,13 +208,16 @@ def accounts_without_model(tx: Transaction, job: NewJob, caller: Caller, usable:
     return _avoided_accounts(job, usable, _Listings(tx, caller))
 
 
-def _avoided_accounts(job: NewJob, usable: dict[str, list[UUID]], listed: _Listings) -> list[UUID]:
+def _avoided_accounts(job: NewJob, usable: Collection[GroupedAccounts], listed: _Listings) -> list[UUID]:
     model = None if job.account_ids else find_catalog_model(job)
-    if model is None or all(model.is_available_in(region) for region in usable):
+    fitting = [one for one in usable if one.group.provider in job.providers]
+    if model is None or all(model.is_available_in(one.group.region) for one in fitting):
         return []
-    without_model = [a for region, ids in usable.items() for a in ids if not may_offer(model, region, listed.get(a))]
-    if len(without_model) == sum(map(len, usable.values())):
-        where = ", ".join(sorted(model.where))
+    without_model = [
+        a for one in fitting for a in one.ids if not may_offer(model, one.group.region, listed.get(a))
+    ]
+    if len(without_model) == sum(len(one.ids) for one in fitting):
+        where = ", ".join(sorted(model.sold_in))
         message = f"None of your accounts is in a region that offers model {job.model!r} (regions: {where}). Add one."
         raise DreameryError("no_account_available", message, param="model", retry_after=60)
     return without_model

@@ -1,4 +1,4 @@
-"""The models that upstream lists for a caller's accounts, read from the database and cached for a few seconds."""
+"""The models that a caller's accounts offer, read from the database and cached for a few seconds."""
 
 import threading
 import time
@@ -6,7 +6,8 @@ import time
 from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import Caller
-from worker.core.catalog.upstream_models import UpstreamModels
+from worker.core.catalog.provider_data import all_providers
+from worker.core.catalog.upstream_models import AccountGroup, UpstreamModels
 from worker.core.observability.logging import get_logger
 from worker.db.accounts import model_listings
 from worker.db.engine import DATABASE_ERRORS, transaction
@@ -16,7 +17,7 @@ log = get_logger("api")
 _CACHE_SECONDS = 5.0
 _MAX_CACHED = 256
 
-# The catalog alone: no list of an account is known.
+# The catalog alone: no account and no list of one is known.
 NO_OFFER = UpstreamModels()
 
 _lock = threading.Lock()
@@ -24,8 +25,8 @@ _cache: dict[str, tuple[float, UpstreamModels]] = {}
 
 
 async def read_offer(caller: Caller) -> UpstreamModels:
-    """Return the merged lists of the caller's session ids, or of the accounts that the user's jobs may run on."""
-    key = f"{caller.owner} {caller.account_choice}"
+    """Return what the caller's session ids, or the accounts that the user's jobs may run on, offer."""
+    key = f"{caller.owner} {caller.chosen_accounts}"
     until, offer = _cache.get(key, (0.0, None))
     if offer is not None:
         if time.monotonic() < until:
@@ -41,12 +42,20 @@ async def read_offer(caller: Caller) -> UpstreamModels:
 
 
 async def read_offer_or_empty(caller: Caller) -> UpstreamModels:
-    """Return the merged lists; empty while the database is unavailable, so that the catalog alone is shown."""
+    """Return the offer; without lists while the database is unavailable, so that the catalog alone is shown."""
     try:
         return await read_offer(caller)
     except DATABASE_ERRORS as error:
         log.warning("offers_not_read", reason=type(error).__name__)
-        return UpstreamModels()
+        return UpstreamModels(accounts=token_groups(caller), only=caller.providers)
+
+
+def token_groups(caller: Caller) -> list[AccountGroup]:
+    """Return the accounts of a caller's session ids and keys."""
+    return [
+        AccountGroup(token.provider, token.region, all_providers()[token.provider].currency_of(token.region))
+        for _, token in caller.tokens
+    ]
 
 
 def forget() -> None:
@@ -58,4 +67,12 @@ def forget() -> None:
 def _read(caller: Caller) -> UpstreamModels:
     hashes = [digest for digest, _ in caller.tokens]
     with transaction() as tx:
-        return UpstreamModels(model_listings.listings(tx, hashes, user_id=caller.user_id, choice=caller.account_choice))
+        lists = model_listings.listings(tx, hashes, user_id=caller.user_id, choice=caller.account_choice)
+        groups = token_groups(caller)
+        if not hashes:
+            found = model_listings.grouped_accounts(tx, user_id=caller.user_id, choice=caller.account_choice)
+            groups = [one.group for one in found]
+    if caller.providers is not None:
+        lists = [one for one in lists if one.provider in caller.providers]
+        groups = [one for one in groups if one.provider in caller.providers]
+    return UpstreamModels(lists, groups, only=caller.providers)

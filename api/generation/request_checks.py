@@ -34,7 +34,10 @@ def check_regions(model: ImageModel | VideoModel, caller: Caller, offer: Upstrea
     `offer` = the live lists of the caller's accounts, to which the catalog gives way.
     """
     caller.require_model(model.id)
-    regions = sorted({token.region for _, token in caller.tokens})
+    regions = sorted({token.region for _, token in caller.tokens if token.provider == model.provider})
+    if caller.tokens and not regions:
+        message = f"Model {model.id!r} runs on accounts of {model.provider}, and none of your session ids is one."
+        raise DreameryError("model_not_found", message, param="model")
     if regions and not offer.may_offer(model, regions):
         message = f"Model {model.id!r} is not offered in region {', '.join(regions)}; {_alternatives(model, regions)}."
         raise DreameryError("model_not_found", message, param="model")
@@ -42,6 +45,7 @@ def check_regions(model: ImageModel | VideoModel, caller: Caller, offer: Upstrea
 
 def _alternatives(model: ImageModel | VideoModel, regions: list[str]) -> str:
     if isinstance(model, ImageModel):
-        return f"it is in: {', '.join(sorted(model.where))}"
-    able = sorted({name for region in regions for name in get_catalog().find_video_models(region=region)})
+        return f"it is in: {', '.join(sorted(model.sold_in))}"
+    catalog = get_catalog()
+    able = sorted({n for region in regions for n in catalog.find_video_models(region=region, provider=model.provider)})
     return f"available: {', '.join(able)}"

@@ -12,13 +12,23 @@ from uuid import UUID
 from api.auth.dependencies import Caller
 from api.generation.acceptance import GenerationPlan, fingerprint
 from api.generation.model_availability import NO_OFFER, read_offer
+from api.generation.model_fields import (
+    check_input_limits,
+    check_seed,
+    choice_params,
+    order_seed,
+    user_params,
+    without_vendor_flags,
+)
 from api.generation.reference_images import ReferenceImage, check_image_count, stem_of
 from api.generation.reference_media import ReferenceInput, describe_adjustments, open_inputs, store_input
 from api.generation.request_checks import check_prompt, check_regions, reject_agent
 from api.http.bodies.field_names import AUTOMATIC, FOLLOWS_INPUT, SIZE_FORMS
 from api.http.clients.storage_threads import in_storage_thread
+from api.images.options import image_options, reject_unsupported_fields
 from api.images.schemas import ImageGenerationRequest
-from worker.core.catalog.models import Catalog, ImageModel, Size, get_catalog, nearest_ratio
+from worker.core.catalog.mentions import name_inputs
+from worker.core.catalog.models import DEFAULT_COUNT, Catalog, ImageModel, Size, get_catalog, nearest_ratio
 from worker.core.catalog.prompt_flags import Flags, parse_flags, requested_series_count
 from worker.core.catalog.upstream_models import UpstreamModels
 from worker.core.errors import DreameryError
@@ -27,8 +37,8 @@ from worker.core.media.conversion import FORMATS, OutputFormat
 from worker.db.jobs.inputs import NewInput
 from worker.db.jobs.state_machine import NewJob
 
-# Limit of all models (openai-compat: 1:3 to 3:1).
-_MAX_ASPECT_RATIO = 3.0
+# Limits of models with a table of sizes (openai-compat: 1:3 to 3:1), and of those that make any size.
+_MAX_ASPECT_RATIO, _MAX_FREE_RATIO = 3.0, 16.0
 _SIZE = re.compile(r"([1-9][0-9]{0,4}) ?[x×*] ?([1-9][0-9]{0,4})")
 # Formats that clients request and that neither models nor conversion support.
 _UNSUPPORTED_FORMATS = ("gif", "svg")
@@ -46,15 +56,24 @@ def plan_image_jobs(
     check_prompt(body.negative_prompt or "", "negative_prompt")
     _reject_unsupported(body)
     catalog = get_catalog()
-    model = offer.image_model(catalog, body.model)
+    choice = offer.image_choice(catalog, body.model)
+    model = choice.model
     check_regions(model, caller, offer)
+    reject_unsupported_fields(body, model)
+    check_seed(model, body.seed, catalog.image_models)
     flags = parse_flags(body.prompt)
-    size = _requested_size(catalog, model, _apply_flags(body, flags, catalog, model))
+    sized = _apply_flags(body, flags, model)
+    size = _requested_size(catalog, model, sized)
     # A prompt such as "a story in six pictures" without `n`: one job whose model reads the number from the prompt.
     series = None if body.n or body.media_inputs or not model.series else requested_series_count(flags.prompt)
-    n = body.n or series or _default_count(body, model)
+    n = body.n or series or (_set_size(flags.prompt) if body.series else _default_count(body, model))
     output = _requested_output(body)
-    counts = [n] if series else model.split_into_jobs(n)
+    counts = [n] if series or body.series else model.split_into_jobs(n)
+    options = {**_size_option(model, sized, size), **image_options(body, model, n=n)}
+    prompt, removed = without_vendor_flags(model, flags.prompt)
+    prompt = name_inputs(prompt, model.mention, {"image": len(body.media_inputs)}) if model.mention else prompt
+    # A name that only a pattern knows: the caller sees that it got another model.
+    adjusted = {**({"model": body.model} if catalog.is_matched_by_pattern(body.model) else {}), **removed}
     # Sorted, so that ids of the same millisecond follow the order of the images.
     ids = sorted(new_id() for _ in counts)
     # Jobs after the first use other seeds, otherwise they generate the same images again.
@@ -67,25 +86,27 @@ def plan_image_jobs(
             model=model.id,
             params={
                 "order": {
-                    "prompt": flags.prompt,
+                    "prompt": prompt,
                     "width": size.width,
                     "height": size.height,
                     "ratio": size.ratio,
                     "resolution": size.resolution,
                     "count": count if model.counts and not series else None,
-                    "seed": (seed + number) % 2**32,
-                    "negative_prompt": body.negative_prompt or "",
-                    "sample_strength": 0.5 if body.sample_strength is None else body.sample_strength,
+                    "seed": order_seed(model, seed, requested=body.seed is not None, number=number),
+                    **_texts(body, model),
+                    **({"options": options} if options else {}),
                     **({"key": model.key} if model.listed else {}),
                 },
                 "n": n,
                 "flags": flags.values,
                 "asked_model": body.model or model.id,
                 "images": [],
-                # A name that only a pattern knows: the caller sees that it got another model.
-                **({"adjusted": {"model": body.model}} if catalog.is_matched_by_pattern(body.model) else {}),
+                **choice_params(choice),
+                **user_params(body.user, body.safety_identifier),
+                **({"adjusted": adjusted} if adjusted else {}),
                 **({"output": output.as_params()} if output else {}),
             },
+            providers=[model.provider],
             account_ids=offer.accounts_with(model.key) if model.listed else [],
             user_id=caller.user_id,
             api_key_id=caller.api_key_id,
@@ -97,20 +118,45 @@ def plan_image_jobs(
     return jobs, n
 
 
+def _texts(body: ImageGenerationRequest, model: ImageModel) -> dict[str, Any]:
+    """Return what the order says beside the prompt, where the model has it."""
+    found: dict[str, Any] = {}
+    if "negative_prompt" in model.fields:
+        found["negative_prompt"] = body.negative_prompt or ""
+    if "sample_strength" in model.fields:
+        found["sample_strength"] = 0.5 if body.sample_strength is None else body.sample_strength
+    return found
+
+
+def _set_size(prompt: str) -> int:
+    return requested_series_count(prompt) or DEFAULT_COUNT
+
+
+def _size_option(model: ImageModel, body: ImageGenerationRequest, size: Size) -> dict[str, str]:
+    """Return the size class for a model that chooses the ratio itself: for `auto`, and for layers."""
+    if model.free_area is None:
+        return {}
+    words = {(text or "").strip().lower() for text in (body.size, body.ratio, body.aspect_ratio)}
+    has_pixels = _requested_pixels(body, model) is not None or _requested_ratio(model, body) is not None
+    if body.layers and has_pixels:
+        message = "With `layers` the picture keeps its ratio. Leave `size` and `ratio` out, or send a `resolution`."
+        raise DreameryError("invalid_value", message, param="size")
+    automatic = bool(words & AUTOMATIC) and not has_pixels
+    return {"size_class": size.resolution.upper()} if automatic or body.layers else {}
+
+
 def _default_count(body: ImageGenerationRequest, model: ImageModel) -> int:
     # Clients with a built-in model name expect OpenAI's default of one image.
     return 1 if get_catalog().is_built_in_name(body.model) else model.default_count
 
 
-def _apply_flags(
-    body: ImageGenerationRequest, flags: Flags, catalog: Catalog, model: ImageModel
-) -> ImageGenerationRequest:
+def _apply_flags(body: ImageGenerationRequest, flags: Flags, model: ImageModel) -> ImageGenerationRequest:
     """Return the request with the flags of its prompt applied; they override fields."""
     flags.reject("duration", "an image has no duration.")
     changes: dict[str, str | int | None] = {}
     if resolution := flags.choose("resolution", model.resolutions):
         changes["resolution"] = resolution
-    if ratio := flags.choose("ratio", catalog.ratios):
+    if ratio := flags.choose("ratio", model.ratios):
         # The flag also overrides the size, which front ends send with every request.
         changes |= {"ratio": ratio, "aspect_ratio": None, "size": None, "width": None, "height": None}
     return body.model_copy(update=changes)
@@ -129,9 +175,6 @@ def _reject_unsupported(body: ImageGenerationRequest) -> None:
         if getattr(body, name):
             message = f"No model supports `{name}`: describe in `prompt` what to change and where."
             raise DreameryError("unsupported_parameter", message, param=name)
-    if body.background == "transparent":
-        message = "No model supports a transparent background. Leave `background` out or send `auto`."
-        raise DreameryError("unsupported_parameter", message, param="background")
 
 
 def _requested_output(body: ImageGenerationRequest) -> OutputFormat | None:
@@ -150,8 +193,8 @@ def _requested_output(body: ImageGenerationRequest) -> OutputFormat | None:
 
 
 def _requested_size(catalog: Catalog, model: ImageModel, body: ImageGenerationRequest) -> Size:
-    pixels = _requested_pixels(body)
-    ratio = _requested_ratio(catalog, body)
+    pixels = _requested_pixels(body, model)
+    ratio = _requested_ratio(model, body)
     resolution = _requested_resolution(model, body)
     if pixels is None:
         return model.size(ratio or "1:1", resolution or _resolution_of_quality(model, body.quality))
@@ -172,8 +215,7 @@ def _size_like_input(
     facts = next((item.facts for item in references if isinstance(item, ReferenceImage) and item.facts), None)
     if facts is None or not words & FOLLOWS_INPUT or "ratio" in parse_flags(body.prompt).values:
         return {}
-    catalog = get_catalog()
-    ratio = nearest_ratio(catalog.ratios, facts.width, facts.height)
+    ratio = nearest_ratio(model.ratios, facts.width, facts.height)
     flag = parse_flags(body.prompt).choose("resolution", model.resolutions)
     resolution = flag or _requested_resolution(model, body) or _resolution_of_quality(model, body.quality)
     size = model.size(ratio, resolution)
@@ -184,10 +226,12 @@ def _resolution_of_quality(model: ImageModel, quality: str | None) -> str:
     """Return the resolution for `quality`, used without size and resolution. Resolutions are listed in rising order."""
     if quality == "low":
         return model.resolutions[0]
+    if quality == "medium" and model.medium_quality:
+        return model.medium_quality
     return model.resolutions[-1] if quality in _HIGH_QUALITIES else model.default_resolution
 
 
-def _requested_pixels(body: ImageGenerationRequest) -> tuple[int, int] | None:
+def _requested_pixels(body: ImageGenerationRequest, model: ImageModel) -> tuple[int, int] | None:
     if (body.width is None) != (body.height is None):
         missing = "height" if body.height is None else "width"
         raise DreameryError(
@@ -198,8 +242,9 @@ def _requested_pixels(body: ImageGenerationRequest) -> tuple[int, int] | None:
         if pixels is not None and pixels != (body.width, body.height):
             raise DreameryError("invalid_value", "`size` and `width`/`height` differ. Send one of them.", param="size")
         pixels, param = (body.width, body.height), "width"
-    if pixels is not None and max(pixels) > _MAX_ASPECT_RATIO * min(pixels):
-        message = f"{pixels[0]}x{pixels[1]} exceeds the aspect ratio 3:1, which no model supports."
+    most = _MAX_ASPECT_RATIO if model.free_area is None else _MAX_FREE_RATIO
+    if pixels is not None and max(pixels) > most * min(pixels):
+        message = f"{pixels[0]}x{pixels[1]} exceeds the aspect ratio {most:.0f}:1, the most that the model supports."
         raise DreameryError("invalid_value", message, param=param)
     return pixels
 
@@ -215,13 +260,13 @@ def _size_pixels(size: str | None) -> tuple[int, int] | None:
     return int(match.group(1)), int(match.group(2))
 
 
-def _requested_ratio(catalog: Catalog, body: ImageGenerationRequest) -> str | None:
+def _requested_ratio(model: ImageModel, body: ImageGenerationRequest) -> str | None:
     ratio, param = (body.ratio, "ratio") if body.ratio else (body.aspect_ratio, "aspect_ratio")
     if not ratio or ratio.strip().lower() in AUTOMATIC | FOLLOWS_INPUT:
         return None
     requested = ratio.strip().replace("：", ":")
-    if requested not in catalog.ratios:
-        message = f"`{param}` must be one of {', '.join(catalog.ratios)}, or `auto`; got {ratio[:20]!r}."
+    if requested not in model.ratios:
+        message = f"`{param}` must be one of {', '.join(model.ratios)}, or `auto`; got {ratio[:20]!r}."
         raise DreameryError("invalid_value", message, param=param)
     return requested
 
@@ -241,7 +286,7 @@ async def plan_images(path: str, body: ImageGenerationRequest, caller: Caller, *
     """Return the plan of an image request and store its inputs. `required` = it must have reference images."""
     offer = await read_offer(caller)
     jobs, n = plan_image_jobs(body, caller, offer)
-    model = offer.image_model(get_catalog(), body.model)
+    model = offer.image_choice(get_catalog(), body.model).model
     if required and not body.media_inputs:
         raise DreameryError("missing_required_parameter", "Missing required parameter: 'image'.", param="image")
     check_image_count(body.media_inputs, model)
@@ -256,12 +301,14 @@ async def _plan_with_inputs(
         # Before the accepting transaction, so that no row lock waits for a slow disk or bucket.
         stored = await in_storage_thread(_store_inputs, references, jobs[0].id) if references else []
         descriptions = [item.description for item in references]
+        check_input_limits(model, entries, references)
         adjusted = {**jobs[0].params.get("adjusted", {}), **describe_adjustments(entries, references)}
         size = _size_like_input(body, model, references)
     params = {"images": descriptions, **({"adjusted": adjusted} if adjusted else {})}
     jobs = [replace(job, params={**job.params, **params, "order": {**job.params["order"], **size}}) for job in jobs]
     fields = body.model_dump(mode="json", exclude={"image", "images", "media_inputs"})
-    return GenerationPlan(jobs=jobs, n=n, inputs=stored, fingerprint=fingerprint(path, fields, descriptions))
+    hashed = fingerprint(path, fields, descriptions)
+    return GenerationPlan(jobs=jobs, n=n, inputs=stored, fingerprint=hashed, max_cost=body.max_cost)
 
 
 def _store_inputs(references: list[ReferenceInput], group_id: UUID) -> list[NewInput]:

@@ -56,7 +56,7 @@ class ImageGenerationRequest(BaseModel):
     quality: Annotated[_Quality | None, BeforeValidator(lowercase_or_none)] = Field(
         None,
         description="selects the resolution when no other field does: `low` = the model's lowest, `high`, `hd` and "
-        "above = its highest, other values = its default",
+        "above = its highest, `medium` = between them where the model has one, other values = its default",
     )
     response_format: Annotated[Literal["url", "b64_json"] | None, BeforeValidator(lowercase_or_none)] = Field(
         None, description="default `url`; `b64_json` for models named `gpt-image-...` or `chatgpt-image-...`"
@@ -70,7 +70,13 @@ class ImageGenerationRequest(BaseModel):
         None, ge=0, le=100, description="quality of `jpeg` and `webp`, 100 = best; default 95"
     )
     background: Annotated[Literal["auto", "opaque", "transparent"] | None, BeforeValidator(lowercase_or_none)] = Field(
-        None, description="`auto` or `opaque`; no model supports `transparent`"
+        None, description="`auto` or `opaque`; `transparent` with models that support it"
+    )
+    series: bool | None = Field(None, description="one set of `n` different pictures, of which fewer may come")
+    layers: bool | None = Field(None, description="take one picture apart into layers")
+    web_search: bool | None = Field(None, description="let the model look things up")
+    optimize_prompt_options: dict[str, Any] | None = Field(
+        None, description="how the model rewrites the prompt: `mode` is `standard` or `fast`"
     )
     run_async: bool | None = Field(None, alias="async", description="true = answer 202 with the job at once")
     webhook: Webhook | None = Field(None, max_length=2000, description="https address called when the job has ended")

@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 from worker.core.catalog import provider_overrides
+from worker.core.catalog.money import CURRENCIES
 from worker.core.catalog.override_rows import CatalogFileError, Data, Reader, add_models, check_routes, is_count
 from worker.core.catalog.provider_data import all_providers, first_provider
 
@@ -42,6 +43,7 @@ def shipped_data() -> Data:
         "prices": first.get("prices", {}),
         "name_patterns": dict(_NAMES["name_patterns"]),
         "routes": {},
+        "currencies": list(CURRENCIES),
         "ended": [row for one in tables.values() for row in one.get("ended", ())],
         **{
             kind: [
@@ -89,7 +91,7 @@ def _parse(path: Path) -> Data:
 
 
 def _merge(reader: Reader, data: Data, shipped: Data) -> Data:
-    allowed = [*_KINDS, *_DEFAULTS, *_TABLES]
+    allowed = [*_KINDS, *_DEFAULTS, "currencies", *_TABLES]
     for key in reader.content:
         if key not in allowed:
             raise reader.error(key, f"is unknown; allowed are {', '.join(allowed)}")
@@ -113,6 +115,9 @@ def _merge(reader: Reader, data: Data, shipped: Data) -> Data:
     _add_aliases(reader, data)
     check_routes(reader, data, _KINDS)
     _add_prices(reader, data, {*_KINDS, *ids})
+    data["currencies"] = reader.content.get("currencies", data["currencies"])
+    if not isinstance(data["currencies"], list) or sorted(map(str, data["currencies"])) != sorted(CURRENCIES):
+        raise reader.error("currencies", f"must be a list of {', '.join(CURRENCIES)} in your order")
     provider_overrides.check(reader.content, reader.error)
     return data
 

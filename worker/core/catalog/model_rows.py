@@ -57,7 +57,6 @@ def video_model(row: Row, tables: Row) -> VideoModel:
     """Return the video model of a row; `tables` = the data of its provider."""
     row = {**tables.get("defaults", {}).get("video", {}), **row}
     draft, audio, limits = row.get("draft") or {}, row.get("audio") or {}, row.get("limits", {})
-    mark = row.get("prompt_mark", "")
     return VideoModel(
         **_shared(row, tables, "video"),
         durations=_durations(row),
@@ -70,7 +69,7 @@ def video_model(row: Row, tables: Row) -> VideoModel:
         fps=row.get("fps", 24),
         makes_audio=audio.get("makes", False),
         audio_switch=audio.get("switch", False),
-        mention=mark.replace("Image", "{kind}"),
+        frame_decides_ratio=row.get("frame_decides_ratio", False),
         flex=row.get("flex", False),
         draft_resolution=draft.get("resolution", ""),
         final_resolution=draft.get("final_resolution", ""),
@@ -99,6 +98,9 @@ def _shared(row: Row, tables: Row, kind: str) -> dict[str, Any]:
         "ends": MappingProxyType(dict(row.get("ends", {}))),
         "fields": frozenset(row.get("fields", ())),
         "seed": row.get("seed", "none"),
+        "max_seed": row.get("max_seed", 2**32 - 1),
+        "prompt_flags": frozenset(row.get("prompt_flags", ())),
+        "mention": row.get("prompt_mark", "").replace("Image", "{kind}"),
         "inputs": MappingProxyType({media: _limits(one) for media, one in row.get("inputs", {}).items()}),
         "own": MappingProxyType({name: row[name] for name in own if name in row}),
     }

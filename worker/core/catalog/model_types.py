@@ -72,8 +72,8 @@ class Model:
 
     `ids`: upstream's names of the model by place, `any` = in all others. `where`: places that offer it, `disputed`:
     places where sources disagree, `ends`: the first day on which it is not sold in a place any more. `fields`: optional
-    parameters that it takes. `seed`: documented, undocumented or none. `own`: values of fields that only the provider
-    reads, from the operator's file.
+    parameters that it takes. `seed`: always, documented, undocumented or none. `own`: values of fields that only the
+    provider reads, from the operator's file.
     """
 
     id: str
@@ -88,6 +88,9 @@ class Model:
     ends: Mapping[str, date] = field(default_factory=dict)
     fields: frozenset[str] = frozenset()
     seed: str = "none"
+    max_seed: int = 2**32 - 1
+    prompt_flags: frozenset[str] = frozenset()  # names of flags that upstream reads in a prompt
+    mention: str = ""  # how a prompt names an input, with {kind} and {n}; "" = as the caller wrote it
     inputs: Mapping[str, InputLimits] = field(default_factory=dict)
     own: Mapping[str, Any] = field(default_factory=dict)
 
@@ -208,7 +211,6 @@ class VideoModel(Model):
 
     `modes`: ways to make a video (text, first, first_last, reference, edit, extend, draft, final); `adaptive_only`:
     modes in which the inputs decide the ratio. `frames`: resolution -> ratio -> (width, height).
-    `mention`: how a prompt names an input, with {kind} and {n}; "" = the provider splits the prompt itself.
     """
 
     durations: tuple[int, ...]
@@ -221,7 +223,7 @@ class VideoModel(Model):
     fps: int = 24
     makes_audio: bool = False
     audio_switch: bool = False
-    mention: str = ""
+    frame_decides_ratio: bool = False  # with a first frame, its ratio counts instead of the requested one
     flex: bool = False
     draft_resolution: str = ""
     final_resolution: str = ""

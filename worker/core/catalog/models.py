@@ -83,6 +83,8 @@ class Catalog:
         self.image_models, self.video_models = self._images.models, self._videos.models
         self.default_image_model: str = data["default_image_model"]
         self.default_video_model: str = data["default_video_model"]
+        # The operator's order of currencies, where accounts in several of them fit a job.
+        self.currencies: tuple[str, ...] = tuple(data["currencies"])
         self._prices: dict[str, dict[str, dict[str, float]]] = data.get("prices", {})
         self._name_patterns = [
             (_compile_pattern(pattern), targets) for pattern, targets in data["name_patterns"].items()

@@ -1,7 +1,7 @@
 """The models that upstream currently lists for accounts, merged into the catalog.
 
 A task stores the lists as JSON: `{"images": [{key, name, tip, resolutions, counts, references}], "videos": [{key, name,
-tip, durations, ratios, fps, first_frame, end_frame, benefit}]}`. They only add to the catalog: a listed model is not
+tip, durations, ratios, fps, first_frame, end_frame, own}]}`. They only add to the catalog: a listed model is not
 always usable by the account, and upstream accepts more than it lists.
 """
 
@@ -12,6 +12,7 @@ from uuid import UUID
 
 from worker.core.catalog.models import DEFAULT_COUNT, Catalog, ImageModel, Kind, Route, VideoModel
 from worker.core.catalog.provider_data import all_providers, first_provider
+from worker.core.errors import DreameryError
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,16 @@ class _Image:
 class UpstreamModels:
     """The merged model lists of a caller's accounts."""
 
-    def __init__(self, listings: Iterable[ModelListing] = (), accounts: Iterable[AccountGroup] = ()) -> None:
+    def __init__(
+        self,
+        listings: Iterable[ModelListing] = (),
+        accounts: Iterable[AccountGroup] = (),
+        *,
+        only: Collection[str] | None = None,
+    ) -> None:
+        """`only` = providers that the caller chose; None = any."""
         self.accounts = tuple(accounts)
+        self._only = only
         self._images: dict[str, _Image] = {}
         self._videos: dict[str, dict[str, Any]] = {}
         self._listings = list(listings)
@@ -96,16 +105,25 @@ class UpstreamModels:
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """The providers of the caller's accounts, in their order; the first one alone when no account is known."""
-        own = {group.provider for group in self.accounts}
-        return tuple(name for name in all_providers() if name in own) or (first_provider(),)
+        """The providers of the caller's accounts, in their order. Without accounts: those chosen, else the first."""
+        own = {group.provider for group in self.accounts} or self._only or {first_provider()}
+        return tuple(name for name in all_providers() if name in own)
 
     def choose(self, route: Route[Kind]) -> Choice[Kind]:
         """Return the model that a name means: the first one of which the caller has an account.
 
         With a route of the operator, the first one of which an account can work now, if there is any. Without an
-        account of any, the first of a provider of the caller, else the first.
+        account of any, the first of a provider of the caller, else the first. Raises `model_not_found` if the caller
+        chose providers that do not have it.
         """
+        if self._only is not None:
+            allowed = tuple(model for model in route.models if model.provider in self._only)
+            if not allowed:
+                names = " or ".join(sorted(self._only))
+                others = ", ".join(sorted({model.provider for model in route.models}))
+                message = f"Accounts of {names} do not have this model; it is one of {others}. Choose other accounts."
+                raise DreameryError("model_not_found", message, param="model")
+            route = replace(route, models=allowed)
         offered: list[Kind] = [model for model in route.models if self._has_account(model)]
         usable: list[Kind] = (
             [model for model in offered if self._has_account(model, usable=True)] if route.chosen else []

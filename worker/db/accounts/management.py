@@ -11,7 +11,7 @@ from worker.core.settings import get_settings
 from worker.db.accounts import accounts
 from worker.db.accounts.accounts import PresentedToken
 from worker.db.accounts.available_credits import credits_left
-from worker.db.accounts.eligibility import NO_NEEDS, is_open, jobs_today, may_use, opens_at
+from worker.db.accounts.eligibility import ANY_NEEDS, NEEDS, Needs, is_open, jobs_today, may_use, opens_at
 from worker.db.engine import Transaction
 
 # Limits of an account; None removes the own limit.
@@ -38,7 +38,7 @@ _DETAIL_COLUMNS = f"""a.id, a.label, a.provider, a.region, a.currency, a.limit_g
     (SELECT count(*) FROM jobs j WHERE j.account_id = a.id AND j.holds_slot) AS in_flight"""
 # The columns that `may_use` reads from a job, for a job that a caller could start.
 _REQUEST = f"""(SELECT CAST(:user_id AS uuid) AS user_id, '{{}}'::uuid[] AS account_ids,
-    CAST(:choice AS text) AS account_choice, {NO_NEEDS}) w"""
+    CAST(:choice AS text) AS account_choice, {NEEDS}) w"""
 
 
 def list_accounts(
@@ -292,26 +292,14 @@ def pool_is_empty(tx: Transaction) -> bool:
     return tx.first(text("SELECT 1 FROM accounts WHERE pool LIMIT 1")) is None
 
 
-def usable_regions(tx: Transaction, *, user_id: UUID | None, choice: str) -> dict[str, list[UUID]]:
-    """Return the healthy accounts that a user's jobs may run on, by region."""
-    rows = tx.all(
-        text(
-            f"""SELECT a.region, array_agg(a.id) AS ids FROM accounts a CROSS JOIN {_REQUEST}
-                WHERE a.state = 'ok' AND {may_use("a", "w")} GROUP BY a.region"""
-        ),
-        {"user_id": user_id, "choice": choice},
-    )
-    return {row.region: list(row.ids) for row in rows}
-
-
-def unusable_reason(tx: Transaction, *, user_id: UUID | None, choice: str) -> str:
+def unusable_reason(tx: Transaction, *, user_id: UUID | None, choice: str, needs: Needs = ANY_NEEDS) -> str:
     """Return the error code for a user without any healthy account."""
     rows = tx.all(
         text(
             f"""SELECT DISTINCT a.state FROM accounts a CROSS JOIN {_REQUEST}
                 WHERE a.state IN ('needs_login', 'blocked') AND {may_use("a", "w")}"""
         ),
-        {"user_id": user_id, "choice": choice},
+        {"user_id": user_id, "choice": choice, **needs.values()},
     )
     states = {row.state for row in rows}
     if "needs_login" in states:

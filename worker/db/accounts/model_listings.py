@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
 
-from worker.core.catalog.upstream_models import ModelListing
+from worker.core.catalog.upstream_models import AccountGroup, ModelListing
 from worker.db.accounts import accounts
 from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.eligibility import NO_NEEDS, is_open, may_use
+from worker.db.accounts.health import keys_only
 from worker.db.accounts.owner_shares import NOTHING_TAKEN, is_free, share_of, share_values, turn_of
 from worker.db.engine import Transaction
 
@@ -23,13 +25,20 @@ DEMO_LABEL = "sandbox demo"
 # The newest lists of a large pool are sufficient.
 _MOST_LISTINGS = 50
 
+_GROUPED = text(
+    f"""/* grouped_accounts */
+    SELECT a.provider, a.region, a.currency, array_agg(a.id) AS ids, bool_or(a.rest_until IS NULL OR a.rest_until <= clock_timestamp()) AS usable
+    FROM accounts a CROSS JOIN (SELECT CAST(:user_id AS uuid) AS user_id, '{{}}'::uuid[] AS account_ids,
+        CAST(:choice AS text) AS account_choice, {NO_NEEDS}) w
+    WHERE a.state = 'ok' AND {may_use("a", "w")} GROUP BY a.provider, a.region, a.currency"""
+)
 _CLAIM = text(
     f"""/* claim_refresh */
     UPDATE accounts SET refresh_due_at = clock_timestamp() + make_interval(secs => :again)
     WHERE id = (
         SELECT id FROM accounts a
         WHERE ((a.state = 'ok' AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp()))
-               OR a.state = 'needs_login') AND {is_open("a")}
+               OR a.state = 'needs_login' OR (a.state = 'blocked' AND {keys_only("a")})) AND {is_open("a")}
           AND NOT (a.region = 'sandbox' AND a.label = '{DEMO_LABEL}' AND a.last_submit_at IS NULL)
           AND (a.refresh_due_at IS NULL OR a.refresh_due_at <= clock_timestamp())
           AND (a.pool OR a.user_id IS NOT NULL OR (a.last_submit_at > clock_timestamp() - make_interval(days => :days)
@@ -89,13 +98,31 @@ def listings(tx: Transaction, hashes: list[str], *, user_id: UUID | None, choice
     which = "a.lookup_hash = ANY(:hashes)" if hashes else f"a.state = 'ok' AND {may_use('a', 'w')}"
     rows = tx.all(
         text(
-            f"""SELECT a.id, a.region, a.models FROM accounts a CROSS JOIN (SELECT CAST(:user_id AS uuid) AS user_id,
+            f"""SELECT a.id, a.provider, a.region, a.models FROM accounts a CROSS JOIN (SELECT CAST(:user_id AS uuid) AS user_id,
                     '{{}}'::uuid[] AS account_ids, CAST(:choice AS text) AS account_choice, {NO_NEEDS}) w
                 WHERE {which} AND a.models IS NOT NULL ORDER BY a.models_at DESC LIMIT :most"""
         ),
         {"hashes": hashes, "user_id": user_id, "choice": choice, "most": _MOST_LISTINGS},
     )
-    return [ModelListing(account_id=row.id, region=row.region, models=row.models) for row in rows]
+    return [
+        ModelListing(account_id=row.id, region=row.region, models=row.models, provider=row.provider) for row in rows
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedAccounts:
+    """Healthy accounts that are alike. `usable` of the group: one of them is not in a cooldown."""
+
+    group: AccountGroup
+    ids: list[UUID]
+
+
+def grouped_accounts(tx: Transaction, *, user_id: UUID | None, choice: str) -> list[GroupedAccounts]:
+    """Return the healthy accounts that a user's jobs may run on, by provider, region and currency."""
+    rows = tx.all(_GROUPED, {"user_id": user_id, "choice": choice})
+    return [
+        GroupedAccounts(AccountGroup(row.provider, row.region, row.currency, row.usable), list(row.ids)) for row in rows
+    ]
 
 
 def expired_sessions_to_recheck(tx: Transaction, *, within: float, limit: int) -> list[tuple[AccountRow, str]]:

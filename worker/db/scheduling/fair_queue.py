@@ -96,7 +96,7 @@ def assign(tx: Transaction, owner: str, user_id: UUID | None, requests: list[Que
     last: dict[str, QueuePosition] = {}
     queues: dict[tuple[object, ...], _NextPosition] = {}
     for request in requests:
-        queue = (request.kind, tuple(request.account_ids), tuple(request.avoid), request.account_choice)
+        queue = (request.kind, tuple(request.account_ids), tuple(request.avoid), request.account_choice, request.needs)
         if queue not in queues:
             queues[queue] = _find_next(tx, owner, user_id, request)
         following, previous = queues[queue], last.get(request.kind)

@@ -192,7 +192,7 @@ def test_numbered_names_keep_their_order_and_numbers() -> None:
         *(("control_image", LINK), ("logo", DATA), ("styling", upload()), ("mein_bild", upload(b"x", "notes.txt"))),
         *(
             ("control", {"url": "https://example.org/x"}),
-            ("layers", [{"picture": {"b64": B64 * 4}}]),
+            ("planes", [{"picture": {"b64": B64 * 4}}]),
             ("pose", B64 * 4),
         ),
         *(("avatar", f"{LINK}?size=2"), ("clips", [{"src": CLIP}])),
