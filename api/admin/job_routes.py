@@ -64,6 +64,7 @@ def _job_objects(tx: Transaction, views: list[JobView], base: str) -> list[dict[
             "key": names["key"].get(view.job.api_key_id),
             "account_id": public_id("account", view.job.account_id) if view.job.account_id else None,
             "account": names["account"].get(view.job.account_id),
+            "charge_doubt": view.job.charge_doubt,
         }
         for view in views
     ]
@@ -81,6 +82,9 @@ def list_jobs(
         str | None, Query(description="one or more of `image`, `video` and `chat`, comma-separated")
     ] = None,
     model: Annotated[Text | None, Query(description="a model's id or alias")] = None,
+    charge_doubt: Annotated[
+        bool, Query(description="only jobs that upstream may have charged without a result, or more than once")
+    ] = False,
     since: Annotated[float | None, Query(ge=0, description="unix seconds")] = None,
     after: Annotated[str | None, Query(max_length=60, description="last id of the previous page")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -98,6 +102,7 @@ def list_jobs(
             created_after=datetime.fromtimestamp(min(since, 4e9), UTC) if since is not None else None,
             user_id=find_user(tx, user).id if user is not None else None,
             account_id=account_id,
+            charge_doubt=charge_doubt,
         )
         views, more = queries.list_jobs(tx, _ALL_JOBS, job_filter, after=cursor, limit=limit, newest_first=True)
         data = _job_objects(tx, views, base_url(request))

@@ -26,6 +26,7 @@ _PRIORITY = f"each level moves jobs {HEAD_START_PER_PRIORITY} positions ahead in
 
 
 _Value = Annotated[int, Field(ge=0, le=10**9)] | Literal["unlimited"] | None
+_Money = Annotated[float, Field(ge=0, le=10**6, allow_inf_nan=False)] | Literal["unlimited"] | None
 _Rate = Annotated[int, Field(ge=1, le=10**6)] | Literal["unlimited"] | None
 
 
@@ -39,6 +40,10 @@ class SoftLimits(BaseModel):
     jobs_per_month: _Value = None
     credits_per_day: _Value = Field(None, description="upstream credits that jobs cost or are expected to cost")
     credits_per_month: _Value = None
+    usd_per_day: _Money = Field(None, description="US dollars that jobs cost or are expected to cost; 3 decimals")
+    usd_per_month: _Money = None
+    cny_per_day: _Money = Field(None, description="the same in yuan")
+    cny_per_month: _Money = None
 
 
 class Limits(SoftLimits):
@@ -47,6 +52,7 @@ class Limits(SoftLimits):
     model_config = example(jobs_per_day=100, credits_per_month=5000)
 
     requests_per_minute: _Rate = Field(None, description="requests that create jobs")
+    max_cost: _Money = Field(None, description="the most money that one request may cost, in the currency of its jobs")
 
 
 class UserLimits(Limits):
@@ -73,6 +79,32 @@ class UserCreate(LimitChange):
     groups: Groups = Field([], description="groups of the user; accounts of these groups are usable")
     weight: Weight = Field(1.0, description=_WEIGHT)
     priority: Priority = Field(0, description=_PRIORITY)
+
+
+class InvitationCreate(BaseModel):
+    """How long an invitation works."""
+
+    model_config = example(hours=72) | ConfigDict(extra="forbid")
+
+    hours: float = Field(72, gt=0, le=720, description="the link works for this time, once")
+
+
+class NewInvitation(BaseModel):
+    """A link that signs a user in once."""
+
+    model_config = example(
+        id="invitation_01a2",
+        object="invitation.created",
+        user="alice",
+        url="https://dreamery.example/console/invitation#q3Zc...",
+        expires_at=1796032800,
+    )
+
+    id: str
+    object: Literal["invitation.created"]
+    user: str
+    url: str = Field(description="shown only here")
+    expires_at: int
 
 
 class UserChange(LimitChange):
@@ -259,6 +291,11 @@ class AdminJob(Job):
     key: str | None
     account_id: str | None = Field(description="null until an account claims it")
     account: str | None
+    charge_doubt: str | None = Field(
+        None,
+        description="why more may have been charged than is known: `submit_unclear` (no answer to the submit, and it "
+        "cannot be checked), `charged_twice_possible`, `never_reported`",
+    )
 
 
 class AdminJobDetails(AdminJob):

@@ -29,10 +29,13 @@ from worker.core.errors import DreameryError
 from worker.core.ids import new_request_id
 from worker.core.observability import metrics, tracing
 from worker.core.observability.logging import get_logger
+from worker.core.security.callback_tokens import CALLBACK_PATH
 
 log = get_logger("api")
 
 # Calls of a deployment; those that are not offered get their hint.
+# More than the report of an upstream has.
+_REPORT_BYTES = 65_536
 _AZURE_CALLS = ("chat", "images", "videos?", "completions", "responses", "embeddings", "audio", "moderations")
 # Each ends with anything (DOTALL): a line end after many calls would otherwise be looked for from each of them.
 # Azure's paths -> ours: its v1 API, the older one that names the model in the path, and the lists of models.
@@ -55,6 +58,8 @@ class _BodyLimits:
     seconds: float
 
     def max_bytes(self, path: str) -> int:
+        if path.startswith(CALLBACK_PATH):
+            return _REPORT_BYTES  # anybody may send one
         return self.upload_bytes if path in PATHS_WITH_UPLOADS else self.default_bytes
 
 

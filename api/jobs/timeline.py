@@ -24,6 +24,21 @@ _TEXTS = {
     JobState.FAILED: ("Failed", "失败"),
     JobState.CANCELLED: ("Cancelled on request.", "已按要求取消。"),
 }
+# Remarks in events without a change of state.
+_REMARKS = {
+    "answer_lost": (
+        "The answer to the submit did not arrive. The job is searched for upstream before anything else.",
+        "未收到上游对提交的应答，正在上游查找该任务。",
+    ),
+    "cancel_refused": (
+        "Upstream has begun already, so the job cannot be cancelled: it continues and will be charged.",
+        "上游已开始生成，无法取消：任务会继续并计费。",
+    ),
+    "charged_twice_possible": (
+        "This job may have been charged more than once. An administrator can check that at the upstream.",
+        "该任务可能被重复计费，管理员可在上游核对。",
+    ),
+}
 _FAULT = ("Something failed and is tried again", "出现问题，正在重试")
 # Why a finished job waits for our storage.
 _STORAGE = {
@@ -66,6 +81,8 @@ _RETRY_REASONS = {
     "claim lost": "任务已不再属于这次提交。",
     "session moved to another cluster; looked up again": "会话已迁移到其他集群，已重新查找。",
     "took the daily credits": "已领取每日积分。",
+    "upstream proved that it does not have this submit": "已确认上游没有这次提交。",
+    "unclear; sent again as requested": "结果不明，按要求再次提交。",
     "upstream does not know this submit": "上游不知道这次提交。",
 }
 
@@ -145,6 +162,8 @@ def _not_chosen_text(why: str) -> dict[str, str]:
 def _texts(row: "Row[Any]") -> tuple[str, str]:
     if row.note.get("waits_for") == "storage":
         return _STORAGE[row.note["problem"]]
+    if (remark := _REMARKS.get(row.note.get("remark"))) is not None:
+        return remark
     if row.from_state == row.to_state:
         fault, fault_zh = _reason(row.note)
         return f"{_FAULT[0]}: {fault}", f"{_FAULT[1]}：{fault_zh}"

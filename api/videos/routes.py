@@ -139,6 +139,9 @@ _CONTENT: dict[int | str, dict[str, Any]] = {
 }
 
 
+_Variant = Literal["video", "thumbnail", "spritesheet", "last_frame"]
+
+
 @router.head(
     "/{video_id}/content", summary="Get headers of a video's bytes", response_class=Response, responses=_CONTENT
 )
@@ -148,12 +151,12 @@ async def get_content(
     video_id: str,
     caller: ReadDep,
     *,
-    variant: Annotated[Literal["video", "thumbnail", "spritesheet"], Query(description="which file")] = "video",
+    variant: Annotated[_Variant, Query(description="which file")] = "video",
     range_header: Annotated[str | None, Header(alias="range")] = None,
     if_none_match: Annotated[str | None, Header()] = None,
     if_range: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Returns the video, its first frame (JPEG) or a sprite sheet (JPEG). Supports range requests; no redirects."""
+    """Returns the video, its first or last frame, or a sprite sheet. Supports range requests; no redirects."""
     view = await run_in_threadpool(find_video, caller, parse_video_id(video_id))
     set_job_id_header(request, public_id("job", view.job.id))
     row = select_content_file(view, variant)

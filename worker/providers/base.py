@@ -354,7 +354,7 @@ class Capabilities:
     callbacks: Callbacks | None = None
     facts: CredentialFacts | None = None
     fresh_links: FreshLinks | None = None
-    polling: PollRules = PollRules()
+    polling: PollRules = field(default_factory=PollRules)
 
 
 class Provider(Protocol):

@@ -33,7 +33,7 @@ from worker.db.accounts.accounts import AccountRow
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Row, retry_when_database_unavailable, transaction
 from worker.db.jobs import files, progress_and_leases, state_machine
 from worker.messaging import celery_app, pubsub
-from worker.providers.base import OpenOrder
+from worker.providers.base import Account, OpenOrder, Record
 from worker.providers.registry import get_provider
 from worker.safe_fetch import async_client
 from worker.safe_fetch.checks import DownloadedFile, FetchError
@@ -148,7 +148,9 @@ async def _copy_all(claim: Row[Any]) -> _Outcome:
         if n:
             await in_thread(_renew_lease, claim)
         try:
-            if claim.kind == "video":
+            if ref.get("role") == save_video.LAST_FRAME:
+                outcome.stored.append(await save_video.copy_last_frame(claim, ref))
+            elif claim.kind == "video":
                 copied = await save_video.copy_video(claim, n, ref)
                 outcome.stored.extend(copied.files)
                 outcome.remarks.extend(copied.remarks)
@@ -264,7 +266,7 @@ def _mark_succeeded(items: list[tuple[Row[Any], _Outcome]]) -> list[None]:
             claim.id,
             claim.attempt,
             stored=sum(item.variant == "original" for item in outcome.stored),
-            expected=len(claim.result_refs),
+            expected=sum(not ref.get("role") for ref in claim.result_refs),
             remarks=outcome.remarks,
         )
         for claim, outcome in items
@@ -318,17 +320,24 @@ async def _fetch_fresh_refs(claim: Row[Any]) -> list[dict[str, Any]] | None:
     account = await in_thread(_read_account, claim.account_id)
     if account is None:
         return None
-    key = str(claim.submit_key)
-    order = OpenOrder(key, claim.upstream_id, claim.kind, claim.model)
+    order = OpenOrder(
+        str(claim.submit_key), claim.upstream_id, claim.kind, claim.model, order=claim.params.get("order") or {}
+    )
     try:
-        records = await call_upstream_async(account, lambda ready: get_provider(ready).fetch_records(ready, [order]))
+        record = await call_upstream_async(account, partial(_fetch_record, order=order))
     except DreameryError as error:
         log.warning("fresh_links_not_given", job_id=str(claim.id), reason=error.code)
         return None
-    record = records.get(key)
     if record is None or len(record.results) < len(claim.result_refs):
         return None
     return [asdict(ref) for ref in record.results]
+
+
+async def _fetch_record(account: Account, *, order: OpenOrder) -> Record | None:
+    provider = get_provider(account)
+    if (fresh := provider.capabilities.fresh_links) is not None:
+        return await fresh.fetch_single(account, order)
+    return (await provider.fetch_records(account, [order])).get(order.submit_key)
 
 
 def _read_account(account_id: UUID) -> AccountRow | None:

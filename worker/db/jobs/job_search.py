@@ -41,6 +41,7 @@ class JobFilter:
     metadata: dict[str, str] | None = None  # pairs that must all match
     user_id: UUID | None = None
     account_id: UUID | None = None  # the account of its last attempt
+    charge_doubt: bool = False  # only jobs that may have been charged more than is known
 
 
 def filter_conditions(tx: Transaction, filters: JobFilter) -> tuple[list[str], dict[str, Any]]:
@@ -54,6 +55,7 @@ def filter_conditions(tx: Transaction, filters: JobFilter) -> tuple[list[str], d
         (filters.user_id, "user_id = :of_user", {"of_user": filters.user_id}),
         (filters.account_id, "account_id = :account_id", {"account_id": filters.account_id}),
         # Without a bind value, because only then the partial index applies.
+        (filters.charge_doubt or None, "charge_doubt IS NOT NULL", {}),
         (filters.favourite, "favourite" if filters.favourite else "NOT favourite", {}),
     ]
     if filters.created_after is not None:

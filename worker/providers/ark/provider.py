@@ -55,7 +55,12 @@ class ArkProvider:
         self._tasks = ArkTasks(self._client)
         self._public_url = settings.public_url
         self._capabilities = Capabilities(
-            immediate_images=self, lookup=self._tasks, cancel=self._tasks, facts=KeyCheck(self._client), polling=POLLING
+            immediate_images=self,
+            lookup=self._tasks,
+            cancel=self._tasks,
+            facts=KeyCheck(self._client),
+            fresh_links=self._tasks,
+            polling=POLLING,
         )
 
     @property

@@ -71,7 +71,7 @@ class ArkTasks:
             else:
                 echoes = echoes_keys(keys_of(order.submit_key), task)
                 records[order.submit_key] = record_of(order, task, echoes=echoes)
-        return records | await self._fetch_single(account, missing)
+        return records | await self._fetch_one_by_one(account, missing)
 
     async def _list(self, account: Account, orders: list[OpenOrder]) -> list[Task]:
         """Return the tasks that one list shows. A key that may not list them gets none: they are asked for singly."""
@@ -84,7 +84,11 @@ class ArkTasks:
                 return []
             raise
 
-    async def _fetch_single(self, account: Account, orders: list[OpenOrder]) -> dict[str, Record]:
+    async def fetch_single(self, account: Account, order: OpenOrder) -> Record | None:
+        """Return the record of one order; None = upstream does not know it."""
+        return (await self._fetch_one_by_one(account, [order])).get(order.submit_key)
+
+    async def _fetch_one_by_one(self, account: Account, orders: list[OpenOrder]) -> dict[str, Record]:
         """Ask for one after the other. After an error nothing is known of the rest, which stays as it is."""
         records: dict[str, Record] = {}
         for number, order in enumerate(orders):

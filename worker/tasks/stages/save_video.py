@@ -42,6 +42,8 @@ log = get_logger("save_video")
 VIDEO_DEADLINE_SECONDS = 1800.0
 _POSTER_BYTES = 20 * 1024 * 1024
 _POSTER_DEADLINE_SECONDS = 15.0
+# The role of a result that belongs to a video, and the variant of its file.
+LAST_FRAME = "last_frame"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,28 @@ def _store_image(job_id: UUID, n: int, variant: str, image: JpegImage) -> NewFil
         width=image.width,
         height=image.height,
         variant=variant,
+    )
+
+
+async def copy_last_frame(claim: Row[Any], ref: dict[str, Any]) -> NewFile:
+    """Store the last frame of the job's video, an image. Raises FetchError, StorageError."""
+    body = await download(ref["url"], max_bytes=_POSTER_BYTES, deadline_seconds=_POSTER_DEADLINE_SECONDS, lane=RESULTS)
+    with body.content as content:
+        try:
+            facts = await in_files_thread(read_complete_image, content)
+        except InvalidImageError as error:
+            raise FetchError(f"the last frame is not an image: {error}") from error
+        key = f"jobs/{claim.id.hex}/0.{LAST_FRAME}.{facts.extension}"
+        await in_files_thread(_put, key, content, body.size)
+    return NewFile(
+        n=0,
+        key=key,
+        mime=facts.mime,
+        bytes=body.size,
+        sha256=body.sha256,
+        width=facts.width,
+        height=facts.height,
+        variant=LAST_FRAME,
     )
 
 
