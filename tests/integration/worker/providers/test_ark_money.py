@@ -6,10 +6,12 @@ from uuid import UUID
 
 import pytest
 
+from tests.integration.worker.tasks.test_upload_references import RED, input_in_request
 from tests.support.ark_jobs import ArkJobs
 from tests.support.engine import Engine
 from worker.db.credits import money
 from worker.db.engine import transaction
+from worker.db.jobs import inputs
 from worker.tasks import sync_credits
 
 FAILED, REFUSED = "[[fail:OutputVideoSensitiveContentDetected]]", "[[refuse:InputTextSensitiveContentDetected]]"
@@ -45,6 +47,19 @@ def video(
     return change(ark.engine, ark.add_video(account, prompt=prompt, model=model, **options), **order)
 
 
+def add_inputs(engine: Engine, job: UUID, count: int) -> UUID:
+    """Give an image job this many reference images."""
+    new = [input_in_request(RED, f"inputs/{job.hex}/{n}.png") for n in range(count)]
+    with transaction() as tx:
+        inputs.add_inputs(tx, [job], new)
+    engine.sql(
+        "UPDATE jobs SET params = jsonb_set(params, '{images}', CAST(:images AS jsonb)) WHERE id = :id",
+        id=job,
+        images=json.dumps([""] * count),
+    )
+    return job
+
+
 def cost_row(engine: Engine, job: UUID) -> tuple[Any, ...]:
     row = engine.job_row(job)
     return row.state, row.charged, row.settled_at is not None
@@ -73,6 +88,10 @@ def test_our_books_are_those_of_the_upstream(engine: Engine, ark: ArkJobs) -> No
         add(f"large-{number}", image(ark, account, model, 2048, 2048, prompt=f"large {number}"))
     add("set", image(ark, account, "seedream-4.5", 2048, 2048, prompt="set", count=3, series=True))
     add("gaps", image(ark, account, "seedream-4.0", 2048, 2048, prompt="[[refused:2]] gaps", count=4, series=True))
+    layers = image(ark, account, "seedream-5.0-pro", 1024, 1024, prompt="layers", layers=True)
+    add("layers", add_inputs(engine, layers, 1))
+    add("inputs", add_inputs(engine, image(ark, account, "seedream-5.0-pro", 1024, 1024, prompt="inputs"), 3))
+    add("input", add_inputs(engine, image(ark, account, "seedream-5.5", 1024, 1024, prompt="input"), 2))
     add("refused", image(ark, account, "seedream-5.0-pro", 1024, 1024, prompt=f"{REFUSED} image"))
     for number, model in enumerate(("seedance-2.5", "seedance-2.0", "seedance-2.0-fast", "seedance-2.0-mini")):
         for seconds in (4, 7):
