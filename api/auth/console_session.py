@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from fastapi import Request, Response
 
 from worker.core.errors import DreameryError
+from worker.db.users.console_sessions import PERSISTENT_DAYS
 
 CSRF_HEADER = "x-csrf-token"
 _SAFE = {"GET", "HEAD", "OPTIONS"}
@@ -59,10 +60,16 @@ def check_csrf(request: Request, base: str, session_id: str) -> None:
         raise DreameryError("csrf_failed")
 
 
-def set_session_cookie(response: Response, base: str, session_id: str) -> None:
-    """Set the session cookie; the browser drops it when it closes."""
+def set_session_cookie(response: Response, base: str, session_id: str, *, persistent: bool = False) -> None:
+    """Set the session cookie; the browser drops it when it closes, unless it is `persistent`."""
     response.set_cookie(
-        _cookie_name(base), session_id, path="/", httponly=True, samesite="lax", secure=base.startswith("https:")
+        _cookie_name(base),
+        session_id,
+        max_age=PERSISTENT_DAYS * 24 * 3600 if persistent else None,
+        path="/",
+        httponly=True,
+        samesite="lax",
+        secure=base.startswith("https:"),
     )
 
 

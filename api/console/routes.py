@@ -10,36 +10,30 @@ from functools import lru_cache
 from html import escape
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Body, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.auth.console_session import (
     check_origin,
     clear_session_cookie,
-    csrf_token,
     read_session_cookie,
-    set_session_cookie,
 )
 from api.auth.dependencies import Caller, CallerDep, audit_actor, caller_from_key, read_credential
-from api.console.schemas import ConsoleSession, ConsoleSignedOut
-from api.http.clients.address import network_of
+from api.console import sessions
+from api.console.schemas import DO_NOT_KEEP, ConsoleSession, ConsoleSignedOut, KeepSignedIn
 from api.http.errors import error_responses
 from api.http.responses import base_url, json_response
 from worker.core.errors import DreameryError
-from worker.core.ids import public_id
 from worker.core.settings import get_settings
 from worker.db.engine import transaction
 from worker.db.users import audit_log, console_sessions
 from worker.messaging import pubsub
-from worker.messaging.rate_limits import RequestLimits
 
 router = APIRouter(prefix="/console", tags=["console"])
 
-# Keys cannot be guessed; this limit keeps attempts from filling the audit log.
-_FAILURES_PER_MINUTE = 20
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
     "connect-src 'self'; form-action 'self'; base-uri 'self'; frame-ancestors 'none'"
@@ -54,73 +48,37 @@ _PAGE_HEADERS = {
 _MEDIA_TYPES = {".js": "text/javascript", ".svg": "image/svg+xml", ".css": "text/css", ".json": "application/json"}
 
 
-def _session_object(caller: Caller, session_id: str, version: str) -> dict[str, Any]:
-    return {
-        "object": "console.session",
-        "user": caller.name,
-        "role": caller.role,
-        "scopes": [scope for scope in ("admin", "generate", "read") if caller.has_scope(scope)],
-        "models": None if caller.models is None else sorted(caller.models),
-        "csrf_token": csrf_token(session_id),
-        "version": version,
-    }
-
-
-async def _record_failure(request: Request, error: DreameryError) -> None:
-    """Write a failed sign-in to the audit log, without the key. Raises rate_limit_exceeded after too many."""
-    limits: RequestLimits | None = getattr(request.app.state, "limits", None)
-    actor, network = audit_actor(request, Caller(owner="", name="unknown")), network_of(request)
-    if limits:
-        if await limits.is_limit_reached("sign_in", network, per_minute=_FAILURES_PER_MINUTE):
-            message = "Too many failed sign-ins from this address. Wait a minute."
-            raise DreameryError("rate_limit_exceeded", message, retry_after=60)
-        await limits.record("sign_in", network, per_minute=_FAILURES_PER_MINUTE)
-
-    def record() -> None:
-        with transaction() as tx:
-            audit_log.record_action(tx, actor, "console.sign_in_failed", "console", code=error.kind.code)
-
-    await run_in_threadpool(record)
-
-
-def _open_session(request: Request, caller: Caller) -> str:
-    if caller.api_key_id is None:
-        raise DreameryError("invalid_api_key")
-    with transaction() as tx:
-        session_id = console_sessions.open_session(tx, caller.api_key_id, hours=get_settings().console_session_hours)
-        audit_log.record_action(
-            tx, audit_actor(request, caller), "console.sign_in", public_id("key", caller.api_key_id), role=caller.role
-        )
-    return session_id
-
-
 @router.post(
     "/session",
     summary="Sign in to the console",
     status_code=201,
     responses={201: {"model": ConsoleSession, "description": "Signed in."}, **error_responses(401, 403, 429)},
 )
-async def sign_in(request: Request, bearer: Annotated[str, Depends(read_credential)]) -> Response:
+async def sign_in(
+    request: Request,
+    bearer: Annotated[str, Depends(read_credential)],
+    body: Annotated[KeepSignedIn, Body()] = DO_NOT_KEEP,
+) -> Response:
     """Send an API key (`Authorization: Bearer ...`); the response sets a session cookie.
 
     The session ends after `DREAMERY_CONSOLE_SESSION_HOURS` without use, after 30 days, or when its key is revoked.
+    With `keep` the browser keeps it: it ends after 30 days without use, or after 180 days.
     """
-    base = base_url(request)
-    check_origin(request, base)
+    check_origin(request, base_url(request))
     if not bearer:
         raise DreameryError("missing_api_key")
     try:
         caller = await caller_from_key(request, bearer)
-        session_id = await run_in_threadpool(_open_session, request, caller)
     except DreameryError as error:
-        await _record_failure(request, error)
+        await sessions.record_failure(request, error)
         raise
-    response = json_response(_session_object(caller, session_id, request.app.version), status=201, headers=_NO_STORE)
-    set_session_cookie(response, base, session_id)
-    return response
 
+    def begin() -> str:
+        with transaction() as tx:
+            return sessions.begin(tx, request, caller, method="key", persistent=body.keep)
 
-_NO_STORE = {"Cache-Control": "no-store"}
+    session_id = await run_in_threadpool(begin)
+    return sessions.answer(request, caller, session_id, persistent=body.keep)
 
 
 @router.get(
@@ -131,7 +89,7 @@ _NO_STORE = {"Cache-Control": "no-store"}
 async def get_session(request: Request, caller: CallerDep) -> Response:
     """Returns the signed-in user and the CSRF token that requests with changes need."""
     session_id = read_session_cookie(request, base_url(request))
-    return json_response(_session_object(caller, session_id, request.app.version), headers=_NO_STORE)
+    return json_response(sessions.session_object(caller, session_id, request.app.version), headers=sessions.NO_STORE)
 
 
 def _sign_out(request: Request, caller: Caller, session_id: str) -> None:
@@ -196,5 +154,7 @@ async def page(request: Request) -> Response:
     # Set by the server, so that the page need not send a request that fails without a session.
     session = "yes" if read_session_cookie(request, base) else "no"
     text = contents["index.html"].decode().replace("{version}", version).replace("{session}", session)
-    text = text.replace("{root}", escape(urlsplit(base).path.rstrip("/")))
+    settings = get_settings()
+    label = settings.oidc_label if settings.oidc_issuer else ""
+    text = text.replace("{root}", escape(urlsplit(base).path.rstrip("/"))).replace("{oidc}", escape(label))
     return Response(text, media_type="text/html", headers=_PAGE_HEADERS)

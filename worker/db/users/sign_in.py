@@ -143,3 +143,17 @@ def add_identity(tx: Transaction, issuer: str, subject: str, user_id: UUID) -> N
         ),
         {"issuer": issuer, "subject": subject, "user": user_id},
     )
+
+
+def sign_in_methods(tx: Transaction, user_id: UUID) -> Row[Any] | None:
+    """Return `has_password`, `invitation_expires_at` and `issuers` of a user, or None."""
+    return tx.first(
+        text(
+            """SELECT u.name, u.password_hash IS NOT NULL AS has_password,
+                   (SELECT max(i.expires_at) FROM invitations i
+                    WHERE i.user_id = u.id AND i.used_at IS NULL AND i.expires_at > now()) AS invitation_expires_at,
+                   ARRAY(SELECT d.issuer FROM identities d WHERE d.user_id = u.id ORDER BY d.issuer) AS issuers
+               FROM users u WHERE u.id = :id"""
+        ),
+        {"id": user_id},
+    )
