@@ -7,6 +7,7 @@ from uuid import UUID
 from api.ark.errors import vendor_code
 from api.http.errors import localized_message
 from api.http.responses import unix_seconds
+from api.images.serialization import has_layers, result_files
 from api.jobs.serialization import file_url, read_base64
 from worker.core.errors import ERRORS
 from worker.core.job_state import JobState
@@ -108,13 +109,15 @@ def _video_tokens(job: Any, video: Row[Any] | None, seconds: float) -> int:
     if isinstance(reported, int) or video is None or not video.width or not video.height:
         return int(reported or 0)
     frames = round(seconds * job.params["order"]["fps"]) + 1
-    return math.ceil(int(video.width) * int(video.height) * frames / _VIDEO_TOKEN_PIXELS)
+    pixels: int = video.width * video.height
+    return math.ceil(pixels * frames / _VIDEO_TOKEN_PIXELS)
 
 
-def image_item(item: Row[Any], *, response_format: str, base: str) -> dict[str, Any]:
+def image_item(view: JobView, item: Row[Any], *, response_format: str, base: str) -> dict[str, Any]:
     """Return one image. With `b64_json` this reads its file."""
     content = {"b64_json": read_base64(item.key)} if response_format == "b64_json" else {"url": file_url(base, item.id)}
-    return {**content, "size": f"{item.width}x{item.height}", "output_format": item.mime.partition("/")[2]}
+    order = {"z_index": item.n} if has_layers(view) else {}
+    return {**content, "size": f"{item.width}x{item.height}", "output_format": item.mime.partition("/")[2], **order}
 
 
 def images_usage(views: list[JobView]) -> dict[str, int]:
@@ -131,10 +134,13 @@ def images_usage(views: list[JobView]) -> dict[str, int]:
 
 
 def images_object(views: list[JobView], *, n: int, response_format: str, base: str) -> dict[str, Any]:
-    """Return the answer of an image call from its jobs, in the order of their images. Failed images are errors."""
+    """Return the answer of an image call from its jobs. An image that failed is an error in its place."""
+    left = n
     data: list[dict[str, Any]] = []
     for view in views:
-        data += [image_item(item, response_format=response_format, base=base) for item in view.files]
+        files = result_files([view], n=left)
+        left -= len(files)
+        data += [image_item(view, item, response_format=response_format, base=base) for item in files]
         if view.job.error_code is not None and not view.files:
             data.append({"error": job_failure(view.job)})
     created = unix_seconds(views[0].job.created_at)
@@ -143,7 +149,7 @@ def images_object(views: list[JobView], *, n: int, response_format: str, base: s
         # The vendor's documents and its library differ about this name.
         "created": created,
         "created_at": created,
-        "data": data[:n],
+        "data": data,
         "usage": images_usage(views),
     }
     if adjusted := views[0].job.params.get("adjusted"):

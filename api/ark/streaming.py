@@ -26,9 +26,9 @@ class ArkFrames:
     base: str
     request_id: str
 
-    def image(self, _view: JobView, item: Row[Any], index: int) -> bytes:
+    def image(self, view: JobView, item: Row[Any], index: int) -> bytes:
         """Return a `partial_succeeded` event."""
-        fields = image_item(item, response_format=self.response_format, base=self.base)
+        fields = image_item(view, item, response_format=self.response_format, base=self.base)
         return self._event("partial_succeeded", {"image_index": index, **fields})
 
     def failed_job(self, view: JobView, index: int) -> bytes:

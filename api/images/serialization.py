@@ -6,7 +6,19 @@ from typing import Any
 
 from api.http.responses import unix_seconds
 from api.jobs.serialization import file_url, read_base64, safety_identifier_field
+from worker.db.engine import Row
 from worker.db.jobs.queries import JobView
+
+
+def result_files(views: list[JobView], *, n: int) -> list[Row[Any]]:
+    """Return the images of a request: at most `n`, but all layers of a picture."""
+    files = [item for view in views for item in view.files]
+    return files if has_layers(views[0]) else files[:n]
+
+
+def has_layers(view: JobView) -> bool:
+    """Return whether the images of a job are layers of one picture."""
+    return bool((view.job.params["order"].get("options") or {}).get("layers"))
 
 
 def images_response(
@@ -21,7 +33,7 @@ def images_response(
 
     `echoed_fields` = fields of the request that the answer repeats.
     """
-    files = [item for view in views for item in view.files][:n]
+    files = result_files(views, n=n)
     if response_format == "b64_json":
         data = [{"b64_json": read_base64(f.key), "revised_prompt": None} for f in files]
     else:

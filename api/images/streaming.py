@@ -19,6 +19,7 @@ from api.generation.response import mark_failed, mark_unanswered, read_job_views
 from api.http.clients.storage_threads import in_storage_thread
 from api.http.errors import error_body
 from api.http.sse import HEARTBEAT, sse, stream_events
+from api.images.serialization import result_files
 from api.jobs.serialization import group_error, read_base64, safety_identifier_field
 from api.jobs.watcher import JobWatcher, Watch
 from worker.core.errors import DreameryError
@@ -97,7 +98,7 @@ class _ImageSource:
         for watch in [watch for watch in self._open if watch.final]:
             self._open.remove(watch)
             (view,) = await read_views([watch.job_id])
-            for item in view.files[: self._accepted.n - self.sent]:
+            for item in result_files([view], n=self._accepted.n - self.sent):
                 self.sent += 1
                 yield await in_storage_thread(self._frames.image, view, item, self.sent - 1)
             if not view.files and (frame := self._frames.failed_job(view, self.sent)):

@@ -51,7 +51,7 @@ def test_answer_has_the_vendors_shape(client):
 
 
 def test_base64_and_a_reference(client):
-    reference = "data:image/png;base64," + base64.b64encode(make_image((640, 640))).decode()
+    reference = "data:image/png;base64," + base64.b64encode(make_image(side=640)).decode()
     body = generate(client, image=reference, response_format="b64_json", size="2K").json()
     (image,) = body["data"]
     with Image.open(io.BytesIO(base64.b64decode(image["b64_json"]))) as picture:

@@ -59,13 +59,13 @@ def test_task_from_its_creation_to_its_file(client):
 
 
 def test_first_frame_by_its_role(client):
-    url = "data:image/png;base64," + base64.b64encode(make_image((640, 360))).decode()
+    url = "data:image/png;base64," + base64.b64encode(make_image(side=640)).decode()
     content = [
         {"type": "text", "text": "waves"},
         {"type": "image_url", "image_url": {"url": url}, "role": "first_frame"},
     ]
     name = created(client, content=content)
-    assert finished(client, name)["ratio"] == "16:9"
+    assert finished(client, name)["ratio"] == "1:1"
 
 
 def test_failed_task_has_the_vendors_error(client):
