@@ -15,6 +15,7 @@ from worker.providers.conversation import AgentEvent, Conversation
 from worker.providers.credits import CreditHistory, Credits
 from worker.providers.live_models import LiveModels
 from worker.providers.poll_rules import PollRules
+from worker.providers.proofs import CredentialFacts, Proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,11 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """One input of an omni video: an image (`image`), or a video or audio file by its upstream id (`vid`)."""
+    """One input of an omni video: an image (`image`), or a video or audio file by the id of its upload."""
 
     kind: str  # image, video, audio
     image: Reference | None = None
-    vid: str = ""
+    upload_id: str = ""
     width: int = 0
     height: int = 0
     milliseconds: int = 0
@@ -166,9 +167,9 @@ class Record:
     submit_key: str
     upstream_id: str
     state: RecordState
-    expected: int  # total_image_count, 0 = not reported
+    expected: int  # number of results, 0 = not reported
     results: tuple[ResultRef, ...] = ()
-    settled: bool = True  # False: more items may follow (status 45); the engine waits until they are stable
+    settled: bool = True  # False: more items may follow; the engine waits until they are stable
     queue_position: int | None = None
     forecast_seconds: int | None = None
     error_code: str | None = None  # code of the error table, if FAILED
@@ -194,7 +195,7 @@ class HostLookup(Protocol):
     """An upstream whose accounts live on different hosts, which must be found first."""
 
     async def look_up_hosts(self, account: Account) -> dict[str, str]:
-        """Look up the hosts of an account with region `auto` (four probes). Raises upstream_session_expired."""
+        """Look up the hosts of an account whose region does not tell them. Raises upstream_session_expired."""
 
 
 class Uploads(Protocol):
@@ -326,16 +327,6 @@ class Callbacks(Protocol):
         """Return the submit key of the token in a callback's path; None = no such token."""
 
 
-class CredentialFacts(Protocol):
-    """An upstream that tells more of a credential than whether it is valid."""
-
-    async def read_facts(self, account: Account) -> dict[str, Any]:
-        """Make free calls that only a valid credential passes. Return facts to add to those of the account.
-
-        Raises RefusedError with a text for the operator.
-        """
-
-
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What an upstream offers beyond the core; None = it does not."""
@@ -353,6 +344,7 @@ class Capabilities:
     cancel: Cancel | None = None
     callbacks: Callbacks | None = None
     facts: CredentialFacts | None = None
+    proof: Proof | None = None
     fresh_links: FreshLinks | None = None
     polling: PollRules = field(default_factory=PollRules)
 

@@ -70,7 +70,7 @@ job_inputs = Table(
 )
 
 
-# An input as uploaded to one account; another account cannot use its uri (of a video or audio: its vid).
+# An input as uploaded to one account; another account cannot use it. `uri`: upstream's id of it.
 input_uploads = Table(
     "input_uploads",
     metadata,

@@ -288,7 +288,7 @@ class _MediaUpload(_Upload):
         known = isinstance(length, int | float) and not isinstance(length, bool) and 0 < length < 86_400
         return Material(
             kind=self.kind,
-            vid=vid,
+            upload_id=vid,
             width=_pixels(info.get("Width")),
             height=_pixels(info.get("Height")),
             milliseconds=round(float(length) * 1000) if known and length else 0,

@@ -152,14 +152,14 @@ def _material(material: Material) -> dict[str, Any]:
     if material.kind == "video":
         info |= {
             "name": material.name,
-            "vid": material.vid,
+            "vid": material.upload_id,
             "fps": 0,
             "width": material.width,
             "height": material.height,
             "duration": material.milliseconds,
         }
     else:
-        info |= {"vid": material.vid, "duration": material.milliseconds, "name": material.name}
+        info |= {"vid": material.upload_id, "duration": material.milliseconds, "name": material.name}
     entry[f"{material.kind}_info"] = info
     return entry
 

@@ -95,7 +95,7 @@ def _material(row: Row[Any]) -> Material:
         return Material(kind="image", image=_reference(row), width=row.width, height=row.height, name=row.name)
     return Material(
         kind=row.media,
-        vid=row.uri,
+        upload_id=row.uri,
         width=row.width,
         height=row.height,
         milliseconds=row.milliseconds,

@@ -109,7 +109,7 @@ async def _upload_media(claim: Claim, account: Account, row: Row[Any]) -> None:
         _note_uploaded,
         claim,
         row.n,
-        uri=material.vid,
+        uri=material.upload_id,
         width=material.width,
         height=material.height,
         # Some responses have no length; then the one measured here counts.

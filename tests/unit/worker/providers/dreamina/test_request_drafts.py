@@ -171,7 +171,7 @@ OMNI = {
     "model": "jimeng-video-seedance-2.0",
     "materials": (
         Material("image", image=CN_A),
-        Material("video", vid="v0synthetic0001", width=1280, height=720, milliseconds=4050),
+        Material("video", upload_id="v0synthetic0001", width=1280, height=720, milliseconds=4050),
     ),
     "parts": (
         PromptPart("use "),
@@ -227,7 +227,7 @@ def test_unknown_benefit_is_not_declared_and_live_list_takes_precedence():
 
 
 def test_audio_materials_and_input_seconds():
-    materials = (*OMNI["materials"], Material("audio", vid="v0a", milliseconds=3000, name="a.mp3"))
+    materials = (*OMNI["materials"], Material("audio", upload_id="v0a", milliseconds=3000, name="a.mp3"))
     body, _ = submit_video("cn", model="jimeng-video-seedance-2.0-mini", materials=materials, parts=())
     assert body["extend"]["m_video_commerce_info"]["amount"] == 5 + 5
     assert body["metrics_extra"]["sceneOptions"][0]["materialTypes"] == [1, 2, 3]

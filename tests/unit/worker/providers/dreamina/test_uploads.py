@@ -359,7 +359,7 @@ def media_steps(**answers: Any) -> UploadServer:
 def test_media_upload(kind):
     script = ScriptedUpstream(media_steps())
     material = event_loop.run(script.provider.upload_media(make_account(), DATA, kind=kind, name="x.mp4"))
-    assert material == Material(kind, vid="v0synthetic0001", width=1280, height=720, milliseconds=4050)
+    assert material == Material(kind, upload_id="v0synthetic0001", width=1280, height=720, milliseconds=4050)
     token, apply, put, commit = script.requests
     assert json.loads(token.content) == {"scene": 1}
     query = dict(apply.url.params)
