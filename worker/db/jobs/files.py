@@ -1,7 +1,7 @@
 """Rows of stored result files. The bytes are in `worker/storage.py`."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -24,16 +24,17 @@ class NewFile:
     width: int | None
     height: int | None
     seconds: float | None = None
-    variant: str = "original"  # original, thumbnail, spritesheet
+    variant: str = "original"  # original, thumbnail, spritesheet, last_frame
+    layer: Mapping[str, Any] | None = None  # of a layer of a picture: name, description, box
 
 
 # The id is random (122 bits), because it is the unguessable part of the link.
 _ADD = text(
     """/* add_files */
-    INSERT INTO files (id, job_id, n, variant, key, mime, bytes, sha256, width, height, seconds)
-    SELECT id, job_id, n, variant, key, mime, bytes, sha256, width, height, seconds
+    INSERT INTO files (id, job_id, n, variant, key, mime, bytes, sha256, width, height, seconds, layer)
+    SELECT id, job_id, n, variant, key, mime, bytes, sha256, width, height, seconds, layer
     FROM jsonb_to_recordset(CAST(:files AS jsonb)) AS f(id uuid, job_id uuid, n integer, variant text, key text,
-        mime text, bytes bigint, sha256 text, width integer, height integer, seconds float8)
+        mime text, bytes bigint, sha256 text, width integer, height integer, seconds float8, layer jsonb)
     ORDER BY job_id, n, variant ON CONFLICT (job_id, n, variant) DO NOTHING"""
 )
 

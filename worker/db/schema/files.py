@@ -15,6 +15,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 from worker.db.schema.base import metadata, timestamp_column
 
@@ -34,6 +35,7 @@ files = Table(
     Column("width", Integer),
     Column("height", Integer),
     Column("seconds", Double),
+    Column("layer", JSONB),  # of a layer of a picture: name, description, box (left, top, right, bottom in pixels)
     timestamp_column("created_at", nullable=False, default=True),
     timestamp_column("removed_at"),  # from then on it cannot be read
     timestamp_column("erased_at"),  # its bytes were deleted
