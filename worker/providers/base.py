@@ -158,6 +158,7 @@ class ResultRef:
     poster_url: str | None = None
     item_id: str | None = None
     role: str = ""  # "" = a result of its own; last_frame = the last frame of the video
+    layer: Mapping[str, Any] | None = None  # of a layer of a picture: name, description, box in pixels
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ is recorded together. Keys and rows are deterministic, so saving twice leaves th
 import hashlib
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import IO, Any
 from uuid import UUID
@@ -200,7 +200,8 @@ async def _copy_image(claim: Row[Any], n: int, ref: dict[str, Any]) -> files.New
             ref["url"], max_bytes=MAX_FILE_BYTES, deadline_seconds=FILE_DEADLINE_SECONDS, lane=RESULTS
         )
         with body.content as original, await _in_requested_format(claim, n, original) as content:
-            return await in_files_thread(_store_image, claim, n, content, None if content is not original else body)
+            stored = await in_files_thread(_store_image, claim, n, content, None if content is not original else body)
+            return replace(stored, layer=ref.get("layer"))
 
 
 def _store_image(claim: Row[Any], n: int, content: IO[bytes], body: DownloadedFile | None) -> files.NewFile:
