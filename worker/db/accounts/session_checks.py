@@ -55,14 +55,27 @@ def create_checks(tx: Transaction, *, owner: str, what: str, tokens: dict[UUID, 
     )
 
 
-def create_account_checks(tx: Transaction, *, owner: str, accounts_by_check: dict[UUID, UUID]) -> None:
-    """Insert a check of each account. The row holds no secret, because the account has it."""
+def create_account_checks(
+    tx: Transaction,
+    *,
+    owner: str,
+    accounts_by_check: dict[UUID, UUID],
+    what: str = "checkup",
+    params: dict[str, Any] | None = None,
+) -> None:
+    """Insert a check of each account: `checkup`, or `prove` with the step. The row holds no secret, because the account
+    has it.
+    """
     tx.run(
         text(
-            """INSERT INTO account_checks (id, owner, what, provider, lookup_hash, region, secret)
-               SELECT :id, :owner, 'checkup', provider, lookup_hash, region, '' FROM accounts WHERE id = :account_id"""
+            """INSERT INTO account_checks (id, owner, what, provider, lookup_hash, region, secret, params)
+               SELECT :id, :owner, :what, provider, lookup_hash, region, '', CAST(:params AS jsonb)
+               FROM accounts WHERE id = :account_id"""
         ),
-        [{"id": check, "owner": owner, "account_id": account} for check, account in accounts_by_check.items()],
+        [
+            {"id": check, "owner": owner, "account_id": account, "what": what, "params": json.dumps(params)}
+            for check, account in accounts_by_check.items()
+        ],
     )
 
 
@@ -136,7 +149,23 @@ def results(tx: Transaction, check_ids: list[UUID]) -> dict[UUID, dict[str, Any]
     return {row.id: row.result for row in rows}
 
 
+def proof_result(tx: Transaction, check_id: UUID, account_id: UUID) -> tuple[dict[str, Any] | None, float] | None:
+    """Return the result of a step of the proof of this account, if there is one yet, and its age in seconds."""
+    row = tx.first(
+        text(
+            """SELECT c.result, extract(epoch FROM clock_timestamp() - c.created_at) AS age
+               FROM account_checks c JOIN accounts a ON a.lookup_hash = c.lookup_hash
+               WHERE c.id = :id AND a.id = :account_id AND c.what = 'prove'"""
+        ),
+        {"id": check_id, "account_id": account_id},
+    )
+    return None if row is None else (row.result, float(row.age))
+
+
 def delete_old(tx: Transaction, *, minutes: int) -> int:
-    """Delete checks older than `minutes`; return how many."""
-    statement = text("DELETE FROM account_checks WHERE created_at < clock_timestamp() - make_interval(mins => :m)")
+    """Delete checks older than `minutes`; return how many. A step of a proof is kept for an hour."""
+    statement = text(
+        """DELETE FROM account_checks WHERE created_at < clock_timestamp()
+               - make_interval(mins => CASE WHEN what = 'prove' THEN 60 ELSE :m END)"""
+    )
     return int(tx.run(statement, {"m": minutes}).rowcount)

@@ -111,13 +111,14 @@ account_checks = Table(
     Column("secret", Text, nullable=False),
     Column("proxy", Text),
     Column("proxy_hash", Text),
+    Column("params", JSONB),  # of a step of a proof
     Column("state", Text, nullable=False, server_default=text("'queued'")),
     Column("result", JSONB),
     timestamp_column("claimed_at"),
     timestamp_column("created_at", nullable=False, default=True),
     CheckConstraint("state IN ('queued', 'succeeded')", name="state"),
     CheckConstraint("(state = 'succeeded') = (result IS NOT NULL)", name="answered_iff_result"),
-    CheckConstraint("what IN ('check', 'points', 'receive', 'checkup')", name="what"),
+    CheckConstraint("what IN ('check', 'points', 'receive', 'checkup', 'prove')", name="what"),
     Index("ix_account_checks_owner", "owner", "created_at"),
     Index("ix_account_checks_created_at", "created_at"),
 )
