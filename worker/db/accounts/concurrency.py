@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from worker.core.catalog.models import get_catalog
 from worker.core.settings import get_settings
 
 # kind -> the column with the account's own limit (if any) and the default setting. A new kind is one line here; the
@@ -24,6 +25,17 @@ def slots_of(row: Any) -> dict[str, int]:
     """Return the limits by kind of an account row (with `kind_rests` and `clock` = epoch seconds of the database)."""
     limits = {kind: (getattr(row, own) if own else None) or _setting(kind) for kind, (own, _) in SLOT_LIMITS.items()}
     return {kind: 0 if row.kind_rests.get(kind, 0.0) > float(row.clock) else most for kind, most in limits.items()}
+
+
+def narrow_slots(provider: str) -> dict[str, int]:
+    """Return the sizes of which a customer may have fewer jobs at work: `model resolution` -> how many."""
+    return {
+        f"{model.id} {resolution}": model.limits[f"inflight_{resolution}"]
+        for model in get_catalog().video_models
+        if model.provider == provider
+        for resolution in model.resolutions
+        if f"inflight_{resolution}" in model.limits
+    }
 
 
 def free_slots(account: str, kind: str) -> str:

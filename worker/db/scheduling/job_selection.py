@@ -9,7 +9,7 @@ from sqlalchemy import Row, text
 
 from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.available_credits import covers, credits_left
-from worker.db.accounts.concurrency import slot_limits
+from worker.db.accounts.concurrency import narrow_slots, slot_limits
 from worker.db.accounts.eligibility import BOUND, bound, may_take
 from worker.db.engine import Transaction
 
@@ -80,8 +80,23 @@ _SELECT = text(
           AND {may_take(BOUND, "jobs")}
           AND NOT (CAST(:account_id AS uuid) = ANY(avoid_accounts))
           AND {covers("own.left", "price")}
+          AND (CAST(:full AS text[]) = '{{}}'
+               OR NOT (concat_ws(' ', model, params #>> '{{order,resolution}}') = ANY(CAST(:full AS text[]))))
         ORDER BY place, id LIMIT least(free.n, CAST(:limit AS bigint)) FOR NO KEY UPDATE SKIP LOCKED) h"""
 )
+
+
+_USED_SIZES = text(
+    """/* used_sizes */
+    SELECT concat_ws(' ', model, params #>> '{order,resolution}') AS size, count(*) AS n FROM jobs
+    WHERE account_id = ANY(CAST(:members AS uuid[])) AND holds_slot AND kind = 'video' GROUP BY size"""
+)
+
+
+def _find_full(tx: Transaction, members: list[UUID], narrow: dict[str, int]) -> list[str]:
+    """Return those of the sizes with fewer slots that have none left."""
+    rows = tx.all(_USED_SIZES, {"members": members})
+    return [row.size for row in rows if row.n >= narrow.get(row.size, row.n + 1)]
 
 
 def select_jobs(
@@ -105,9 +120,15 @@ def select_jobs(
         "slots": [account.slots[kind] for kind in kinds],
         "can_upload": can_upload,
         "takes_files": takes_files,
+        "full": [],
         "members": list(account.members) or [account.id],
         "limit": limit,
     }
+    narrow = narrow_slots(account.provider)
+    if narrow and "video" in kinds:
+        values["full"] = _find_full(tx, values["members"], narrow)
+        # Within one claim, a second job of such a size would be over the limit.
+        values["limit"] = limit = 1
     rows = tx.all(_SELECT, values)
     return _in_claim_order(rows, limit) if rows else NextJobs([], complete=True)
 

@@ -152,6 +152,7 @@ def test_claims_read_the_queue_in_order_and_stop_early(engine: Engine) -> None:
             "slots": [2],
             "can_upload": True,
             "takes_files": False,
+            "full": [],
             "members": [account.id],
             "limit": 2,
         }
