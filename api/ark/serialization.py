@@ -108,7 +108,7 @@ def _video_tokens(job: Any, video: Row[Any] | None, seconds: float) -> int:
     reported = (job.params.get("usage") or {}).get("completion_tokens")
     if isinstance(reported, int) or video is None or not video.width or not video.height:
         return int(reported or 0)
-    frames = round(seconds * job.params["order"]["fps"]) + 1
+    frames: int = round(seconds * job.params["order"]["fps"]) + 1
     pixels: int = video.width * video.height
     return math.ceil(pixels * frames / _VIDEO_TOKEN_PIXELS)
 
@@ -116,8 +116,20 @@ def _video_tokens(job: Any, video: Row[Any] | None, seconds: float) -> int:
 def image_item(view: JobView, item: Row[Any], *, response_format: str, base: str) -> dict[str, Any]:
     """Return one image. With `b64_json` this reads its file."""
     content = {"b64_json": read_base64(item.key)} if response_format == "b64_json" else {"url": file_url(base, item.id)}
-    order = {"z_index": item.n} if has_layers(view) else {}
-    return {**content, "size": f"{item.width}x{item.height}", "output_format": item.mime.partition("/")[2], **order}
+    layer = _layer_fields(view, item) if has_layers(view) else {}
+    return {**content, "size": f"{item.width}x{item.height}", "output_format": item.mime.partition("/")[2], **layer}
+
+
+def _layer_fields(view: JobView, item: Row[Any]) -> dict[str, Any]:
+    """Return what a layer shows and where, in pixels and in thousandths of the base."""
+    fields: dict[str, Any] = {"z_index": item.n}
+    layer, base = item.layer or {}, view.files[0]
+    fields |= {name: layer[name] for name in ("name", "description") if layer.get(name)}
+    if layer.get("box") and base.width and base.height:
+        sides = (base.width, base.height) * 2
+        normalized = [round(1000 * corner / side) for corner, side in zip(layer["box"], sides, strict=True)]
+        fields["bounding_box"] = {"absolute": layer["box"], "normalized": normalized}
+    return fields
 
 
 def images_usage(views: list[JobView]) -> dict[str, int]:

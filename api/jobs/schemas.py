@@ -53,6 +53,7 @@ class JobFile(BaseModel):
     thumbnail_url: str | None = Field(None, description="(videos) a JPEG of the first frame")
     spritesheet_url: str | None = Field(None, description="(videos) a JPEG of small frames in rows")
     last_frame_url: str | None = Field(None, description="(videos) the last frame, if `return_last_frame` was set")
+    layer: dict[str, Any] | None = Field(None, description="(layers) `name`, `description` and `box` in pixels")
 
 
 class JobConversation(BaseModel):

@@ -179,6 +179,7 @@ def _file(view: JobView, item: Any, base: str) -> dict[str, Any]:
         "bytes": item.bytes,
         "seconds": item.seconds,
         **{f"{variant}_url": variant_url(view, item.n, variant, base) for variant in variants},
+        **({"layer": item.layer} if item.layer else {}),
     }
 
 
