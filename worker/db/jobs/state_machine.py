@@ -299,7 +299,8 @@ _REQUEUE = _change(
     to=JobState.QUEUED,
     where="AND cancel_requested_at IS NULL AND (NOT :lapsed_only OR due_at <= clock_timestamp())",
     sets="""holds_slot = false, due_at = clock_timestamp() + make_interval(secs => :delay), submit_key = NULL,
-            account_id = NULL, absent_since = NULL, nudged_at = NULL, max_attempts = jobs.max_attempts + :give_back,
+            account_id = NULL, absent_since = NULL, nudged_at = NULL, upstream_id = NULL, upstream_hint = NULL,
+            submitted_at = NULL, queue_position = NULL, max_attempts = jobs.max_attempts + :give_back,
             avoid_accounts = CASE WHEN CAST(:avoid AS uuid) IS NULL THEN jobs.avoid_accounts
                                   ELSE array_append(jobs.avoid_accounts, CAST(:avoid AS uuid)) END""",
 )
@@ -319,9 +320,11 @@ def requeue(
     avoid: UUID | None = None,
     counts: bool = True,
     lapsed_only: bool = False,
+    from_state: JobState = JobState.SUBMITTING,
 ) -> Row[Any] | None:
     """submitting -> queued: certainly not accepted (submit), unknown upstream after the grace period (poll), or a
-    conversation that was never sent (dispatch, `lapsed_only`).
+    conversation that was never sent (dispatch, `lapsed_only`). `running` -> queued: it failed upstream without a
+    charge, and may be tried again.
 
     `avoid` = an account that refused it; `counts` = whether this uses up one of the job's attempts. If a cancel was
     requested, the job is cancelled instead.
@@ -332,7 +335,7 @@ def requeue(
         _REQUEUE,
         job_id=job_id,
         attempt=attempt,
-        from_states=(JobState.SUBMITTING,),
+        from_states=(from_state,),
         actor=actor,
         delay=delay,
         avoid=avoid,
@@ -340,7 +343,7 @@ def requeue(
         lapsed_only=lapsed_only,
         note={key: value for key, value in note.items() if value is not None},
     )
-    return row or _cancel(tx, job_id=job_id, from_states=(JobState.SUBMITTING,), attempt=attempt, actor=actor)
+    return row or _cancel(tx, job_id=job_id, from_states=(from_state,), attempt=attempt, actor=actor)
 
 
 # What a save needs besides the columns of every change.

@@ -320,3 +320,21 @@ def test_report_with_a_wrong_id_finds_nothing(ark: ArkJobs, client: TestClient, 
         ark.look(job, at)
     row = ark.engine.job_row(job)
     assert (row.state, row.upstream_id) == ("queued", None), "the lists prove that it did not arrive"
+
+
+# ---- failures that are not the job's
+
+
+def test_task_that_upstream_failed_is_tried_again_and_costs_nothing(ark: ArkJobs) -> None:
+    account = ark.add_account()
+    job = start(ark, account, "waves [[fail:InternalServiceError]]")
+    poll(ark, account)
+    row = ark.engine.job_row(job)
+    assert (row.state, row.submitted_at, row.upstream_id, row.holds_slot) == ("queued", None, None, False)
+    for _ in range(2):
+        ark.engine.make_due()
+        ark.engine.submit(job)
+        poll(ark, account)
+    row = ark.engine.job_row(job)
+    assert (row.state, row.error_code, row.attempt, row.charged) == ("failed", "upstream_error", 3, 0)
+    assert len(ark.tasks()) == 3

@@ -29,6 +29,8 @@ ABSENT_SECONDS = PollRules().absent_seconds
 # Items that do not change for this many polls and seconds are complete.
 STABLE_POLLS = 5
 STABLE_SECONDS = 15.0
+# Before the next attempt of a job that failed upstream for no reason of its own.
+_REPEAT_SECONDS = (5.0, 20.0)
 _OVER = frozenset({RecordState.DONE, RecordState.FAILED})
 
 
@@ -131,6 +133,8 @@ def _settle_record(tx: Transaction, account: AccountRow, job: OpenJob, record: R
         announce(tx, row)
         # Upstream has no cancel call: the slot is free when the job has finished.
         return record.state in _OVER and progress_and_leases.release_slot(tx, job.id)
+    if record.state is RecordState.FAILED and record.may_repeat and job.attempts_left:
+        return _repeat(tx, account, job, record)
     if record.state is RecordState.FAILED:
         code = record.error_code or "generation_failed"
         # The job was accepted and may have been charged, so no other account repeats it. A failure that concerns the
@@ -143,6 +147,26 @@ def _settle_record(tx: Transaction, account: AccountRow, job: OpenJob, record: R
     for row in progress_and_leases.record_progress_many(tx, [report(job, record)]):
         announce(tx, row)
     return False
+
+
+def _repeat(tx: Transaction, account: AccountRow, job: OpenJob, record: Record) -> bool:
+    """Put back a job that failed for no reason of its own and was not charged."""
+    row = state_machine.requeue(
+        tx,
+        job_id=job.id,
+        attempt=job.attempt,
+        actor="poll",
+        reason=record.error_code or "generation_failed",
+        code=record.error_code,
+        detail=record.detail,
+        account=account.label,
+        delay=_REPEAT_SECONDS[min(job.attempt, len(_REPEAT_SECONDS)) - 1],
+        from_state=JobState.RUNNING,
+    )
+    if row is None:
+        return False
+    announce(tx, row)
+    return True
 
 
 def _finish(tx: Transaction, job: OpenJob, record: Record, seconds: float | None) -> bool:
