@@ -50,8 +50,10 @@ def choice_params(choice: Choice[Any]) -> dict[str, Any]:
     return {"route": {"rule": "operator" if choice.by_route else "default", "options": options}}
 
 
-def user_params(*names: str | None) -> dict[str, str]:
-    """Return what a job keeps about the end user, for upstreams that ask for a name of them."""
+def user_params(model: Model, *names: str | None) -> dict[str, str]:
+    """Return what a job keeps about the end user, for models that ask for a name of them."""
+    if "safety_identifier" not in model.fields:
+        return {}
     known = [name for name in names if name]
     return {"user": " ".join(known)} if known else {}
 

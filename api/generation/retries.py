@@ -11,6 +11,7 @@ from uuid import UUID
 from api.auth.dependencies import Caller
 from api.generation.acceptance import GenerationPlan, fingerprint
 from api.generation.model_availability import NO_OFFER
+from api.generation.model_fields import check_seed
 from api.generation.request_checks import check_regions
 from worker import storage
 from worker.core.catalog.models import get_catalog
@@ -33,7 +34,7 @@ def plan_retry(path: str, view: JobView, seed: Seed, caller: Caller) -> Generati
         raise DreameryError("job_not_finished", message)
     caller.require_model(job.model)
     _check_model(job.kind, job.model, caller)
-    order = _with_seed(job.params["order"], seed)
+    order = _with_seed(job.params["order"], seed, job.model)
     new = NewJob(
         id=new_id(),
         owner=caller.owner,
@@ -41,7 +42,9 @@ def plan_retry(path: str, view: JobView, seed: Seed, caller: Caller) -> Generati
         model=job.model,
         # The old request may have had several jobs; the retry counts only the results of this one.
         params={**job.params, "order": order, "n": _result_count(job.kind, order)},
-        account_ids=[],
+        # Upstream knows the draft of a final on the account that made it.
+        account_ids=list(job.account_ids) if order.get("options", {}).get("draft_of") else [],
+        providers=list(job.providers),
         user_id=caller.user_id,
         api_key_id=caller.api_key_id,
         webhook_url=job.webhook_url,
@@ -71,9 +74,14 @@ def _result_count(kind: str, order: dict[str, Any]) -> int:
     return int(order.get("count") or 1) if kind == "image" else int(kind == "video")
 
 
-def _with_seed(order: dict[str, Any], seed: Seed) -> dict[str, Any]:
+def _with_seed(order: dict[str, Any], seed: Seed, model_id: str) -> dict[str, Any]:
     if seed == "same":
         return order
+    model = get_catalog().find_image(model_id) or get_catalog().find_video(model_id)
+    if model is not None and model.seed != "always":
+        # Without a seed every run differs.
+        check_seed(model, None if seed == "new" else seed)
+        return {**order, "seed": -1 if seed == "new" else seed}
     if "seed" not in order:
         if seed == "new":
             return order  # every run without a seed differs

@@ -102,7 +102,7 @@ def plan_image_jobs(
                 "asked_model": body.model or model.id,
                 "images": [],
                 **choice_params(choice),
-                **user_params(body.user, body.safety_identifier),
+                **user_params(model, body.user, body.safety_identifier),
                 **({"adjusted": adjusted} if adjusted else {}),
                 **({"output": output.as_params()} if output else {}),
             },

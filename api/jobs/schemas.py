@@ -138,6 +138,24 @@ JOB_EXAMPLE: dict[str, Any] = {
 }
 
 
+class RouteOption(BaseModel):
+    """A model that the requested name could have meant."""
+
+    provider: str
+    model: str
+
+
+class JobRoute(BaseModel):
+    """The choice between models of several providers that have the requested name."""
+
+    requested: str
+    model: str
+    rule: Literal["default", "operator"] = Field(
+        description="`operator` = by a route of the operator, `default` = the first provider with an account"
+    )
+    options: list[RouteOption]
+
+
 class Job(BaseModel):
     """A job. Nullable keys are always present; times are unix seconds."""
 
@@ -149,6 +167,8 @@ class Job(BaseModel):
     type: Literal["image", "video", "chat"] = Field(description="the same as `kind`")
     status: Literal["queued", "in_progress", "completed", "failed", "cancelled"]
     model: str
+    provider: str | None = Field(None, description="whose accounts run it, see `GET /v1/accounts/providers`")
+    route: JobRoute | None = Field(None, description="how the model was chosen; null = the name meant only one")
     group: str = Field(description="the first job of the request that created it")
     parent: str | None = Field(description="the conversation that started it, if any")
     created_at: int

@@ -91,6 +91,8 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
         "type": job.kind,
         "status": status,
         "model": job.model,
+        "provider": job.providers[0],
+        "route": job_route(job),
         "group": public_id("job", job.group_id),
         "parent": public_id("job", job.parent_id) if job.parent_id else None,
         "created_at": unix_seconds(job.created_at),
@@ -139,11 +141,23 @@ def job_size(job: Any) -> str | None:
     return None
 
 
+def job_route(job: Any) -> dict[str, Any] | None:
+    """The choice of the model, if the requested name meant several; None otherwise."""
+    route = job.params.get("route")
+    return None if route is None else {"requested": job.params["asked_model"], "model": job.model, **route}
+
+
 def _input(job: Any) -> dict[str, Any]:
     """The input of the job: the order, and the parameters as the caller wrote them."""
     params = job.params
+    order = dict(params["order"])
+    options = dict(order.pop("options", {}))
+    # Upstream's id of the draft stays inside; the caller knows its job.
+    options |= {"draft_of": params["draft_of"]} if "draft_of" in params else {}
     return {
-        **{name: value for name, value in params["order"].items() if name != "count"},
+        **{name: value for name, value in order.items() if name != "count"},
+        **({"seed": None} if order.get("seed") == -1 else {}),
+        **options,
         "images": params.get("images", []),
         "n": params["n"],
         "size": job_size(job),

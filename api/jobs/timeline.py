@@ -6,7 +6,7 @@ callers see `pool` for accounts of the platform.
 
 from typing import Any
 
-from api.jobs.serialization import STATUS_OF
+from api.jobs.serialization import STATUS_OF, job_route
 from worker.core.errors import ERRORS
 from worker.core.ids import public_id
 from worker.core.job_state import JobState
@@ -113,6 +113,8 @@ def timeline_object(view: JobView, rows: list["Row[Any]"], *, shows_labels: bool
         "object": "job.timeline",
         "id": public_id("job", view.job.id),
         "status": STATUS_OF[view.job.state],
+        "provider": view.job.providers[0],
+        "route": job_route(view.job),
         "data": entries,
         "seconds": seconds_in_state,
     }

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from api.jobs.schemas import JobRoute
+
 
 class TimelineText(BaseModel):
     """A description in English and Chinese."""
@@ -55,5 +57,7 @@ class Timeline(BaseModel):
     object: Literal["job.timeline"]
     id: str
     status: str
+    provider: str | None = Field(None, description="whose accounts run it")
+    route: JobRoute | None = Field(None, description="how the model was chosen; null = the name meant only one")
     data: list[TimelineEntry]
     seconds: dict[str, float] = Field(description="total seconds in each state")

@@ -14,9 +14,6 @@ from api.videos.schemas import VideoGenerationRequest
 from worker.core.catalog.models import VideoModel, get_catalog
 from worker.core.errors import DreameryError
 
-MAX_INPUTS: dict[Media, int] = {"image": 9, "video": 3, "audio": 3}
-# All reference videos together; containers round durations up.
-MAX_REFERENCE_MILLISECONDS, ROUNDING_TOLERANCE_MILLISECONDS = 15_000, 500
 # Text that can only name an input. Such a reference without its input is an error.
 _EXPLICIT_REFERENCE = re.compile(
     r"(?<![0-9A-Za-z_.])@((?:image|video|audio)(?:_file)?_?[0-9]{1,3}|[0-9]{1,2})(?![0-9A-Za-z_])", re.IGNORECASE
@@ -48,7 +45,8 @@ def assign_roles(body: VideoGenerationRequest, model: VideoModel, prompt: str) -
     end = _frame(of_role.get("end_frame", []), "end_frame_image")
     if media_entries and not model.omni:
         raise _not_omni(model, media_entries[0].param, "accepts no reference videos or audio")
-    wants_omni = body.function_mode == "omni_reference"
+    wants_omni = body.function_mode == "omni_reference" or body.task_type in {"reference", "edit", "extend"}
+    wants_omni = wants_omni or bool(body.draft and images)
     if wants_omni and not model.omni:
         raise _not_omni(model, "function_mode", "accepts no references")
     if named and body.function_mode != "first_last_frames":
@@ -61,7 +59,7 @@ def assign_roles(body: VideoGenerationRequest, model: VideoModel, prompt: str) -
     if model.omni and body.function_mode != "first_last_frames":
         wants_omni = wants_omni or len(images) > 2 or bool(images and references.found_in(prompt))
     if media_entries or wants_omni:
-        return _omni(entries, references, prompt, frames=[entry for entry in (first, end) if entry])
+        return _omni(entries, references, prompt, model, frames=[entry for entry in (first, end) if entry])
     return _frames(images, first, end, model)
 
 
@@ -88,11 +86,11 @@ def _frames(images: list[InputEntry], first: InputEntry | None, end: InputEntry 
         message = f"`{end.param}` needs a first frame too: send `first_frame_image`."
         raise DreameryError("missing_required_parameter", message, param="first_frame_image")
     if first and not model.first_frame:
-        able = ", ".join(other.id for other in get_catalog().video_models if other.first_frame)
+        able = ", ".join(get_catalog().find_video_models(provider=model.provider, first_frame=True))
         message = f"Model {model.id!r} accepts no first frame. Models that do: {able}."
         raise DreameryError("unsupported_parameter", message, param=first.param)
     if end and not model.end_frame:
-        able = ", ".join(get_catalog().find_video_models(end_frame=True))
+        able = ", ".join(get_catalog().find_video_models(end_frame=True, provider=model.provider))
         message = f"Model {model.id!r} accepts no last frame. Models that do: {able}."
         raise DreameryError("unsupported_parameter", message, param=end.param)
     roles = (("first_frame", first), ("end_frame", end))
@@ -101,7 +99,12 @@ def _frames(images: list[InputEntry], first: InputEntry | None, end: InputEntry 
 
 
 def _omni(
-    entries: list[InputEntry], references: "_PromptReferences", prompt: str, *, frames: list[InputEntry]
+    entries: list[InputEntry],
+    references: "_PromptReferences",
+    prompt: str,
+    model: VideoModel,
+    *,
+    frames: list[InputEntry],
 ) -> Roles:
     if frames:
         message = (
@@ -112,16 +115,28 @@ def _omni(
     if not entries:
         message = "`omni_reference` needs at least one reference image, video or audio."
         raise DreameryError("missing_required_parameter", message, param="images")
-    for media, limit in MAX_INPUTS.items():
-        of_kind = [entry for entry in entries if entry.media == media]
-        if len(of_kind) > limit:
-            message = f"A video accepts at most {limit} {media} references; got {len(of_kind)}."
-            raise DreameryError("invalid_value", message, param=of_kind[limit].param)
+    _check_numbers(entries, model)
     return Roles(
         inputs=[("reference", entry) for entry in entries],
         parts=references.split(prompt),
         names=[entry.name or references.default_name(n) for n, entry in enumerate(entries)],
     )
+
+
+def _check_numbers(entries: list[InputEntry], model: VideoModel) -> None:
+    most = model.references
+    limits: dict[Media, int] = {"image": most.images, "video": most.videos, "audio": most.audios}
+    for media, limit in limits.items():
+        of_kind = [entry for entry in entries if entry.media == media]
+        if len(of_kind) > limit:
+            message = f"A video accepts at most {limit} {media} references; got {len(of_kind)}."
+            raise DreameryError("invalid_value", message, param=of_kind[limit].param)
+    if most.total and len(entries) > most.total:
+        message = f"A video accepts at most {most.total} references; got {len(entries)}."
+        raise DreameryError("invalid_value", message, param=entries[most.total].param)
+    if not most.audio_alone and all(entry.media == "audio" for entry in entries):
+        message = f"Model {model.id!r} takes audio only together with an image or a video. Send one too."
+        raise DreameryError("invalid_value", message, param=entries[0].param)
 
 
 class _PromptReferences:
@@ -188,6 +203,6 @@ class _PromptReferences:
 
 
 def _not_omni(model: VideoModel, param: str, why: str) -> DreameryError:
-    able = ", ".join(get_catalog().find_video_models(omni=True))
+    able = ", ".join(get_catalog().find_video_models(omni=True, provider=model.provider))
     message = f"Model {model.id!r} {why}. Models that accept reference images, videos and audio: {able}."
     return DreameryError("unsupported_parameter", message, param=param)

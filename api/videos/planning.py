@@ -13,20 +13,26 @@ from uuid import UUID
 from api.auth.dependencies import Caller
 from api.generation.acceptance import GenerationPlan, fingerprint
 from api.generation.model_availability import NO_OFFER, read_offer
-from api.generation.reference_images import ReferenceImage, stem_of
-from api.generation.reference_media import (
-    ReferenceInput,
-    ReferenceMedia,
-    describe_adjustments,
-    open_inputs,
-    store_input,
+from api.generation.model_fields import (
+    check_input_limits,
+    check_seed,
+    choice_params,
+    order_seed,
+    user_params,
+    without_vendor_flags,
 )
+from api.generation.reference_images import stem_of
+from api.generation.reference_media import ReferenceInput, describe_adjustments, open_inputs, store_input
 from api.generation.request_checks import check_prompt, check_regions, reject_agent
 from api.http.bodies.field_names import AUTOMATIC, FOLLOWS_INPUT, SIZE_FORMS
 from api.http.clients.storage_threads import in_storage_thread
-from api.videos.input_roles import MAX_REFERENCE_MILLISECONDS, ROUNDING_TOLERANCE_MILLISECONDS, Roles, assign_roles
+from api.videos.drafts import plan_final
+from api.videos.input_checks import check_durations, clip_seconds, ratio_of_first_frame
+from api.videos.input_roles import Roles, assign_roles
 from api.videos.openai_values import OPENAI_SECONDS, nearest_openai_size
+from api.videos.options import Shape, mode_of, reject_unsupported_fields, shape_for_mode, video_options
 from api.videos.schemas import INPUT_FIELDS, VideoGenerationRequest
+from worker.core.catalog.model_types import AUTO_SECONDS
 from worker.core.catalog.models import Catalog, VideoModel, get_catalog, nearest_ratio
 from worker.core.catalog.prompt_flags import Flags, parse_flags
 from worker.core.catalog.upstream_models import UpstreamModels
@@ -38,7 +44,6 @@ from worker.db.jobs.state_machine import NewJob
 _SIZE = re.compile(r"([1-9][0-9]{0,4}) ?[x×*] ?([1-9][0-9]{0,4})")
 _MAX_ASPECT_RATIO = 3.0
 _SECONDS = re.compile(r"([0-9]{1,3})(?:\.0+)? ?(?:s|秒)?", re.IGNORECASE)
-_FPS = 24  # as upstream's website sends
 # Paths of OpenAI's call; `remix` copies an existing duration.
 OPENAI_PATHS = frozenset({"/v1/videos"})
 
@@ -56,6 +61,7 @@ class _VideoSpec:
     flags: dict[str, str]
     adjusted: dict[str, str]
     openai_size: str  # OpenAI's name of the ordered size
+    choice: dict[str, Any]  # of the model, if the requested name meant several
 
 
 def require_single_video(body: VideoGenerationRequest) -> VideoGenerationRequest:
@@ -80,20 +86,26 @@ async def plan_videos_with(
     extra_params: dict[str, Any] | None = None,
 ) -> GenerationPlan:
     """Like `plan_videos`, with a known offer. `extra_params` = additional `params` of the jobs."""
+    if body.draft_of:
+        return await plan_final(path, body, caller, offer)
     spec = _resolve_spec(body, caller, offer, is_openai_call=path in OPENAI_PATHS)
     roles = assign_roles(body, spec.model, spec.prompt)
     entries = [entry for _, entry in roles.inputs]
     async with open_inputs(entries, caller.owner) as references:
-        _check_durations(references, roles)
+        check_durations(spec.model, references, roles)
+        check_input_limits(spec.model, entries, references)
         descriptions = [item.description for item in references]
-        spec = _apply_first_frame_ratio(spec, roles, references)
+        spec, options = _finish_spec(body, spec, roles, references)
         spec = replace(spec, adjusted={**spec.adjusted, **describe_adjustments(entries, references)})
-        jobs = _jobs(body, caller, spec, roles, {**(extra_params or {}), "images": descriptions})
+        clips = clip_seconds(references, roles) if options else []
+        params = {**(extra_params or {}), "images": descriptions, **({"clips": clips} if clips else {})}
+        jobs = _jobs(body, caller, spec, roles, options=options, extra_params=params)
         # Before the accepting transaction, so that no row lock waits for a slow disk or bucket.
         stored = await in_storage_thread(_store_inputs, roles, references, jobs[0].id) if references else []
     fields = {**body.model_dump(mode="json", exclude=set(INPUT_FIELDS)), **(extra_params or {})}
     inputs = [[role, item] for (role, _), item in zip(roles.inputs, descriptions, strict=True)]
-    return GenerationPlan(jobs=jobs, n=len(jobs), inputs=stored, fingerprint=fingerprint(path, fields, inputs))
+    hashed = fingerprint(path, fields, inputs)
+    return GenerationPlan(jobs=jobs, n=len(jobs), inputs=stored, fingerprint=hashed, max_cost=body.max_cost)
 
 
 def _resolve_spec(
@@ -102,24 +114,30 @@ def _resolve_spec(
     check_prompt(body.prompt, "prompt")
     _reject_unsupported(body)
     catalog = get_catalog()
-    model = catalog.video_model(body.model)
+    choice = offer.choose(catalog.video_route(body.model))
+    model = choice.model
     check_regions(model, caller, offer)
+    reject_unsupported_fields(body, model)
+    check_seed(model, body.seed, catalog.video_models)
     flags = parse_flags(body.prompt)
+    prompt, removed = without_vendor_flags(model, flags.prompt)
     ratio, resolution, is_ratio_requested = _resolve_ratio_and_resolution(catalog, model, body, flags)
     seconds, adjusted = _resolve_duration(catalog, model, body, flags, is_openai_call=is_openai_call)
+    adjusted |= removed
     if body.model and catalog.is_matched_by_pattern(body.model):
         # A name that only a pattern knows: the caller sees which model it got.
         adjusted = {"model": body.model, **adjusted}
     return _VideoSpec(
         model=model,
-        prompt=flags.prompt,
+        prompt=prompt,
         ratio=ratio,
         is_ratio_requested=is_ratio_requested,
         resolution=resolution,
         seconds=seconds,
         flags=flags.values,
         adjusted=adjusted,
-        openai_size=nearest_openai_size(*(_requested_pixels(body) or catalog.video_size(ratio, resolution))),
+        openai_size=nearest_openai_size(*(_requested_pixels(body) or model.frame(ratio, resolution))),
+        choice=choice_params(choice),
     )
 
 
@@ -168,7 +186,7 @@ def _requested_ratio(catalog: Catalog, model: VideoModel, body: VideoGenerationR
         return None
     requested = re.sub(r"\s", "", value).replace("：", ":")
     if requested not in model.ratios:
-        others = catalog.find_video_models(ratio=requested)
+        others = catalog.find_video_models(ratio=requested, provider=model.provider)
         supported = ", ".join(model.ratios)
         message = f"`{param}` of model {model.id!r} is one of {supported}; got {value[:20]!r}. {_hint(others)}"
         raise DreameryError("invalid_value", message, param=param)
@@ -180,7 +198,7 @@ def _requested_resolution(catalog: Catalog, model: VideoModel, body: VideoGenera
     if not requested or requested in AUTOMATIC:
         return None
     if requested not in model.resolutions:
-        others = catalog.find_video_models(resolution=requested)
+        others = catalog.find_video_models(resolution=requested, provider=model.provider)
         supported = ", ".join(model.resolutions)
         message = f"`resolution` of model {model.id!r} is one of {supported}; got {requested[:20]!r}. {_hint(others)}"
         raise DreameryError("invalid_value", message, param="resolution")
@@ -226,14 +244,14 @@ def _resolve_duration(
     if value is None or value == "":
         return model.durations[0], {}
     requested = _whole_seconds(value)
-    if requested in model.durations:
+    if requested in model.durations or (requested == AUTO_SECONDS and model.auto_seconds):
         return requested, {}
     has_built_in_name = catalog.is_built_in_name(body.model) and body.model != model.id
     is_openai_value = is_openai_call and param == "seconds" and requested in OPENAI_SECONDS
-    if requested and (has_built_in_name or is_openai_value):
+    if requested and requested > 0 and (has_built_in_name or is_openai_value):
         seconds = min(model.durations, key=lambda other: (abs(other - requested), other))
         return seconds, {"seconds": str(requested)}
-    others = catalog.find_video_models(seconds=requested) if requested else []
+    others = catalog.find_video_models(seconds=requested, provider=model.provider) if requested else []
     allowed = ", ".join(str(seconds) for seconds in sorted(model.durations))
     got = f"got {str(value)[:20]!r}. {_hint(others)}"
     message = f"`{param}` must be one of {allowed} for model {model.id!r}; {got}"
@@ -243,37 +261,43 @@ def _resolve_duration(
 def _whole_seconds(value: float | str) -> int | None:
     if isinstance(value, str):
         match = _SECONDS.fullmatch(value.strip())
-        return int(match[1]) if match else None
+        return int(match[1]) if match else AUTO_SECONDS if value.strip() == str(AUTO_SECONDS) else None
     return int(value) if math.isfinite(value) and value == int(value) else None
 
 
-def _check_durations(references: list[ReferenceInput], roles: Roles) -> None:
-    """Check the total duration of reference videos sent as bytes; links are checked when they are fetched."""
-    videos = [
-        (item, entry) for item, (_, entry) in zip(references, roles.inputs, strict=True) if entry.media == "video"
-    ]
-    known = [
-        (item.facts.milliseconds, entry) for item, entry in videos if isinstance(item, ReferenceMedia) and item.facts
-    ]
-    total = sum(milliseconds for milliseconds, _ in known)
-    if total > MAX_REFERENCE_MILLISECONDS + ROUNDING_TOLERANCE_MILLISECONDS:
-        maximum = MAX_REFERENCE_MILLISECONDS // 1000
-        message = f"The reference videos have {total / 1000:.1f} seconds in total; the maximum is {maximum}."
-        raise DreameryError("invalid_value", message, param=known[-1][1].param)
-
-
-def _apply_first_frame_ratio(spec: _VideoSpec, roles: Roles, references: list[ReferenceInput]) -> _VideoSpec:
-    """Return the spec with the ratio of the first frame, which upstream uses regardless of the request."""
-    for (role, _), item in zip(roles.inputs, references, strict=True):
-        if role == "first_frame" and isinstance(item, ReferenceImage) and item.facts:
-            ratio = nearest_ratio(spec.model.ratios, item.facts.width, item.facts.height)
-            adjusted = {"ratio": spec.ratio} if spec.is_ratio_requested and ratio != spec.ratio else {}
-            return replace(spec, ratio=ratio, adjusted={**spec.adjusted, **adjusted})
-    return spec
+def _finish_spec(
+    body: VideoGenerationRequest, spec: _VideoSpec, roles: Roles, references: list[ReferenceInput]
+) -> tuple[_VideoSpec, dict[str, Any]]:
+    """Return the spec as the inputs decide it, and the options of the order."""
+    model, ratio, adjusted = spec.model, spec.ratio, spec.adjusted
+    framed = ratio_of_first_frame(model, references, roles)
+    if framed is not None and (model.frame_decides_ratio or not spec.is_ratio_requested):
+        # Upstream uses the ratio of the frame regardless of the request, or nothing was requested.
+        adjusted = {**adjusted, **({"ratio": ratio} if spec.is_ratio_requested and framed != ratio else {})}
+        ratio = framed
+    mode = mode_of(body, roles)
+    shape = shape_for_mode(
+        body,
+        model,
+        Shape(ratio, spec.resolution, spec.seconds, adjusted),
+        mode,
+        has_pictures=any(entry.media != "audio" for _, entry in roles.inputs),
+        asked_ratio=spec.is_ratio_requested,
+    )
+    found = replace(
+        spec, ratio=shape.ratio, resolution=shape.resolution, seconds=shape.seconds, adjusted=shape.adjusted
+    )
+    return found, video_options(body, model, roles, mode)
 
 
 def _jobs(
-    body: VideoGenerationRequest, caller: Caller, spec: _VideoSpec, roles: Roles, extra_params: dict[str, Any]
+    body: VideoGenerationRequest,
+    caller: Caller,
+    spec: _VideoSpec,
+    roles: Roles,
+    *,
+    options: dict[str, Any],
+    extra_params: dict[str, Any],
 ) -> list[NewJob]:
     # Sorted, so that ids of the same millisecond follow the order of the videos.
     ids = sorted(new_id() for _ in range(body.n or 1))
@@ -291,18 +315,22 @@ def _jobs(
                     "ratio": spec.ratio,
                     "resolution": spec.resolution,
                     "seconds": spec.seconds,
-                    "seed": (seed + number) % 2**32,
-                    "fps": body.fps or _FPS,
+                    "seed": order_seed(spec.model, seed, requested=body.seed is not None, number=number),
+                    "fps": body.fps or spec.model.fps,
                     "parts": roles.parts,
+                    **({"options": options} if options else {}),
                 },
                 "n": 1,
                 "flags": spec.flags,
                 "asked_model": body.model or spec.model.id,
                 "adjusted": spec.adjusted,
                 "openai_size": spec.openai_size,
+                **spec.choice,
+                **user_params(spec.model, body.user),
                 **extra_params,
             },
             account_ids=[],
+            providers=[spec.model.provider],
             user_id=caller.user_id,
             api_key_id=caller.api_key_id,
             webhook_url=body.webhook or None,

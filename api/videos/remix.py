@@ -10,6 +10,7 @@ from api.auth.dependencies import Caller
 from api.generation.acceptance import GenerationPlan
 from api.http.body_parsing import Upload
 from api.http.clients.storage_threads import in_storage_thread
+from api.videos.options import fields_of_options
 from api.videos.planning import plan_videos_with
 from api.videos.schemas import VideoGenerationRequest
 from api.videos.serialization import public_video_id
@@ -32,6 +33,10 @@ async def plan_remix(path: str, source: JobView, prompt: str, caller: Caller, of
         code = "video_failed" if job.finished_at else "video_not_ready"
         raise DreameryError(code, "Only a completed video can be remixed.")
     order = job.params["order"]
+    options = order.get("options") or {}
+    if options.get("mode") == "final":
+        message = "This video is the final of a draft, which decides its text. Remix the draft, or send a new request."
+        raise DreameryError("unsupported_parameter", message, param="prompt")
     inputs_of_source = await in_storage_thread(_input_fields, job.id)
     fields: dict[str, Any] = {
         "prompt": prompt,
@@ -39,9 +44,11 @@ async def plan_remix(path: str, source: JobView, prompt: str, caller: Caller, of
         "model": job.model,
         "ratio": order["ratio"],
         "resolution": order["resolution"],
-        "duration": order["seconds"],
+        # An edit keeps the length of its video.
+        "duration": order["seconds"] if options.get("mode") != "edit" else None,
         "fps": order["fps"],
-        "seed": order["seed"],
+        "seed": order["seed"] if order["seed"] >= 0 else None,
+        **fields_of_options(options),
         "metadata": job.metadata or None,
         **inputs_of_source,
         **({"function_mode": "omni_reference"} if order["parts"] else {}),

@@ -1,16 +1,28 @@
 """Bodies of video requests and answers."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from api.generation.media_fields import collect_media, reject_unread_media
 from api.generation.media_values import InputEntry
-from api.http.fields import MAX_COST_TEXT, VIDEO_MODEL, MaxCost, Metadata, NonEmptyText, Text, Webhook, example
+from api.http.fields import (
+    MAX_COST_TEXT,
+    VIDEO_MODEL,
+    MaxCost,
+    Metadata,
+    NonEmptyText,
+    Text,
+    Webhook,
+    example,
+    lowercase_or_none,
+)
 from api.jobs.schemas import JOB_EXAMPLE, AcceptedJob
 
 MAX_VIDEOS = 4
+# Stands for the prompt of a request that has none because it makes the final of a draft.
+PROMPT_OF_DRAFT = "(as the draft)"
 _FORMS = "link, data URL, base64, file part, or an object with `url` (and `name`)"
 
 
@@ -25,13 +37,15 @@ class VideoGenerationRequest(BaseModel):
     )
 
     prompt: NonEmptyText = Field(
-        description="what happens; may contain flags: `-ra 16:9`, `-re 1080p`, `-d 5`, and for omni models references: "
-        "`@image_file_1`, `@video_file_1`, `@audio_file_1`, `@image1`, `@1`, `@<file name>`"
+        description="what happens (not with `draft_of`); may contain flags: `-ra 16:9`, `-re 1080p`, `-d 5`, and for "
+        "omni models references: `@image_file_1`, `@video_file_1`, `@audio_file_1`, `@image1`, `@1`, `@<file name>`"
     )
     model: Text | None = Field(None, max_length=200, description=f"id of `GET /v1/models`; default `{VIDEO_MODEL}`")
     ratio: Text | None = Field(None, description="`16:9`, `21:9`, `4:3`, `1:1`, `3:4` or `9:16`")
     aspect_ratio: Text | None = Field(None, description="another name for `ratio`")
-    duration: float | Text | None = Field(None, description="seconds, as the model offers; default its first")
+    duration: float | Text | None = Field(
+        None, description="seconds, as the model offers; default its first; -1 = the model decides, where it can"
+    )
     seconds: float | Text | None = Field(None, description="another name for `duration` (OpenAI's)")
     resolution: Text | None = Field(None, description="`480p`, `720p`, `1080p` or `4k`, as the model offers")
     size: Text | None = Field(
@@ -59,6 +73,22 @@ class VideoGenerationRequest(BaseModel):
     function_mode: Literal["first_last_frames", "omni_reference"] | None = Field(
         None, description="role of images; default: by their number and by references in the prompt"
     )
+    generate_audio: bool | None = Field(None, description="with sound; default true for models that make it")
+    return_last_frame: bool | None = Field(None, description="store the last frame as an image too")
+    draft: bool | None = Field(None, description="a cheap draft, of which `draft_of` makes the final video")
+    draft_of: Text | None = Field(None, max_length=80, description="id of a finished draft: make its final video")
+    task_type: Literal["auto", "reference", "edit", "extend"] | None = Field(
+        None, description="what to do with the videos of the request; default `auto`"
+    )
+    service_tier: Literal["auto", "default", "flex"] | None = Field(None, description="`flex` = slower, at half price")
+    priority: int | None = Field(None, ge=0, le=9, description="order among your tasks that wait upstream, 9 = first")
+    web_search: bool | None = Field(None, description="let the model look things up; text alone")
+    camera_fixed: bool | None = Field(None, description="keep the camera still")
+    output_format: Annotated[Literal["mp4", "mov"] | None, BeforeValidator(lowercase_or_none)] = Field(
+        None, description="container of the file; default `mp4`"
+    )
+    quality: Text | None = Field(None, description="not supported: send `resolution`")
+    sample_strength: float | None = Field(None, description="not supported for videos")
     response_format: Literal["url", "b64_json"] | None = Field(None, description="default `url`")
     run_async: bool | None = Field(None, alias="async", description="true = answer 202 with the job at once")
     webhook: Webhook | None = Field(None, max_length=2000, description="https address called when the job has ended")
@@ -71,7 +101,11 @@ class VideoGenerationRequest(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _collect_media(cls, fields: Any) -> Any:
-        return collect_media(fields, "videos", cls.model_fields) if isinstance(fields, dict) else fields
+        if not isinstance(fields, dict):
+            return fields
+        found = collect_media(fields, "videos", cls.model_fields)
+        # A final takes its text from the draft.
+        return {"prompt": PROMPT_OF_DRAFT, **found} if fields.get("draft_of") else found
 
 
 # Input fields: never part of a fingerprint or an error, because they may hold megabytes.

@@ -54,6 +54,11 @@ class _Names(Generic[Kind]):
         for model in models:
             for name in (model.id, *model.aliases):
                 self._by_name.setdefault(name, []).append(model)
+        for model in models:
+            # A vendor's own name means first its model, then those that other providers have under the public name.
+            others = [other for other in self._by_name[model.id] if other.provider != model.provider]
+            for name in model.keys.intersection(model.aliases):
+                self._by_name[name] += [other for other in others if other not in self._by_name[name]]
         self._routes = routes
 
     def route(self, name: str | None) -> Route[Kind] | None:
@@ -189,6 +194,7 @@ class Catalog:
     def find_video_models(
         self,
         *,
+        first_frame: bool = False,
         end_frame: bool = False,
         omni: bool = False,
         seconds: int | None = None,
@@ -202,6 +208,7 @@ class Catalog:
             model.id
             for model in self.video_models
             if (provider is None or model.provider == provider)
+            and (model.first_frame or not first_frame)
             and (model.end_frame or not end_frame)
             and (model.omni or not omni)
             and (seconds is None or seconds in model.durations)

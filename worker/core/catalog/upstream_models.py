@@ -65,7 +65,7 @@ def may_offer(
 
 @dataclass(frozen=True, slots=True)
 class Choice(Generic[Kind]):
-    """The model that a name means for a caller, and the others that it could have meant."""
+    """The model that a name means for a caller, and all that it could have meant."""
 
     model: Kind
     options: tuple[Kind, ...]
@@ -130,7 +130,8 @@ class UpstreamModels:
         )
         known: list[Kind] = [model for model in route.models if model.provider in self.providers]
         best = next((found[0] for found in (usable, offered, known) if found), route.models[0])
-        return Choice(best, route.models, route.chosen)
+        options = route.models if route.chosen else tuple(offered)
+        return Choice(best, options, route.chosen)
 
     def _has_account(self, model: ImageModel | VideoModel, *, usable: bool = False) -> bool:
         return any(
