@@ -20,6 +20,9 @@ from worker.db.users import users
 from worker.tasks import dispatch
 
 
+pytestmark = pytest.mark.usefixtures("each_provider")
+
+
 def user(name: str, *, weight: float = 1.0, priority: int = 0) -> UUID:
     with transaction() as tx:
         row = users.add_user(tx, name=name, role="member", weight=weight, priority=priority)
