@@ -29,7 +29,9 @@ def cost_error(caller: Caller, requested: CostLimit | None, jobs: Sequence[NewJo
             return DreameryError("max_cost_exceeded", f"{message} Name that currency, or none.", param=MAX_COST)
         if not known:
             message = f"The limit `max_cost` {whose} applies, but the price of this request is not known."
-            return DreameryError("max_cost_exceeded", f"{message} Leave the limit out, or use another model.")
+            return DreameryError(
+                "max_cost_exceeded", f"{message} Leave the limit out, or use another model.", param=MAX_COST
+            )
         if cost > limit.amount:
             most, needed = f"{to_amount(limit.amount)} {currency}", f"{to_amount(cost)} {currency}"
             message = f"The limit `max_cost` {whose} is {most}, and this request may cost {needed}."

@@ -86,7 +86,8 @@ def format_budget_warning(warnings: Iterable[QuotaUsage]) -> bytes:
 
 
 def _format_usage(one: QuotaUsage) -> str:
-    facts = {"used": one.used, "soft": one.limit.soft, "hard": one.limit.hard, "reset": format_utc(one.resets_at)}
+    values = {"used": one.used, "soft": one.limit.soft, "hard": one.limit.hard}
+    facts = {name: one.limit.shown(value) for name, value in values.items()} | {"reset": format_utc(one.resets_at)}
     return "; ".join([one.limit.full_name, *(f"{name}={fact}" for name, fact in facts.items() if fact is not None)])
 
 

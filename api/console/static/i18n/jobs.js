@@ -48,6 +48,7 @@ export default {
 
   "param.count": ["Count", "数量"],
   "param.created": ["Created", "创建时间"],
+  "param.cost": ["Cost", "费用"],
   "param.credits": ["Credits", "积分"],
   "param.duration": ["Duration", "用时"],
   "param.file": ["File", "文件"],

@@ -17,6 +17,7 @@ export default {
   "mode.video": ["Video", "视频"],
 
   "play.add": ["Add", "添加"],
+  "play.cost": ["at most {n}", "最多 {n}"],
   "play.credits": ["about {n} credits", "约 {n} 积分"],
   "play.curl": ["Show as curl", "显示 curl 命令"],
   "play.curl_text": ["The same request as a curl command. Uploaded images are not included.", "等效的 curl 命令，不包含上传的图片。"],

@@ -4,7 +4,7 @@ import { api, hasScope, platformUrl } from "../lib/api/client.js";
 import { isOpen, jobDuration, publishJob, useJobEvents } from "../lib/api/jobs.js";
 import { useLoaded } from "../lib/api/loading.js";
 import { buildRequest, createReference, curlCommand, draft, fitToModel, modelsForMode, RATIOS, readImageFiles, updateDraft } from "../lib/state/draft.js";
-import { formatDuration, formatNumber, t } from "../lib/state/language.js";
+import { formatDuration, formatMoney, formatNumber, t } from "../lib/state/language.js";
 import { AgentChat } from "../lib/ui/agent_chat.js";
 import { Button, CodeBlock, Dialog, EmptyState, ErrorMessage, Loading, PageHeader, RadioGroup, Select, TextField, toast, useAction } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
@@ -169,7 +169,7 @@ function Estimate({ request, ready, recent, model }) {
   }, [text, ready]);
   const typical = useMemo(() => medianDuration(recent, model.id), [recent, model.id]);
   const wait = estimate?.wait ?? typical;
-  const parts = [wait != null && t("play.wait", { time: formatDuration(wait) }), estimate?.credits != null && t("play.credits", { n: formatNumber(estimate.credits) })].filter(Boolean);
+  const parts = [wait != null && t("play.wait", { time: formatDuration(wait) }), estimate?.currency && estimate.cost != null && t("play.cost", { n: formatMoney(estimate.cost, estimate.currency) }), !estimate?.currency && estimate?.credits != null && t("play.credits", { n: formatNumber(estimate.credits) })].filter(Boolean);
   return html`<div class="estimate" aria-live="polite">${parts.length > 0 && html`<p class="hint row"><${Icon} name="clock" size=${16} />${parts.join(" · ")}</p>`}
     ${estimate?.refusal && html`<p class="hint row warning"><${Icon} name="alert" size=${16} /><span>${estimate.refusal}</span></p>`}</div>`;
 }
@@ -186,7 +186,7 @@ async function fetchEstimate(request, signal) {
   if (!estimatesAvailable) return null;
   try {
     const response = await api.post("/v1/estimate", withoutUploads(request), { signal });
-    return { wait: response.eta?.p50 ?? null, credits: response.credits, refusal: response.refusals[0]?.message };
+    return { wait: response.eta?.p50 ?? null, credits: response.credits, currency: response.currency, cost: response.cost, refusal: response.refusals[0]?.message };
   } catch (error) {
     // The platform offers no estimates: do not request them again.
     if (error.status === 404) estimatesAvailable = false;

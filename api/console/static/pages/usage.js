@@ -5,7 +5,7 @@ import { useLoaded } from "../lib/api/loading.js";
 import { formatNumber, t } from "../lib/state/language.js";
 import { setQuery } from "../lib/state/router.js";
 import { ErrorMessage, Loading, PageHeader, RadioGroup } from "../lib/ui/components.js";
-import { lastDays, LimitList, UsageByGroup, UsagePlots } from "../lib/ui/usage_views.js";
+import { costsOf, formatCost, lastDays, LimitList, UsageByGroup, UsagePlots } from "../lib/ui/usage_views.js";
 
 const PERIODS = ["7", "30", "90"];
 
@@ -20,7 +20,8 @@ export default function Usage({ query }) {
       <${RadioGroup} hideLabel label=${t("usage.period")} value=${period} onChange=${(days) => setQuery({ days: days === "30" ? "" : days })} options=${PERIODS.map((item) => [item, t("usage.days", { n: item })])} /><//>
     ${loaded.error && html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} />`}
     ${!report && loaded.loading && html`<${Loading} />`}
-    ${report && html`<div class="stack"><ul class="stats">${["accepted", "pictures", "video_seconds", "credits"].map((name) => html`<li key=${name} class="card stat"><span>${t(`usage.total_${name}`)}</span><strong class="numeric">${formatNumber(Math.round(report.total[name]))}</strong></li>`)}</ul>
+    ${report && html`<div class="stack"><ul class="stats">${["accepted", "pictures", "video_seconds"].map((name) => html`<li key=${name} class="card stat"><span>${t(`usage.total_${name}`)}</span><strong class="numeric">${formatNumber(Math.round(report.total[name]))}</strong></li>`)}
+      ${costsOf(report.total).map((name) => html`<li key=${name} class="card stat"><span>${name === "credits" ? t("usage.total_credits") : t("usage.total_money", { currency: name.toUpperCase() })}</span><strong class="numeric">${formatCost(name, report.total[name])}</strong></li>`)}</ul>
       <${UsagePlots} report=${report} />
       <div class="two-columns"><${UsageByGroup} title=${t("filter.model")} rows=${report.data} group="model" />
         ${allUsers ? html`<${UsageByGroup} title=${t("usage.user")} rows=${report.data} group="user" />` : html`<section class="card"><h2>${t("limit.title")}</h2><${LimitList} limits=${report.limits} /></section>`}</div></div>`}`;

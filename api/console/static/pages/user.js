@@ -8,10 +8,13 @@ import { splitList } from "../lib/ui/account_views.js";
 import { Button, confirm, ErrorMessage, Loading, PageHeader, Select, StatusBadge, TextField, toast, useAction } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
 import { KeyTable, NewKeyDialog, NewKeySecret } from "../lib/ui/key_views.js";
+import { SecretDialog } from "../lib/ui/secret_dialog.js";
+import { SessionTable } from "../lib/ui/sign_in_views.js";
 import { lastDays, LimitList, UsagePlots } from "../lib/ui/usage_views.js";
 
-const HARD_LIMITS = ["requests_per_minute", "open_jobs", "jobs_per_day", "jobs_per_month", "credits_per_day", "credits_per_month", "own_accounts"];
-const SOFT_LIMITS = HARD_LIMITS.slice(1, -1);
+const HARD_LIMITS = ["requests_per_minute", "open_jobs", "jobs_per_day", "jobs_per_month", "credits_per_day", "credits_per_month", "usd_per_day", "usd_per_month", "cny_per_day", "cny_per_month", "max_cost", "own_accounts"];
+const SOFT_LIMITS = HARD_LIMITS.slice(1, -2);
+const MONEY = /^(usd|cny)_|^max_cost$/;
 
 export default function UserPage({ params }) {
   const path = `/admin/v1/users/${params.id}`;
@@ -29,6 +32,7 @@ export default function UserPage({ params }) {
     <div class="stack"><div class="two-columns"><${SettingsForm} key=${user.id} user=${user} path=${path} onChanged=${loaded.setData} />
       <section class="card"><h2>${t("limit.current_usage")}</h2>${usage.data ? html`<${LimitList} limits=${usage.data.limits} />` : usage.error ? html`<${ErrorMessage} error=${usage.error} onRetry=${usage.reload} />` : html`<${Loading} />`}</section></div>
       <${LimitsForm} key=${`limits-${user.id}`} user=${user} path=${path} onChanged=${(updated) => { loaded.setData(updated); usage.reload(); }} />
+      <${SignInCard} key=${`sign-in-${user.id}`} user=${user} path=${path} />
       <${Keys} user=${user} />
       ${usage.data && html`<${UsagePlots} report=${usage.data} />`}</div>`;
 }
@@ -70,7 +74,7 @@ function SettingsForm({ user, path, onChanged }) {
 
 const toText = (value) => (value === null || value === undefined ? "" : String(value));
 // The API value of a limit field: null if empty, a number, or another word, which the server validates.
-const parseLimit = (value) => (value.trim() === "" ? null : /^\d+$/.test(value.trim()) ? Number(value) : value.trim().toLowerCase());
+const parseLimit = (value) => (value.trim() === "" ? null : /^\d+(\.\d+)?$/.test(value.trim()) ? Number(value) : value.trim().toLowerCase());
 
 function LimitsForm({ user, path, onChanged }) {
   const initialValues = (item) => ({ hard: Object.fromEntries(HARD_LIMITS.map((name) => [name, toText(item.limits[name])])), soft: Object.fromEntries(SOFT_LIMITS.map((name) => [name, toText(item.soft_limits[name])])) });
@@ -85,7 +89,7 @@ function LimitsForm({ user, path, onChanged }) {
     const values = (part) => Object.fromEntries(Object.entries(form[part]).map(([name, value]) => [name, parseLimit(value)]));
     save({ limits: values("hard"), soft_limits: values("soft") });
   };
-  const field = (part, name, label) => html`<input aria-label=${label} inputmode="numeric" pattern="[0-9]*|unlimited" list="limit-words" value=${form[part][name]} onInput=${set(part, name)} placeholder=${t(part === "hard" ? "limit.default" : "limit.automatic")} />`;
+  const field = (part, name, label) => html`<input aria-label=${label} inputmode=${MONEY.test(name) ? "decimal" : "numeric"} pattern=${MONEY.test(name) ? "[0-9]*(\\.[0-9]{1,3})?|unlimited" : "[0-9]*|unlimited"} list="limit-words" value=${form[part][name]} onInput=${set(part, name)} placeholder=${t(part === "hard" ? "limit.default" : "limit.automatic")} />`;
   return html`<section class="card"><h2>${t("limit.title")}</h2><p class="hint">${t("limit.hint")}</p><datalist id="limit-words"><option value="unlimited" /></datalist><form class="stack gap" onSubmit=${submit}>
     <div class="limit-fields"><span></span><span class="label">${t("limit.hard")}</span><span class="label">${t("limit.soft")}</span>
       ${HARD_LIMITS.map((name) => html`<span key=${name} class="label">${t(`limit.${name}`)}</span>${field("hard", name, `${t(`limit.${name}`)}: ${t("limit.hard")}`)}${SOFT_LIMITS.includes(name) ? field("soft", name, `${t(`limit.${name}`)}: ${t("limit.soft")}`) : html`<span></span>`}`)}</div>
@@ -102,4 +106,28 @@ function Keys({ user }) {
     ${keys.length > 0 ? html`<${KeyTable} base="/admin/v1/keys" keys=${keys} editable onChanged=${loaded.reload} />` : !loaded.loading && html`<p class="hint pad">${t("users.no_keys")}</p>`}
     ${adding && html`<${NewKeyDialog} base="/admin/v1/keys" fields=${{ user: user.id }} role=${user.role} onClose=${() => setAdding(false)} onCreated=${(key) => { setAdding(false); setCreated(key); loaded.reload(); }} />`}
     ${created && html`<${NewKeySecret} created=${created} onClose=${() => setCreated(null)} />`}</section>`;
+}
+
+// How the user signs in: an invitation link, a password, the browsers in use.
+function SignInCard({ user, path }) {
+  const loaded = useLoaded(() => api.get(`${path}/sign-in`), [path]);
+  const [invited, setInvited] = useState(null);
+  const methods = loaded.data;
+  const [invite, inviting] = useAction(async () => {
+    setInvited(await api.post(`${path}/invitations`, {}));
+    loaded.reload();
+  });
+  const [change] = useAction(async (part) => {
+    if (part === "password" && !(await confirm({ title: t("access.remove_password"), text: t("access.remove_password_text", { name: user.name }), action: t("access.remove_password") }))) return;
+    loaded.setData(await api.delete(`${path}/${part}`));
+    toast(t("state.saved"));
+  });
+  const facts = methods && [t(methods.password ? "access.has_password" : "access.has_no_password"), methods.invitation_expires_at && t("access.invited"), ...methods.identities.map((issuer) => t("access.identity", { issuer }))].filter(Boolean);
+  return html`<section class="card flush"><header class="row spread card-head"><div><h2>${t("access.sign_in")}</h2>${facts && html`<p class="hint">${facts.join(" · ")}</p>`}</div>
+      <div class="row">${methods?.invitation_expires_at && html`<${Button} small onClick=${() => change("invitations")}>${t("access.withdraw")}<//>`}
+        ${methods?.password && html`<${Button} small onClick=${() => change("password")}>${t("access.remove_password")}<//>`}
+        <${Button} small icon="send" busy=${inviting} onClick=${invite}>${t("access.invite")}<//></div></header>
+    ${loaded.error && html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} />`}
+    ${methods && html`<${SessionTable} methods=${methods} base=${path} onChanged=${loaded.setData} />`}
+    ${invited && html`<${SecretDialog} title=${t("access.invited_title", { name: user.name })} text=${t("access.invited_text")} secret=${invited.url} label=${t("access.link")} onClose=${() => setInvited(null)} />`}</section>`;
 }

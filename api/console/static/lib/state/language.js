@@ -19,6 +19,10 @@ export function t(key, values = {}) {
 
 export const formatNumber = (value) => (value == null ? "–" : new Intl.NumberFormat(locale.value).format(value));
 
+// An amount of money in a currency such as "USD"; small costs have three decimals.
+export const formatMoney = (amount, currency) =>
+  amount == null ? "–" : new Intl.NumberFormat(locale.value, { style: "currency", currency: currency.toUpperCase(), maximumFractionDigits: 3 }).format(amount);
+
 export const formatDateTime = (seconds) =>
   seconds == null
     ? "–"

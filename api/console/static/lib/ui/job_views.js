@@ -3,7 +3,7 @@ import { html, useEffect, useRef, useState } from "./preact.js";
 import { hasScope, platformUrl } from "../api/client.js";
 import { cancelJob, deleteJob, isOpen, jobDuration, jobFiles, jobTitle, retryJob, setFavourite, thumbnailUrl } from "../api/jobs.js";
 import { addReference, curlCommandOfJob, editAndRemake } from "../state/draft.js";
-import { formatBytes, formatDuration, formatNumber, t } from "../state/language.js";
+import { formatBytes, formatDuration, formatMoney, formatNumber, t } from "../state/language.js";
 import { Link } from "../state/router.js";
 import { Button, CodeBlock, Dialog, Progress, RelativeTime, StatusBadge, useAction } from "./components.js";
 import { Icon } from "./icons.js";
@@ -116,7 +116,9 @@ export function Lightbox({ items, at, onMove, onClose }) {
 
 export function JobParameters({ job, file }) {
   const { input } = job;
-  const cost = job.usage?.credits_charged ?? job.usage?.credits_estimated;
+  const { usage } = job;
+  const credits = usage?.credits_charged ?? usage?.credits_estimated;
+  const money = usage?.currency ? formatMoney(usage.cost_charged ?? usage.cost_estimated, usage.currency) : null;
   const rows = [
     ["model", job.model],
     ["size", file?.width ? `${file.width} × ${file.height}` : input.size?.replace("x", " × ")],
@@ -128,7 +130,8 @@ export function JobParameters({ job, file }) {
     ["references", input.images?.length || null],
     ["file", file && formatBytes(file.bytes)],
     ["duration", jobDuration(job) != null && formatDuration(jobDuration(job))],
-    ["credits", cost != null && formatNumber(cost)],
+    ["credits", money === null && credits != null && formatNumber(credits)],
+    ["cost", money],
     ["created", html`<${RelativeTime} at=${job.created_at} />`],
   ];
   return html`<dl class="facts">${rows.filter(([, value]) => value || value === 0).map(([name, value]) => html`<div key=${name}><dt>${t(`param.${name}`)}</dt><dd>${value}</dd></div>`)}</dl>`;

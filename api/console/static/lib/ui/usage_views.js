@@ -1,6 +1,6 @@
 // Views of usage and limits.
 import { html } from "./preact.js";
-import { formatNumber, t } from "../state/language.js";
+import { formatMoney, formatNumber, t } from "../state/language.js";
 import { RelativeTime, StatusBadge } from "./components.js";
 import { Plot } from "./plot.js";
 
@@ -22,7 +22,16 @@ function allDays({ from, to }) {
   return days;
 }
 
-const COLUMNS = ["accepted", "succeeded", "failed", "cancelled", "open", "pictures", "video_seconds", "credits"];
+const COLUMNS = ["accepted", "succeeded", "failed", "cancelled", "open", "pictures", "video_seconds", "credits", "usd", "cny"];
+
+// The kinds of cost that a report has: credits, and each currency that was spent. Credits alone if nothing was.
+export function costsOf(total) {
+  const money = ["usd", "cny"].filter((name) => total[name] > 0);
+  return total.credits || !money.length ? ["credits", ...money] : money;
+}
+
+export const formatCost = (name, value) => (name === "credits" ? formatNumber(value) : formatMoney(value, name));
+const costLabel = (name) => (name === "credits" ? t("param.credits") : name.toUpperCase());
 
 // The rows of a report summed by one group: Map(name -> sums).
 export function sumByGroup(rows, group) {
@@ -46,19 +55,22 @@ export function UsagePlots({ report }) {
       { label: t("status.cancelled"), values: column("cancelled"), colour: "--line-strong" },
       { label: t("usage.open"), values: column("open"), colour: "--busy" }]} /></section>
     <section class="card"><${Plot} bars label=${t("usage.images_per_day")} times=${times} series=${[{ label: t("kind.images"), values: column("pictures"), colour: "--accent" }]} /></section>
-    <section class="card"><${Plot} bars label=${t("usage.credits_per_day")} times=${times} series=${[{ label: t("param.credits"), values: column("credits"), colour: "--good" }]} /></section></div>`;
+    ${costsOf(report.total).map((name) => html`<section key=${name} class="card"><${Plot} bars label=${name === "credits" ? t("usage.credits_per_day") : t("usage.money_per_day", { currency: name.toUpperCase() })} times=${times} series=${[{ label: costLabel(name), values: column(name), colour: "--good" }]} /></section>`)}</div>`;
 }
 
 // Jobs, images and credits per model or user, most jobs first, with a bar for the share.
 export function UsageByGroup({ title, rows, group }) {
   const sums = [...sumByGroup(rows, group)].sort(([, first], [, second]) => second.accepted - first.accepted);
   const maximum = Math.max(...sums.map(([, sum]) => sum.accepted), 1);
-  return html`<section class="card"><h2>${title}</h2>${sums.length ? html`<div class="table-wrap"><table class="table"><thead><tr><th>${title}</th><th class="end">${t("nav.jobs")}</th><th class="end">${t("status.failed")}</th><th class="end">${t("kind.images")}</th><th class="end">${t("param.credits")}</th></tr></thead>
+  const costs = costsOf(Object.fromEntries(["credits", "usd", "cny"].map((name) => [name, rows.reduce((total, row) => total + row[name], 0)])));
+  return html`<section class="card"><h2>${title}</h2>${sums.length ? html`<div class="table-wrap"><table class="table"><thead><tr><th>${title}</th><th class="end">${t("nav.jobs")}</th><th class="end">${t("status.failed")}</th><th class="end">${t("kind.images")}</th>${costs.map((name) => html`<th key=${name} class="end">${costLabel(name)}</th>`)}</tr></thead>
     <tbody>${sums.map(([name, sum]) => html`<tr key=${name}><td data-label=${title}><div class="share"><span>${name ?? t("usage.unassigned")}</span><i aria-hidden="true" style=${{ width: `${(100 * sum.accepted) / maximum}%` }}></i></div></td>
-      ${[["nav.jobs", sum.accepted], ["status.failed", sum.failed], ["kind.images", sum.pictures], ["param.credits", sum.credits]].map(([key, value]) => html`<td key=${key} data-label=${t(key)} class="figure numeric">${formatNumber(value)}</td>`)}</tr>`)}</tbody></table></div>` : html`<p class="hint">${t("usage.empty")}</p>`}</section>`;
+      ${[["nav.jobs", sum.accepted], ["status.failed", sum.failed], ["kind.images", sum.pictures]].map(([key, value]) => html`<td key=${key} data-label=${t(key)} class="figure numeric">${formatNumber(value)}</td>`)}${costs.map((name) => html`<td key=${name} data-label=${costLabel(name)} class="figure numeric">${formatCost(name, sum[name])}</td>`)}</tr>`)}</tbody></table></div>` : html`<p class="hint">${t("usage.empty")}</p>`}</section>`;
 }
 
 const TONE = { ok: "good", warning: "wait", reached: "bad" };
+
+const formatLimit = (item, value) => (/^(usd|cny)_/.test(item.name) ? formatMoney(value, item.name.slice(0, 3)) : formatNumber(value));
 
 // Each limit with its usage and reset time.
 export function LimitList({ limits }) {
@@ -70,6 +82,6 @@ export function LimitList({ limits }) {
     const name = `${t(`limit.${item.name}`)}${item.scope === "key" ? ` (${t("limit.of_key")})` : ""}`;
     return html`<li key=${item.scope + item.name}><div class="row spread"><strong>${name}</strong>${item.state !== "ok" && html`<${StatusBadge} tone=${TONE[item.state]}>${t(`limit.state_${item.state}`)}<//>`}</div>
       <div class="meter tone-${TONE[item.state]}" role="meter" aria-label=${name} aria-valuemin="0" aria-valuemax=${full} aria-valuenow=${item.used ?? 0}><i style=${{ width: `${share ?? 0}%` }}></i></div>
-      <p class="hint numeric">${t("limit.used", { used: formatNumber(item.used), of: formatNumber(full) })}${item.resets_at && item.name !== "requests_per_minute" ? html` · ${t("limit.resets")} <${RelativeTime} at=${item.resets_at} />` : ""}</p></li>`;
+      <p class="hint numeric">${t("limit.used", { used: formatLimit(item, item.used), of: formatLimit(item, full) })}${item.resets_at && item.name !== "requests_per_minute" ? html` · ${t("limit.resets")} <${RelativeTime} at=${item.resets_at} />` : ""}</p></li>`;
   })}</ul>`;
 }

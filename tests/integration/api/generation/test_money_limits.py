@@ -1,0 +1,150 @@
+"""Limits in money of users, keys and requests, on accounts that pay per use. Credits are counted apart."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.integration.api.generation.test_quotas import Add, Person
+from tests.integration.api.generation.test_quotas import add as add  # noqa: PLC0414 - a fixture
+from tests.integration.api.generation.test_quotas import client as client  # noqa: PLC0414 - a fixture
+from tests.support.api_client import assert_error, forbids_retry
+from tests.support.ark_jobs import ArkJobs
+from tests.support.engine import Engine
+
+# 18 thousandths of a dollar for one image of any size.
+MODEL, EACH = "seedream-5.0-flash", 0.018
+WEB_MODEL = "jimeng-4.0"
+
+
+@pytest.fixture
+def ark(engine: Engine) -> ArkJobs:
+    ark = ArkJobs(engine)
+    ark.add_account(pool=True, max_images=50, submits_per_minute=60_000)
+    return ark
+
+
+def ask(person: Person, n: int = 1, **fields: Any) -> Any:
+    return person.ask(model=MODEL, n=n, size="1024x1024", **fields)
+
+
+def finish(ark: ArkJobs) -> None:
+    jobs = [row.id for row in ark.engine.sql("SELECT id FROM jobs WHERE finished_at IS NULL")]
+    ark.engine.run_until_final(*jobs)
+
+
+@pytest.mark.usefixtures("ark")
+def test_budget_in_money_refuses_what_would_exceed_it(add: Add) -> None:
+    alice = add(usd_per_day=0.05)
+    assert ask(alice, 2).status_code == 202
+    refused = ask(alice)
+    message = assert_error(refused, 429, "budget_exceeded")
+    assert "0.036 of 0.05 used; this request needs 0.018 more" in message
+    assert refused.headers["x-budget-limit"] == "user.usd_per_day"
+    assert forbids_retry(refused)
+    [limit] = [one for one in alice.usage()["limits"] if one["name"] == "usd_per_day"]
+    assert (limit["used"], limit["hard"], limit["remaining"], limit["state"]) == (0.036, 0.05, 0.014, "ok")
+
+
+@pytest.mark.usefixtures("ark")
+def test_budget_is_exact_under_concurrent_requests(add: Add) -> None:
+    alice = add(usd_per_month=EACH * 5)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: ask(alice, prompt=f"a boat {n}").status_code, range(12)))
+    assert sorted(answers) == [202] * 5 + [429] * 7
+
+
+@pytest.mark.usefixtures("ark")
+def test_each_currency_and_credits_have_their_own_limits(engine: Engine, add: Add) -> None:
+    alice = add(cny_per_day=0, credits_per_day=2)
+    assert ask(alice).status_code == 202, "dollars are neither yuan nor credits"
+    engine.add_account(pool=True)
+    assert alice.ask(model=WEB_MODEL, resolution="2k").status_code == 202, "two credits"
+    assert_error(alice.ask(model=WEB_MODEL, resolution="1k"), 429, "budget_exceeded")
+    assert ask(alice, prompt="another").status_code == 202
+    total = alice.usage()["total"]
+    assert (total["credits"], total["usd"], total["cny"]) == (2, 0.036, 0.0)
+
+
+@pytest.mark.usefixtures("ark")
+def test_soft_limit_warns_in_money(add: Add) -> None:
+    alice = add(usd_per_day=0.04)
+    warning = ask(alice, 2).headers["x-budget-warning"]
+    assert warning.startswith("user.usd_per_day; used=0.036; soft=0.032; hard=0.04; ")
+
+
+def test_what_was_not_charged_is_available_again(add: Add, ark: ArkJobs) -> None:
+    alice = add(usd_per_day=EACH)
+    assert ask(alice, prompt="[[refuse:InputTextSensitiveContentDetected]] a boat").status_code == 202
+    assert_error(ask(alice), 429, "budget_exceeded")
+    finish(ark)
+    assert ask(alice).status_code == 202
+    finish(ark)
+    assert_error(ask(alice, prompt="more"), 429, "budget_exceeded")
+    assert alice.usage()["total"]["usd"] == EACH
+
+
+@pytest.mark.parametrize("where", ["body", "header", "key", "user"])
+@pytest.mark.usefixtures("ark")
+def test_request_above_its_most_cost_is_refused_before_a_job_exists(engine: Engine, add: Add, where: str) -> None:
+    alice = add()
+    fields: dict[str, Any] = {}
+    if where == "body":
+        fields["max_cost"] = 0.05
+    elif where == "header":
+        fields["headers"] = {"X-Max-Cost": "0.05 USD"}
+    else:
+        alice.limit("api_keys" if where == "key" else "users", max_cost=0.05)
+    message = assert_error(ask(alice, 3, **fields), 400, "max_cost_exceeded", "max_cost")
+    assert "0.05 USD" in message
+    assert "0.054 USD" in message, "of all jobs of the request"
+    assert engine.sql("SELECT count(*) AS n FROM jobs")[0].n == 0
+    assert ask(alice, 2, **fields).status_code == 202
+
+
+@pytest.mark.usefixtures("ark")
+def test_most_cost_in_another_currency_or_of_an_unknown_price(engine: Engine, add: Add) -> None:
+    alice = add()
+    assert "USD" in assert_error(ask(alice, max_cost="1 CNY"), 400, "max_cost_exceeded", "max_cost")
+    # An account whose own prices name no price for this size of video.
+    engine.sql("""UPDATE accounts SET prices = '{"seedream-5.0-flash": {"prices": []}}' WHERE provider = 'ark'""")
+    assert_error(ask(alice, max_cost=100), 400, "max_cost_exceeded", "max_cost")
+    assert ask(alice).status_code == 202
+
+
+@pytest.mark.usefixtures("ark")
+def test_wrong_most_cost(add: Add) -> None:
+    alice = add()
+    for value in ("much", -1, True, [], "1 EUR"):
+        assert_error(ask(alice, max_cost=value), 400, "invalid_value", "max_cost")
+    assert_error(ask(alice, headers={"X-Max-Cost": "0.5 EUR"}), 400, "invalid_value", "x-max-cost")
+    assert ask(alice, max_cost=None, headers={"X-Max-Cost": ""}).status_code == 202
+
+
+def test_most_cost_does_not_concern_credits(engine: Engine, add: Add) -> None:
+    engine.add_account(pool=True)
+    assert add(max_cost=0).ask(model=WEB_MODEL).status_code == 202
+
+
+def test_estimate_shows_money_and_the_refusal(client: TestClient, add: Add, ark: ArkJobs) -> None:
+    alice = add(max_cost=0.02)
+    body = {
+        "endpoint": "/v1/images/generations",
+        "body": {"model": MODEL, "prompt": "a boat", "n": 2, "size": "1024x1024"},
+    }
+    answer = client.post("/v1/estimate", json=body, headers={"Authorization": f"Bearer {alice.key}"}).json()
+    assert (answer["credits"], answer["currency"], answer["cost"], answer["known"]) == (36, "USD", 0.036, True)
+    assert [(job["credits"], job["currency"], job["cost"]) for job in answer["jobs"]] == [(18, "USD", 0.018)] * 2
+    assert [refusal["code"] for refusal in answer["refusals"]] == ["max_cost_exceeded"]
+    assert ark.engine.sql("SELECT count(*) AS n FROM jobs")[0].n == 0
+
+
+def test_job_shows_money(client: TestClient, add: Add, ark: ArkJobs) -> None:
+    alice = add()
+    job = ask(alice).json()
+    money = {name: job["usage"][name] for name in ("currency", "cost_estimated", "cost_charged", "credits_estimated")}
+    assert money == {"currency": "USD", "cost_estimated": EACH, "cost_charged": None, "credits_estimated": 18}
+    finish(ark)
+    done = client.get(f"/v1/jobs/{job['id']}", headers={"Authorization": f"Bearer {alice.key}"}).json()
+    assert (done["usage"]["cost_charged"], done["usage"]["credits_charged"]) == (EACH, 18)
