@@ -11,10 +11,7 @@ from tests.support.platform import ROOT
 from worker.core.catalog.provider_data import all_providers
 
 # Where an upstream is described, spoken or imitated.
-INSIDE = (
-    "worker/providers/dreamina/", "worker/providers/ark/", "worker/core/catalog/providers/", "worker/sandbox/",
-    "worker/core/catalog/names.toml",
-)  # fmt: skip
+INSIDE = ("worker/providers/dreamina/", "worker/providers/ark/", "worker/core/catalog/providers/", "worker/sandbox/")
 # A vendor's interface may be one that our callers speak; these files take or answer it, or name it as a source.
 CALLERS_FORMATS = ("api/ark/", "api/app.py", "api/generation/media_fields.py")
 # Names that clients and upstreams rely on: a field of `/v1/models`, and the path of callbacks.

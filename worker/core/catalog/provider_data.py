@@ -118,7 +118,10 @@ class ProviderData:
 
 @lru_cache(maxsize=1)
 def all_providers() -> dict[str, ProviderData]:
-    """Return the providers by name: the first one, then by name."""
+    """Return the providers by name: the first one, then by name.
+
+    In this order they are asked for a name that several have, unless the operator's file has a route for it.
+    """
     found = [_read(path) for path in sorted(_FOLDER.glob("*.toml"))]
     return {one.name: one for one in sorted(found, key=lambda one: not one.first)}
 
