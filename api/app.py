@@ -14,6 +14,7 @@ from api.accounts import session_check_routes
 from api.admin import audit_export_routes, own_key_routes
 from api.admin import job_routes as admin_job_routes
 from api.admin import routes as admin_routes
+from api.admin import sign_in_routes as admin_sign_in_routes
 from api.ark import image_routes as ark_image_routes
 from api.ark import task_routes as ark_task_routes
 from api.ark.errors import ArkErrors
@@ -22,6 +23,7 @@ from api.auth.failed_login_limits import FailedLoginLimiter
 from api.auth.session_tokens import encrypt_session_token, session_token_hash
 from api.chat import routes as chat_routes
 from api.chat.background import detection as background_detection
+from api.console import access_routes, oidc_routes, sign_in_routes
 from api.console import routes as console_routes
 from api.estimates import routes as estimate_routes
 from api.generation import job_action_routes, model_routes
@@ -32,7 +34,7 @@ from api.http.openapi import install_openapi
 from api.http.request_middleware import RequestMiddleware
 from api.http.request_tracker import RequestTracker
 from api.images import routes as image_routes
-from api.jobs import archive_routes, favourite_routes, file_routes, pin_routes
+from api.jobs import archive_routes, callback_routes, favourite_routes, file_routes, input_routes, pin_routes
 from api.jobs import routes as job_routes
 from api.jobs.feed import JobFeeds
 from api.jobs.watcher import JobWatcher
@@ -43,12 +45,14 @@ from api.videos import generation_routes as video_generation_routes
 from api.videos import routes as video_routes
 from api.webhooks import delivery_routes as webhook_delivery_routes
 from api.webhooks import endpoint_routes as webhook_endpoint_routes
+from worker.core.catalog.provider_data import all_providers, first_provider
 from worker.core.observability import tracing
 from worker.core.observability.logging import configure_logging, get_logger
 from worker.core.security import production_checks
-from worker.core.security.session_tokens import parse_tokens
+from worker.core.security.session_tokens import SANDBOX, parse_tokens
 from worker.core.settings import Settings, get_settings
-from worker.db.accounts import accounts, management, model_listings
+from worker.db.accounts import accounts, management
+from worker.db.accounts.model_listings import DEMO_LABEL
 from worker.db.engine import get_engine, retry_when_database_unavailable, transaction
 from worker.db.platform import root_key
 from worker.db.users import api_keys, users
@@ -74,12 +78,18 @@ ROUTES = (
     own_account_routes,
     own_key_routes,
     archive_routes,
+    input_routes,
     file_routes,
     session_check_routes,
     webhook_endpoint_routes,
     webhook_delivery_routes,
+    callback_routes,
     admin_routes,
+    admin_sign_in_routes,
     account_admin_routes,
+    sign_in_routes,
+    access_routes,
+    oidc_routes,
     console_routes,
     credit_routes,
     drain_routes,
@@ -90,24 +100,28 @@ ROUTES = (
     health_routes,
 )
 
-# A session id of the sandbox; added to an empty pool, so that `dreamery up` works without a real account.
+# A session id of the sandbox; added to an empty pool, so that `dreamery up` works without a real account. So are the
+# keys of the other interfaces that it imitates.
 DEMO_TOKEN = "demo:sandbox"  # noqa: S105
+
+
+def demo_tokens() -> list[str]:
+    """Return the sandbox's credential of each provider."""
+    return [DEMO_TOKEN, *(f"{one.name}-{DEMO_TOKEN}" for one in all_providers().values() if not one.has_sessions)]
 
 
 @retry_when_database_unavailable
 def _bootstrap(settings: Settings) -> None:
-    """Create the first admin and its API key; with a sandbox and an empty pool, also a sandbox account."""
+    """Create the first admin and its API key; with a sandbox and an empty pool, also accounts of the sandbox."""
     root_key.load_root_key()
     with transaction() as tx:
         if settings.admin_key.get_secret_value():
             api_keys.ensure_bootstrap_key(tx, users.ensure_admin(tx), settings.admin_key.get_secret_value())
         if settings.sandbox_url and settings.env != "production" and management.pool_is_empty(tx):
-            (token,) = parse_tokens(DEMO_TOKEN, "sandbox")
-            accounts.add_account(
-                tx,
-                replace(encrypt_session_token(session_token_hash(token), token), label=model_listings.DEMO_LABEL),
-                pool=True,
-            )
+            for token in parse_tokens(",".join(demo_tokens()), SANDBOX):
+                account = encrypt_session_token(session_token_hash(token), token)
+                label = DEMO_LABEL if token.provider == first_provider() else f"{DEMO_LABEL} {token.provider}"
+                accounts.add_account(tx, replace(account, label=label), pool=True)
 
 
 @contextlib.asynccontextmanager

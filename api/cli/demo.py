@@ -17,6 +17,8 @@ from rich.console import Console
 
 from api.cli.api_client import Client, ClientError, Json, accepted_jobs, save_results, wait_for_jobs
 from api.cli.progress_bars import add_job_bars, job_progress
+from worker.core.catalog.models import get_catalog
+from worker.core.catalog.provider_data import ProviderData, all_providers
 from worker.core.media.video import InvalidMediaError, inspect_video
 from worker.local.processes import StartError, stop_when_parent_dies
 from worker.local.supervisor import Platform, PlatformOptions
@@ -28,6 +30,7 @@ VIDEO_SECONDS = 5
 VIDEO_SIZE = (1280, 720)
 QUESTION = "Draw a small sailing boat in the harbour"
 CHAT = "/v1/chat/completions"
+DEMO_ACCOUNT = "demo:sandbox"
 JOB_SECONDS = 4.0
 TIMEOUT_SECONDS = 180.0
 _FOLDER_PREFIX = "dreamery-demo-"
@@ -54,7 +57,11 @@ def run_demo(out: Path, *, die_with_parent: bool) -> None:
         with console.status("Starting Postgres, Redis, API, worker and sandbox ..."):
             platform.start()
         console.print(f"The platform runs at {platform.url} ({time.monotonic() - began:.1f} s to start).")
-        _make_all(_Demo(platform, Client(platform.url, "demo:sandbox"), out, console))
+        _make_all(_Demo(platform, Client(platform.url, DEMO_ACCOUNT), out, console))
+        for provider in all_providers().values():
+            if not provider.has_sessions:
+                key = f"{provider.name}-{DEMO_ACCOUNT}"
+                _make_with_key(_Demo(platform, Client(platform.url, key), out, console), provider)
     except KeyboardInterrupt:
         raise ClientError("Stopped before the demo was complete.") from None
     except (ClientError, StartError) as error:
@@ -122,6 +129,23 @@ def _make_all(demo: _Demo) -> None:
     _chat_with_agent(demo)
 
 
+def _make_with_key(demo: _Demo, provider: ProviderData) -> None:
+    """Generate an image and a video with a key of a provider that has keys instead of sessions."""
+    catalog = get_catalog()
+    image_model = catalog.image_model(None, [provider.name])
+    video_model = catalog.video_model(None, [provider.name])
+    size = image_model.size("1:1", image_model.default_resolution)
+    ratio, resolution = "16:9", video_model.resolutions[0]
+    demo.console.print(f"With a key of {provider.title}:")
+    pixels: Json = {"model": image_model.id, "size": f"{size.width}x{size.height}", "n": 1}
+    (image,) = demo.make("/v1/images/generations", {"prompt": PROMPT, **pixels}, count=1, what="An image")
+    demo.console.print(f"  {_check_image(image, (size.width, size.height))}")
+    frame: Json = {"model": video_model.id, "resolution": resolution, "ratio": ratio, "duration": VIDEO_SECONDS}
+    body = {"prompt": "Waves roll ashore, gulls circle", **frame}
+    (video,) = demo.make("/v1/videos/generations", body, count=1, what="A video")
+    demo.console.print(f"  {_check_video(video, video_model.frame(ratio, resolution))}")
+
+
 def _chat_with_agent(demo: _Demo) -> None:
     """Stream an answer of the agent and save the image that it generates."""
     body = {"model": "agent", "messages": [{"role": "user", "content": QUESTION}], "stream": True}
@@ -161,16 +185,16 @@ def _check_image(file: Path, expected: tuple[int, int] | None = SIZE) -> str:
     return f"{file}  {kind} {size[0]}x{size[1]}, {file.stat().st_size // 1000} kB"
 
 
-def _check_video(file: Path) -> str:
+def _check_video(file: Path, expected: tuple[int, int] = VIDEO_SIZE) -> str:
     """Return a description of a saved video. Raises ClientError if it is broken or has the wrong size or length."""
     try:
         with file.open("rb") as content:
             facts = inspect_video(content)
     except InvalidMediaError as error:
         raise ClientError(f"{file} is not a complete video: {error}") from error
-    if (facts.width, facts.height) != VIDEO_SIZE or abs(facts.milliseconds - VIDEO_SECONDS * 1000) > 300:
+    if (facts.width, facts.height) != expected or abs(facts.milliseconds - VIDEO_SECONDS * 1000) > 300:
         actual = f"{facts.width}x{facts.height} of {facts.milliseconds / 1000:.1f} s"
-        raise ClientError(f"{file} is {actual}, expected {VIDEO_SIZE[0]}x{VIDEO_SIZE[1]} of {VIDEO_SECONDS} s.")
+        raise ClientError(f"{file} is {actual}, expected {expected[0]}x{expected[1]} of {VIDEO_SECONDS} s.")
     length = f"{facts.milliseconds / 1000:.1f} s"
     return f"{file}  {facts.mime} {facts.width}x{facts.height}, {length}, {file.stat().st_size // 1000} kB"
 

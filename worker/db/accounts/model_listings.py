@@ -20,7 +20,7 @@ from worker.db.engine import Transaction
 RETRY_SECONDS = 900
 # Accounts unused for longer are not checked.
 RECENT_DAYS = 7
-# Label of the account that a new platform gets. It is checked only once it is used, as a check would start the sandbox.
+# How the labels of the accounts of a new platform begin. They are checked once used: a check would start the sandbox.
 DEMO_LABEL = "sandbox demo"
 # The newest lists of a large pool are sufficient.
 _MOST_LISTINGS = 50
@@ -39,7 +39,7 @@ _CLAIM = text(
         SELECT id FROM accounts a
         WHERE ((a.state = 'ok' AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp()))
                OR a.state = 'needs_login' OR (a.state = 'blocked' AND {keys_only("a")})) AND {is_open("a")}
-          AND NOT (a.region = 'sandbox' AND a.label = '{DEMO_LABEL}' AND a.last_submit_at IS NULL)
+          AND NOT (a.region = 'sandbox' AND starts_with(a.label, '{DEMO_LABEL}') AND a.last_submit_at IS NULL)
           AND (a.refresh_due_at IS NULL OR a.refresh_due_at <= clock_timestamp())
           AND (a.pool OR a.user_id IS NOT NULL OR (a.last_submit_at > clock_timestamp() - make_interval(days => :days)
                           AND EXISTS (SELECT 1 FROM jobs j WHERE j.account_id = a.id AND j.submitted_at IS NOT NULL)))
