@@ -31,6 +31,9 @@ class ClientRequest:
     cancel_after: float = 0.0
     expected_statuses: frozenset[str] = frozenset({"completed"})
     expected_code: str | None = None
+    kind: Literal["image", "video"] = "image"
+    model: str = "jimeng-4.0"
+    accounts: str = ""  # the header X-Accounts
 
     @property
     def prompt(self) -> str:
@@ -112,13 +115,20 @@ class LoadClients:
             headers["Idempotency-Key"] = order.key
         if respond_async:
             headers["Prefer"] = "respond-async"
+        if order.accounts:
+            headers["X-Accounts"] = order.accounts
         body = {
             "prompt": order.prompt,
             "n": order.images,
             "resolution": "1k",
             "seed": order.seed,
-            "model": "jimeng-4.0",
+            "model": order.model,
         }
+        if order.kind == "video":
+            body = {"prompt": order.prompt, "model": order.model, "seconds": 4, "resolution": "480p", "ratio": "16:9"}
+            return await self._client.post("/v1/videos/generations", json=body, headers=headers)
+        if order.model != "jimeng-4.0":
+            del body["seed"]
         return await self._client.post("/v1/images/generations", json=body, headers=headers)
 
     async def _post(self, order: ClientRequest, *, respond_async: bool = False) -> httpx2.Response:

@@ -26,6 +26,7 @@ TRANSITIONS = {
     ("submitting", "submitting"),
     ("saving", "saving"),
     ("running", "saving"),
+    ("running", "queued"),
     ("saving", "succeeded"),
     ("queued", "failed"),
     ("submitting", "failed"),

@@ -17,6 +17,7 @@ from worker.core.observability import metrics
 from worker.core.observability.faults import UnexpectedError
 from worker.core.observability.job_context import job_context
 from worker.core.observability.logging import get_logger
+from worker.core.settings import get_settings
 from worker.db.accounts import lost_answers
 from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.polling import OpenJob
@@ -34,6 +35,7 @@ log = get_logger("lost_answers")
 
 # After a search that failed. The deadline of the job ends this.
 _RETRY_SECONDS = 10.0
+_USUAL_GRACE_SECONDS = 30.0
 # Ids of other jobs matter from so long before the claim on.
 _OWNED_SECONDS = 600.0
 
@@ -67,7 +69,7 @@ def begin(account: AccountRow, job: LostJob, *, actor: str, error: DreameryError
             record_fault(tx, [(job.id, job.attempt)], error, actor=actor)
         if offered.lookup is None or not offered.lookup.can_look_up(job.kind):
             return _give_up(tx, account, job, actor=actor)
-        first = offered.polling.look_up_after[0]
+        first = _looks(account)[0]
         row = lost_answers.begin(tx, job_id=job.id, attempt=job.attempt, seconds=first, actor=actor)
         if row is not None:
             announce(tx, row)
@@ -104,12 +106,17 @@ async def _find_one(account: AccountRow, job: OpenJob) -> float | None:
     if result.found is Found.FOUND and result.record is not None:
         await in_thread(_adopt, account, job, result)
         return 0.0
-    looks = get_provider(account).capabilities.polling.look_up_after
-    after = next((one for one in looks if one > job.unclear_for), None)
+    after = next((one for one in _looks(account) if one > job.unclear_for), None)
     if after is None:
         return await in_thread(_conclude, account, lost, result.found)
     await in_thread(_look_again, job, after)
     return max(after - job.unclear_for, 0.0)
+
+
+def _looks(account: AccountRow) -> list[float]:
+    """Return when to search, in seconds after the answer was lost. The grace period of the settings scales them."""
+    scale = get_settings().unclear_grace_seconds / _USUAL_GRACE_SECONDS
+    return [scale * one for one in get_provider(account).capabilities.polling.look_up_after]
 
 
 async def _look_up(account: AccountRow, job: OpenJob) -> LookupResult:
