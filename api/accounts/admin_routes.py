@@ -8,6 +8,8 @@ from starlette.concurrency import run_in_threadpool
 
 from api.accounts import changes as account_changes
 from api.accounts.imports import AccountOwner, import_accounts
+from api.accounts.proof_schemas import ProofRequest, ProofStepResult
+from api.accounts.proofs import read_step, run_step
 from api.accounts.schemas import (
     Account,
     AccountImportResult,
@@ -103,3 +105,25 @@ async def check_account(request: Request, account_id: str, admin: AdminDep) -> R
     An account that needed a login is usable again when upstream accepts its session.
     """
     return json_response(await account_changes.check_account(request, account_id, admin, user_id=None))
+
+
+@router.post(
+    "/{account_id}/prove",
+    summary="Prove an upstream with an account, one step",
+    responses={200: {"model": ProofStepResult}, **error_responses(429)},
+)
+async def prove_account(request: Request, account_id: str, body: ProofRequest, admin: AdminDep) -> Response:
+    """Makes calls that show whether the upstream does what its documents say. A step may cost money; without a step the
+    steps and their costs are listed, and nothing is called. `dreamery accounts prove` goes through all of them.
+    """
+    return json_response(await run_step(request, account_id, body, admin))
+
+
+@router.get(
+    "/{account_id}/prove/{step_id}",
+    summary="Get a step of the proof",
+    responses={200: {"model": ProofStepResult}, **error_responses(504)},
+)
+async def get_proof_step(account_id: str, step_id: str, _admin: AdminDep) -> Response:
+    """Returns the result of a step that was started, as soon as there is one."""
+    return json_response(await read_step(account_id, step_id))

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from api.cli.account_proof import PROVE_EXAMPLE, accounts_prove
 from api.cli.accounts import accounts_app
 from api.cli.admin import audit_app, keys_app, users_app
 from api.cli.api_client import Client, ClientError, Json, accepted_jobs, save_results, wait_for_jobs
@@ -28,6 +29,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(users_app, name="users")
 app.add_typer(keys_app, name="keys")
+accounts_app.command("prove", epilog=PROVE_EXAMPLE)(accounts_prove)
 app.add_typer(accounts_app, name="accounts")
 app.add_typer(audit_app, name="audit")
 app.add_typer(prices_app, name="prices")

@@ -6,7 +6,8 @@ event loop, few at once per owner: an owner whose proxies stall delays only the 
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -18,7 +19,7 @@ from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.job_state import JobState
 from worker.core.observability.faults import UnexpectedError
 from worker.core.observability.logging import get_logger
-from worker.db.accounts import health, session_checks
+from worker.db.accounts import health, lost_answers, session_checks
 from worker.db.accounts.accounts import AccountRow
 from worker.db.credits import balances, daily_credits
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Row, retry_when_database_unavailable, transaction
@@ -28,7 +29,7 @@ from worker.providers.credits import Credits
 from worker.providers.refusals import RefusedError
 from worker.providers.registry import get_provider, required
 from worker.tasks.stages.account_check import CHECK_SECONDS, call_within, check_account, error_dict
-from worker.tasks.stages.account_session import SESSION_EXPIRED
+from worker.tasks.stages.account_session import SESSION_EXPIRED, call_upstream_async, decrypt_account
 
 log = get_logger("check_session")
 
@@ -74,6 +75,8 @@ async def _answer(row: Row[Any], account: AccountRow, known: UUID | None) -> str
 async def _ask(row: Row[Any], account: AccountRow, known: UUID | None) -> str:
     if row.what == "checkup":
         return await _check_account(row.id, account, known)
+    if row.what == "prove":
+        return await _prove(row, account, known)
     asked_at = time.monotonic()
     try:
         result = await _ANSWERS[row.what](account, asked_at + CHECK_SECONDS)
@@ -92,6 +95,42 @@ async def _check_account(check_id: UUID, account: AccountRow, known: UUID | None
         result = {"error": error_dict(DreameryError("account_not_found"))}
     await in_thread(_store_answer, check_id, result)
     return f"checked {account.label}"
+
+
+async def _prove(row: Row[Any], account: AccountRow, known: UUID | None) -> str:
+    """Run one step of the proof of an upstream with this account, or return all steps. It may take minutes."""
+    facts: Mapping[str, Any] = {}
+    try:
+        result, facts = await _run_step(row.params["step"], row.params["known"], account, known)
+    except DreameryError as error:
+        log.info("proof_failed", check_id=str(row.id), code=error.code, detail=error.detail)
+        result = {"error": error_dict(error)}
+    await in_thread(_store_answer, row.id, result)
+    if facts and known is not None:
+        await in_thread(_learn, known, facts)
+    return f"proved {row.params['step']} {account.label}"
+
+
+async def _run_step(
+    step: str | None, before: Mapping[str, Any], account: AccountRow, known: UUID | None
+) -> tuple[Result, Mapping[str, Any]]:
+    """Return the result of a step, and facts about the account. `before` = what the steps before it returned."""
+    offered = get_provider(account).capabilities.proof
+    if known is None:
+        raise DreameryError("account_not_found")
+    if offered is None:
+        raise DreameryError("unsupported_operation", "There is nothing to prove for accounts of this upstream.")
+    if step is None:
+        steps = offered.proof_steps(decrypt_account(account))
+        return {"currency": account.currency, "steps": [asdict(one) for one in steps]}, {}
+    proved = await call_upstream_async(account, lambda one: offered.prove(one, step, before))
+    return {"findings": [asdict(one) for one in proved.findings], "known": dict(proved.known)}, proved.facts
+
+
+@retry_when_database_unavailable
+def _learn(account_id: UUID, facts: Mapping[str, Any]) -> None:
+    with transaction() as tx:
+        lost_answers.learn(tx, account_id, facts)
 
 
 @retry_when_database_unavailable

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
@@ -30,6 +31,15 @@ from worker.providers.transports import NOT_SENT, Transports
 HOSTS = {"cn": "https://ark.cn-beijing.volces.com", "intl": "https://ark.ap-southeast.bytepluses.com"}
 PATH = "/api/v3"
 MAX_BODY = 16_000_000  # results come as links
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, whatever it means. `body` = its JSON; None = it is none."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
 
 
 class ArkHttp:
@@ -85,6 +95,36 @@ class ArkHttp:
                         yield _read(account, path, response.status_code, await _content(response))
                 finally:
                     await response.aclose()
+
+    async def probe(
+        self,
+        account: Account,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        seconds: float = 30.0,
+        read_seconds: float | None = None,
+    ) -> Answer:
+        """Make a call once and return whatever comes back. With `read_seconds`, hang up that soon after it was sent."""
+        target = f"{path}?{urlencode(query)}" if query else path
+        content = b"" if body is None else orjson.dumps(body)
+        request = self._request(account, method, target, content, seconds=seconds)
+        if read_seconds is not None:
+            request.extensions["timeout"]["read"] = read_seconds
+        with _outcome(account, path):
+            async with self._transports.stream(account.proxy) as transport, asyncio.timeout(seconds):
+                response = await transport.handle_async_request(request)
+                try:
+                    raw = await _content(response)
+                finally:
+                    await response.aclose()
+        try:
+            parsed = orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            parsed = None
+        return Answer(response.status_code, dict(response.headers), parsed)
 
     async def _call(
         self, account: Account, method: str, target: str, content: bytes, *, seconds: float, waits: bool = False

@@ -1,11 +1,12 @@
-"""The models of Ark: those of the catalog that belong to it."""
+"""The models of Ark: those of the catalog that belong to it, and the text that stands for a model in calls."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from worker.core.catalog.models import Catalog, ImageModel, VideoModel, get_catalog
+from worker.providers.base import Account
 
-__all__ = ["CHINA", "INTERNATIONAL", "ImageModel", "Models", "VideoModel", "built_in_models", "models_of"]
+__all__ = ["CHINA", "INTERNATIONAL", "ImageModel", "Models", "VideoModel", "built_in_models", "model_id", "models_of"]
 PROVIDER = "ark"
 CHINA, INTERNATIONAL = "cn", "intl"
 
@@ -42,3 +43,16 @@ def models_of(catalog: Catalog) -> Models:
         images={model.id: model for model in catalog.image_models if model.provider == PROVIDER},
         videos={model.id: model for model in catalog.video_models if model.provider == PROVIDER},
     )
+
+
+def model_id(account: Account, name: str) -> str:
+    """Return what is sent as the model `name`: the account's own endpoint or id, else the vendor's id of its region.
+
+    A model that the data does not have is sent as it is.
+    """
+    if own := account.model_ids.get(name):
+        return own
+    models = built_in_models()
+    found = models.find_video(name) or models.find_image(name)
+    place = CHINA if account.region == "cn" else INTERNATIONAL
+    return found.ids.get(place, name) if found is not None else name

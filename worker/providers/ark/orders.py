@@ -9,8 +9,7 @@ from worker.core.concurrency.event_loop import in_files_thread
 from worker.core.errors import DreameryError
 from worker.core.security.callback_tokens import callback_url
 from worker.providers.ark.image_requests import ImageCall
-from worker.providers.ark.model_ids import model_id
-from worker.providers.ark.models import VideoModel, built_in_models
+from worker.providers.ark.models import VideoModel, built_in_models, model_id
 from worker.providers.ark.prompt_text import name_inputs, name_of_input, remove_flags
 from worker.providers.ark.recovery_keys import keys_of
 from worker.providers.ark.video_requests import ADAPTIVE, Input, VideoCall

@@ -10,15 +10,15 @@ from worker.core.errors import DreameryError, Reaction
 from worker.core.observability.faults import before_sending
 from worker.core.settings import Settings
 from worker.providers.ark import orders
+from worker.providers.ark.checks.key_check import KeyCheck
+from worker.providers.ark.checks.proof import ArkProof
 from worker.providers.ark.client import IMAGE_SECONDS, ArkClient
 from worker.providers.ark.error_codes import rule_for
 from worker.providers.ark.http import ArkHttp
 from worker.providers.ark.image_requests import build_image_body
 from worker.providers.ark.image_stream import StreamCompleted, StreamedImage, StreamFailed
-from worker.providers.ark.key_check import KeyCheck
-from worker.providers.ark.responses import ApiError, ImageAnswer, ImageItem
+from worker.providers.ark.responses import ApiError, ImageAnswer, ImageItem, image_usage
 from worker.providers.ark.tasks import POLLING, ArkTasks
-from worker.providers.ark.usage import image_usage
 from worker.providers.ark.verdicts import refusal
 from worker.providers.ark.video_requests import build_video_body
 from worker.providers.base import (
@@ -59,6 +59,7 @@ class ArkProvider:
             lookup=self._tasks,
             cancel=self._tasks,
             facts=KeyCheck(self._client),
+            proof=ArkProof(self._http, settings.public_url),
             fresh_links=self._tasks,
             polling=POLLING,
         )
@@ -195,7 +196,9 @@ class _Images:
             state=state,
             expected=max(expected, len(self.items)),
             results=tuple(
-                ResultRef(item.url, item.width, item.height, item.format)
+                ResultRef(
+                    item.url, item.width, item.height, item.format, layer=item.layer.as_dict() if item.layer else None
+                )
                 for item in self.items
                 if item.error is None and item.url
             ),

@@ -4,7 +4,7 @@ Anything may be missing or null, so it is read leniently.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -81,6 +81,10 @@ class Layer:
     name: str = ""
     description: str = ""
     box: tuple[int, int, int, int] | None = None
+
+    def as_dict(self) -> dict[str, Any] | None:
+        """Return what a layer is; None for the base."""
+        return {"name": self.name, "description": self.description, "box": self.box} if self.index else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,3 +240,23 @@ def _number(value: Any) -> float | None:
 def _integer(value: Any) -> int | None:
     number = _number(value)
     return None if number is None else int(number)
+
+
+def task_usage(task: Task) -> dict[str, Any]:
+    """Return what upstream measured of a video, in the form that settles it (`worker.core.catalog.money.charge_of`).
+
+    Empty = upstream has not reported it.
+    """
+    return {} if task.tokens is None else {"tokens": task.tokens}
+
+
+def image_usage(items: Sequence[ImageItem], answer: ImageAnswer | None, *, inputs: int = 0) -> dict[str, Any]:
+    """Return the usage of an image call. `answer` None = a cut stream: what arrived was charged, the rest is unclear.
+
+    `inputs` = the reference images of the order, which count unless upstream reports another number.
+    """
+    arrived = [item for item in items if item.error is None]
+    areas = [(item.width or 0) * (item.height or 0) for item in arrived]
+    generated = len(arrived) if answer is None else answer.generated
+    reported = answer.inputs if answer is not None and answer.inputs else inputs
+    return {"images": generated, "inputs": reported, "areas": areas}

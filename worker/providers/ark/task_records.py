@@ -1,5 +1,6 @@
 """What tasks of Ark mean for our jobs: their states, results and what was charged."""
 
+from worker.core.errors import ERRORS
 from worker.providers.ark.error_codes import Action, rule_for
 from worker.providers.ark.responses import Task, TaskStatus
 from worker.providers.base import OpenOrder, Record, RecordState, ResultRef
@@ -53,7 +54,7 @@ def _failure(order: OpenOrder, task: Task, *, echoes: bool | None) -> Record:
     if rule.action is Action.FIX:
         text = task.error.message.partition("Request id:")[0].strip()
         message = f"Upstream refused the request ({task.error.code}): {text}"[:400]
-    code = rule.error if rule.action is Action.FIX and rule.error else "generation_failed"
+    code = rule.error if rule.action in {Action.FIX, Action.AGAIN} and rule.error in ERRORS else "generation_failed"
     detail = f"{task.error.code} {task.error.message}"[:500]
     return _failed(order, task, code, message, detail=detail, echoes=echoes, again=rule.action is Action.AGAIN)
 

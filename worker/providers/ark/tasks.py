@@ -14,7 +14,7 @@ from worker.core.observability.logging import get_logger
 from worker.core.polling import SparsePolling
 from worker.core.settings import get_settings
 from worker.providers.ark.client import CREATE_SECONDS, MOST_IDS, ArkClient
-from worker.providers.ark.model_ids import model_id
+from worker.providers.ark.models import model_id
 from worker.providers.ark.recovery_keys import SentVideo, echoes_keys, find_matches, keys_of, was_sent_then
 from worker.providers.ark.responses import Task
 from worker.providers.ark.task_records import record_of, unasked

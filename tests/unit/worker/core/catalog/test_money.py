@@ -19,8 +19,7 @@ from worker.core.catalog.money import (
 )
 from worker.core.catalog.price_lists import check_own_prices, price_lines
 from worker.providers.ark.models import built_in_models
-from worker.providers.ark.responses import parse_images, parse_task
-from worker.providers.ark.usage import image_usage, task_usage
+from worker.providers.ark.responses import image_usage, parse_images, parse_task, task_usage
 
 MODELS = built_in_models()
 LAYERS = {"options": {"layers": True}}

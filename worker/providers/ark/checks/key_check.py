@@ -5,8 +5,7 @@ from typing import Any
 
 from worker.core.errors import DreameryError
 from worker.providers.ark.client import ArkClient
-from worker.providers.ark.model_ids import model_id
-from worker.providers.ark.models import built_in_models
+from worker.providers.ark.models import built_in_models, model_id
 from worker.providers.base import Account
 from worker.providers.refusals import RefusedError
 
