@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from tests.support.api_client import ApiClient, new_key
-from tests.support.platform import CheckedPlatform, start_platform
+from tests.support.platform import CheckedPlatform, allowance_seconds, start_platform
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -186,7 +186,9 @@ def others_are_answered(other: ApiClient) -> Iterator[None]:
     print(
         f"others: {undisturbed * 1000:.0f} ms before, median {statistics.median(times) * 1000:.0f} ms, longest {max(times) * 1000:.0f} ms"
     )
-    assert max(times) < max(2.0, 40 * undisturbed), f"{max(times):.2f} s instead of {undisturbed:.3f} s"
+    assert max(times) < max(2.0, 40 * undisturbed, allowance_seconds() / 4), (
+        f"{max(times):.2f} s instead of {undisturbed:.3f} s"
+    )
 
 
 def send(client: ApiClient, path: str, content_type: str, body: bytes, **headers: str) -> httpx.Response:

@@ -372,7 +372,7 @@ def test_many_streams_use_no_threads(api_platform):
     assert all(came)
     # The pool has 16; the rest are uvicorn's own, the storage's and the bus timer's.
     assert threads <= 40
-    assert (alive, seconds < 2) == (200, True)
+    assert (alive, seconds < 10) == (200, True)
     assert {one.error["code"] for one in parsed} == {"job_cancelled"}
 
 

@@ -1,6 +1,7 @@
 """A hostile file ends the process that reads it; the process that asked neither grows nor waits for long."""
 
 import asyncio
+import contextlib
 import io
 import os
 import signal
@@ -34,7 +35,9 @@ def _no_children_remain() -> Iterator[None]:
 def children() -> list[psutil.Process]:
     """Return the processes that read a file now."""
     pid = client.server.process_id()
-    return psutil.Process(pid).children() if pid is not None else []
+    with contextlib.suppress(psutil.NoSuchProcess):  # an idle server ends
+        return psutil.Process(pid).children() if pid is not None else []
+    return []
 
 
 def normalization(data: bytes, **limits: int) -> Work[NormalizedImage]:
