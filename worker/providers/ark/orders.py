@@ -5,12 +5,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
+from worker.core.catalog.mentions import name_inputs, name_of_input
+from worker.core.catalog.vendor_flags import remove_vendor_flags
 from worker.core.concurrency.event_loop import in_files_thread
 from worker.core.errors import DreameryError
 from worker.core.security.callback_tokens import callback_url
 from worker.providers.ark.image_requests import ImageCall
 from worker.providers.ark.models import VideoModel, built_in_models, model_id
-from worker.providers.ark.prompt_text import name_inputs, name_of_input, remove_flags
 from worker.providers.ark.recovery_keys import keys_of
 from worker.providers.ark.video_requests import ADAPTIVE, Input, VideoCall
 from worker.providers.base import Account, ImageOrder, InputFile, VideoOrder
@@ -35,7 +36,7 @@ async def image_call(account: Account, order: ImageOrder) -> ImageCall:
     wanted = options.get("output_format")
     can_choose = "output_format" in model.fields and wanted in _OPTIONAL_FORMATS
     count = order.count or 1
-    prompt, _ = remove_flags(order.prompt)
+    prompt, _ = remove_vendor_flags(order.prompt, model.prompt_flags)
     inputs = await _links(order.inputs)
     return ImageCall(
         model=model,
@@ -118,15 +119,16 @@ def _prompt(model: VideoModel, order: VideoOrder) -> str:
     """Return the prompt as the model reads it, without flags that would change size or price."""
     if not order.parts:
         counts = Counter(one.kind for one in order.inputs if one.role == "reference")
-        return remove_flags(name_inputs(order.prompt, model, counts))[0]
+        return remove_vendor_flags(name_inputs(order.prompt, model.mention, counts), model.prompt_flags)[0]
     numbers, seen = [], Counter[str]()
     for one in order.inputs:
         seen[one.kind] += 1
         numbers.append((one.kind, seen[one.kind]))
     pieces = [
-        part.text if part.material is None else name_of_input(model, *numbers[part.material]) for part in order.parts
+        part.text if part.material is None else name_of_input(model.mention, *numbers[part.material])
+        for part in order.parts
     ]
-    return remove_flags("".join(pieces))[0]
+    return remove_vendor_flags("".join(pieces), model.prompt_flags)[0]
 
 
 async def _links(inputs: Sequence[InputFile]) -> tuple[Input, ...]:

@@ -7,10 +7,11 @@ from uuid import uuid4
 import pytest
 
 from worker.core import catalog_overrides
+from worker.core.catalog.mentions import name_inputs
 from worker.core.catalog.models import Catalog, get_catalog
+from worker.core.catalog.vendor_flags import remove_vendor_flags
 from worker.core.errors import DreameryError
 from worker.providers.ark.models import built_in_models, models_of
-from worker.providers.ark.prompt_text import name_inputs, remove_flags
 from worker.providers.ark.recovery_keys import AttemptKeys, SentVideo, echoes_keys, find_matches, keys_of
 from worker.providers.ark.responses import Task, TaskStatus
 
@@ -115,8 +116,9 @@ seed = "documented"
     assert built_in_models().images["seedream-5.5"].sold_in == {"cn", "intl"}
 
 
-
 # ---- prompts
+
+FLAGS = built_in_models().videos["seedance-2.0"].prompt_flags
 
 
 @pytest.mark.parametrize(
@@ -134,12 +136,12 @@ seed = "documented"
     ],
 )
 def test_flags_of_the_vendor_are_removed(prompt: str, left: str, flags: list[str]) -> None:
-    assert remove_flags(prompt) == (left, flags)
+    assert remove_vendor_flags(prompt, FLAGS) == (left, flags)
 
 
 def test_flags_in_a_hostile_prompt_take_no_time() -> None:
-    assert len(remove_flags("--rs " * 50_000)[1]) == 50_000
-    assert remove_flags("--" * 100_000 + " " * 100_000)[1] == []
+    assert len(remove_vendor_flags("--rs " * 50_000, FLAGS)[1]) == 50_000
+    assert remove_vendor_flags("--" * 100_000 + " " * 100_000, FLAGS)[1] == []
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,7 @@ def test_flags_in_a_hostile_prompt_take_no_time() -> None:
 def test_inputs_are_named_as_the_model_reads_them(model: str, named: str) -> None:
     prompt = "@image1 and @image_file_2 dance to @audio_file_1 in @video1, not @image3"
     counts = {"image": 2, "video": 1, "audio": 1}
-    assert name_inputs(prompt, built_in_models().videos[model], counts) == named
+    assert name_inputs(prompt, built_in_models().videos[model].mention, counts) == named
 
 
 # ---- lost answers
