@@ -12,7 +12,7 @@ from celery import signals
 import worker.core.gc_tuning  # noqa: F401 - must run before the large imports
 from worker.core.concurrency import continuations, event_loop, long_calls
 from worker.core.concurrency.event_loop import run_for
-from worker.core.concurrency.shutdown import stopping
+from worker.core.concurrency.shutdown import BUSY_SECONDS, stopping
 from worker.core.concurrency.watchdog import watchdog
 from worker.core.observability import metrics, tracing
 from worker.core.observability.faults import ends_work
@@ -144,15 +144,16 @@ def _deregister_worker(**_: Any) -> None:
 @signals.worker_shutting_down.connect
 def _request_stop(**_: Any) -> None:
     stopping.request()
+    long_calls.announce()
 
 
 @signals.worker_shutdown.connect
 def _finish_background_work(**_: Any) -> None:
     # The threads have ended; what they left to the event loop gets the rest of the time.
-    patience = get_settings().shutdown_grace_seconds / 2
-    drained = event_loop.drain(patience)
+    drained = event_loop.drain(get_settings().shutdown_grace_seconds / 2)
     if not drained and long_calls.number_open():
-        drained = event_loop.drain(long_calls.PATIENCE_SECONDS - patience)
+        drained = event_loop.drain(BUSY_SECONDS)
+    long_calls.withdraw()
     if not drained:
         log.warning("background_work_cut")
 

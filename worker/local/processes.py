@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from worker.core.concurrency.shutdown import BUSY_SECONDS
 from worker.local.reaper import Reaper
 
 ON_LINUX = sys.platform == "linux"
@@ -283,8 +284,19 @@ class ProcessSupervisor:
         """Restart this child whenever it exits from now on."""
         child.restarts_on_exit = True
 
-    def stop(self, children: Iterable[Child], *, timeout: float, kill_now: threading.Event | None = None) -> None:
-        """Ask the children to stop and wait; kill the rest after `timeout` seconds or when `kill_now` is set."""
+    def stop(
+        self,
+        children: Iterable[Child],
+        *,
+        timeout: float,
+        kill_now: threading.Event | None = None,
+        busy: Callable[[Child], bool] = lambda _: False,
+        busy_timeout: float = BUSY_SECONDS,
+    ) -> None:
+        """Ask the children to stop and wait; kill the rest after `timeout` seconds or when `kill_now` is set.
+
+        A child that is `busy` gets `busy_timeout` seconds more.
+        """
         stopping = list(children)
         with self._lock:
             for child in stopping:
@@ -293,7 +305,10 @@ class ProcessSupervisor:
             child.terminate()
         deadline = time.monotonic() + timeout
         pause = threading.Event()
-        while any(child.exit_code is None for child in stopping) and time.monotonic() < deadline:
+        while any(child.exit_code is None for child in stopping) and (
+            time.monotonic() < deadline
+            or (time.monotonic() < deadline + busy_timeout and any(map(busy, self._alive(stopping))))
+        ):
             if kill_now is not None and kill_now.is_set():
                 break
             pause.wait(0.02)
@@ -303,6 +318,10 @@ class ProcessSupervisor:
             child.wait()
         with self._lock:
             self._children = [child for child in self._children if child not in stopping]
+
+    @staticmethod
+    def _alive(children: list[Child]) -> list[Child]:
+        return [child for child in children if child.exit_code is None]
 
     def close(self) -> None:
         """End the supervisor's thread. Children that still run are killed."""

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from worker.core.concurrency.shutdown import busy_marker
 from worker.local import process_commands, profiles
 from worker.local.data_dir import DataDir, open_data_dir
 from worker.local.embedded_servers import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
@@ -165,10 +166,14 @@ class Platform:
         if self._supervisor is not None:
             servers = [self.children[name] for name in ("redis", "postgres") if name in self.children]
             others = [child for child in self.children.values() if child not in servers]
-            others.sort(
-                key=lambda child: next((n for n, role in enumerate(_STOP_ORDER) if child.name.startswith(role)), 9)
+            places = {name: n for n, role in enumerate(_STOP_ORDER) for name in self.children if name.startswith(role)}
+            others.sort(key=lambda child: places.get(child.name, 9))
+            self._supervisor.stop(
+                others,
+                timeout=self._settings.shutdown_grace_seconds,
+                kill_now=self._kill_now,
+                busy=lambda child: busy_marker(self.data_dir, child.pid).exists(),
             )
-            self._supervisor.stop(others, timeout=self._settings.shutdown_grace_seconds, kill_now=self._kill_now)
             self._supervisor.stop(servers, timeout=_SERVERS_STOP_TIMEOUT)
             self._supervisor.close()
             self._supervisor = None

@@ -1,6 +1,7 @@
 """The stop flag of this process. Tasks finish the work in progress and start no new work once it is set."""
 
 import time
+from pathlib import Path
 
 
 class StopFlag:
@@ -29,3 +30,11 @@ class StopFlag:
 
 
 stopping = StopFlag()
+
+# A process with calls that are paid anyway (`long_calls`) gets this much more time: nearly all take less.
+BUSY_SECONDS = 180.0
+
+
+def busy_marker(data_dir: Path, pid: int) -> Path:
+    """Return the file that says that this process is not to be killed yet."""
+    return data_dir / "run" / f"long-calls-{pid}"

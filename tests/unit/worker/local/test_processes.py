@@ -89,6 +89,20 @@ def test_stop_kills_children_that_ignore_sigterm(tmp_path: Path, supervisor: Pro
     assert child.exit_code == -signal.SIGKILL
 
 
+def test_busy_child_gets_more_time(tmp_path: Path, supervisor: ProcessSupervisor) -> None:
+    child = supervisor.start(spec(tmp_path, STUBBORN))
+    eventually(lambda: child.log_tail() == "ready")
+    asked: list[int] = []
+
+    def busy(child: Child) -> bool:
+        asked.append(child.pid)
+        return len(asked) < 20
+
+    supervisor.stop([child], timeout=0.0, busy=busy, busy_timeout=60.0)
+    assert len(asked) == 20, "it was asked until it was not busy any more"
+    assert child.exit_code == -signal.SIGKILL
+
+
 def test_kill_now_ends_the_timeout(tmp_path: Path, supervisor: ProcessSupervisor) -> None:
     child = supervisor.start(spec(tmp_path, STUBBORN))
     eventually(lambda: child.log_tail() == "ready")
