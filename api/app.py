@@ -52,7 +52,7 @@ from worker.core.security import production_checks
 from worker.core.security.session_tokens import SANDBOX, parse_tokens
 from worker.core.settings import Settings, get_settings
 from worker.db.accounts import accounts, management
-from worker.db.accounts.model_listings import DEMO_LABEL
+from worker.db.accounts.accounts import DEMO_LABEL
 from worker.db.engine import get_engine, retry_when_database_unavailable, transaction
 from worker.db.platform import root_key
 from worker.db.users import api_keys, users

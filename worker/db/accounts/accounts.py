@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 
 from worker.core.catalog.provider_data import first_provider
+from worker.core.catalog.provider_data import all_providers
 from worker.core.ids import new_id
 from worker.core.settings import get_settings
 from worker.db.accounts import limit_groups
@@ -67,6 +68,10 @@ class PresentedToken:
     proxy_place: str | None = None  # host and port, for display
     provider: str = field(default_factory=first_provider)
     currency: str | None = None  # in which accounts of its region pay
+
+
+# How the labels of the accounts of a new platform begin. They are checked once used: a check would start the sandbox.
+DEMO_LABEL = "sandbox demo"
 
 
 def secret_context(lookup_hash: str) -> str:
@@ -236,13 +241,17 @@ _SET_PROXY = text(
 
 
 def add_account(tx: Transaction, token: PresentedToken, *, pool: bool) -> UUID:
-    """Add an account and return its id. An existing account keeps its row, and a pool account stays in the pool."""
+    """Add an account and return its id. An existing account keeps its row, and a pool account stays in the pool.
+
+    A new one has the limits that its provider's data names, else those of the settings.
+    """
+    limits = all_providers()[token.provider].tables.get("limits", {})
     row = tx.first(
         text(
             """INSERT INTO accounts (id, label, provider, region, currency, lookup_hash, secret, proxy, proxy_hash,
-                   proxy_place, pool)
+                   proxy_place, pool, max_images, max_videos, submits_per_minute)
                VALUES (:id, :label, :provider, :region, :currency, :hash, :secret, :proxy, :proxy_hash, :proxy_place,
-                   :pool)
+                   :pool, :max_images, :max_videos, :submits_per_minute)
                ON CONFLICT (lookup_hash) DO UPDATE SET pool = accounts.pool OR excluded.pool,
                    turns = CASE WHEN excluded.pool AND NOT accounts.pool THEN '{}' ELSE accounts.turns END,
                    proxy = CASE WHEN excluded.proxy_hash IS NULL THEN accounts.proxy ELSE excluded.proxy END,
@@ -263,6 +272,7 @@ def add_account(tx: Transaction, token: PresentedToken, *, pool: bool) -> UUID:
             "proxy_hash": token.proxy_hash,
             "proxy_place": token.proxy_place,
             "pool": pool,
+            **{name: limits.get(name) for name in ("max_images", "max_videos", "submits_per_minute")},
         },
     )
     if row is None:

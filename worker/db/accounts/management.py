@@ -7,9 +7,10 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from worker.core.quotas import OWN_ACCOUNTS, UNLIMITED
+from worker.core.security.session_tokens import SANDBOX
 from worker.core.settings import get_settings
 from worker.db.accounts import accounts
-from worker.db.accounts.accounts import PresentedToken
+from worker.db.accounts.accounts import DEMO_LABEL, PresentedToken
 from worker.db.accounts.available_credits import credits_left
 from worker.db.accounts.eligibility import ANY_NEEDS, NEEDS, Needs, is_open, jobs_today, may_use, opens_at
 from worker.db.engine import Transaction
@@ -87,11 +88,16 @@ def register_account(
         accounts.add_account(tx, token, pool=False)
     # Decided under the lock: of two concurrent registrations, the second finds a duplicate.
     row = tx.all(
-        text("SELECT id, state, pool, user_id FROM accounts WHERE lookup_hash = :h FOR UPDATE"),
-        {"h": token.lookup_hash},
+        text(
+            """SELECT id, state, pool, user_id, region = :sandbox AND starts_with(label, :demo) AS is_demo
+               FROM accounts WHERE lookup_hash = :h FOR UPDATE"""
+        ),
+        {"h": token.lookup_hash, "sandbox": SANDBOX, "demo": DEMO_LABEL},
     )[0]
     account_id: UUID = row.id
-    if row.state != "retired" and (row.pool or row.user_id is not None):
+    # No one has added the account that a new platform has: now someone does.
+    added_by_no_one = row.is_demo and row.pool and user_id is None
+    if row.state != "retired" and (row.pool or row.user_id is not None) and not added_by_no_one:
         return account_id, "duplicate"
     values: dict[str, Any] = {"id": account_id, "user_id": user_id, "pool": user_id is None, "groups": groups}
     values |= {"secret": token.secret, "proxy": token.proxy, "hash": token.proxy_hash, "place": token.proxy_place}

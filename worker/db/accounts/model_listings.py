@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from worker.core.catalog.upstream_models import AccountGroup, ModelListing
 from worker.db.accounts import accounts
-from worker.db.accounts.accounts import AccountRow
+from worker.db.accounts.accounts import DEMO_LABEL, AccountRow
 from worker.db.accounts.eligibility import NO_NEEDS, is_open, may_use
 from worker.db.accounts.health import keys_only
 from worker.db.accounts.owner_shares import NOTHING_TAKEN, is_free, share_of, share_values, turn_of
@@ -20,14 +20,13 @@ from worker.db.engine import Transaction
 RETRY_SECONDS = 900
 # Accounts unused for longer are not checked.
 RECENT_DAYS = 7
-# How the labels of the accounts of a new platform begin. They are checked once used: a check would start the sandbox.
-DEMO_LABEL = "sandbox demo"
 # The newest lists of a large pool are sufficient.
 _MOST_LISTINGS = 50
 
 _GROUPED = text(
     f"""/* grouped_accounts */
-    SELECT a.provider, a.region, a.currency, array_agg(a.id) AS ids, bool_or(a.rest_until IS NULL OR a.rest_until <= clock_timestamp()) AS usable
+    SELECT a.provider, a.region, a.currency, array_agg(a.id) AS ids,
+        bool_or(a.rest_until IS NULL OR a.rest_until <= clock_timestamp()) AS usable
     FROM accounts a CROSS JOIN (SELECT CAST(:user_id AS uuid) AS user_id, '{{}}'::uuid[] AS account_ids,
         CAST(:choice AS text) AS account_choice, {NO_NEEDS}) w
     WHERE a.state = 'ok' AND {may_use("a", "w")} GROUP BY a.provider, a.region, a.currency"""
@@ -98,8 +97,9 @@ def listings(tx: Transaction, hashes: list[str], *, user_id: UUID | None, choice
     which = "a.lookup_hash = ANY(:hashes)" if hashes else f"a.state = 'ok' AND {may_use('a', 'w')}"
     rows = tx.all(
         text(
-            f"""SELECT a.id, a.provider, a.region, a.models FROM accounts a CROSS JOIN (SELECT CAST(:user_id AS uuid) AS user_id,
-                    '{{}}'::uuid[] AS account_ids, CAST(:choice AS text) AS account_choice, {NO_NEEDS}) w
+            f"""SELECT a.id, a.provider, a.region, a.models FROM accounts a CROSS JOIN (
+                    SELECT CAST(:user_id AS uuid) AS user_id, '{{}}'::uuid[] AS account_ids,
+                        CAST(:choice AS text) AS account_choice, {NO_NEEDS}) w
                 WHERE {which} AND a.models IS NOT NULL ORDER BY a.models_at DESC LIMIT :most"""
         ),
         {"hashes": hashes, "user_id": user_id, "choice": choice, "most": _MOST_LISTINGS},

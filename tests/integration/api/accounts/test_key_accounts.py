@@ -200,3 +200,14 @@ def test_bearer_is_a_key_if_an_account_has_it(
     [(digest, token)] = seen
     assert token.provider == provider
     assert (digest == row_of(engine, account).lookup_hash) == (provider == "ark")
+
+
+@pytest.mark.parametrize("token", ["demo:sandbox", "ark-demo:sandbox"])
+def test_account_of_a_new_platform_can_be_added_by_name(engine: Engine, token: str) -> None:
+    with TestClient(create_app()) as client:
+        client.headers["Authorization"] = f"Bearer {engine.env['DREAMERY_ADMIN_KEY']}"
+        body = {"tokens": token, "label": "studio", "check": False}
+        body |= {"provider": "ark"} if token.startswith("ark") else {}
+        [account] = client.post(ADMIN, json=body).json()["data"]
+        assert (account["outcome"], account["label"]) == ("returned", "studio")
+        assert client.post(ADMIN, json=body).json()["data"][0]["outcome"] == "duplicate"

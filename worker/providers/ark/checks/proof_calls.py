@@ -18,7 +18,7 @@ IMAGE_MODEL, VIDEO_MODEL, FLEX_MODEL = "seedream-5.0-flash", "seedance-2.0-mini"
 SIDE, SECONDS, RESOLUTION, RATIO = 1024, 4, "480p", "16:9"
 FINAL = frozenset({"succeeded", "failed", "expired", "cancelled"})
 _PROMPT = "a paper boat on a calm lake, morning light"
-_CUT_SECONDS = 0.02
+_CUT_SECONDS = 0.001
 _USER = "0" * 40
 
 
