@@ -7,8 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import TextClause, text
 
-from worker.core.catalog.provider_data import first_provider
-from worker.core.catalog.provider_data import all_providers
+from worker.core.catalog.provider_data import all_providers, first_provider
 from worker.core.ids import new_id
 from worker.core.settings import get_settings
 from worker.db.accounts import limit_groups
