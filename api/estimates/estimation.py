@@ -22,10 +22,9 @@ from api.generation.account_assignment import (
     find_catalog_model,
     usable_accounts,
 )
-from api.generation.cost_limits import cost_error
-from api.generation.model_availability import token_groups
+from api.generation.agent import AGENT
+from api.generation.model_availability import read_offer, token_groups
 from api.generation.reference_images import delete_stored_inputs
-from api.generation.request_checks import AGENT
 from api.http.bodies.received import ReceivedBody
 from api.http.body_parsing import validate_body
 from api.http.errors import error_body
@@ -88,7 +87,7 @@ async def _plan_chat(path: str, body: Fields, caller: Caller, received: Received
     if await received.search(detect) is not None:
         return None
     if agent:
-        return plan_conversation(path, request, caller)
+        return plan_conversation(path, request, caller, await read_offer(caller))
     return (await plan_chat(path, request, caller, run=received.search)).generation
 
 
@@ -154,7 +153,7 @@ def _refusals(
     """Return the errors that accepting these jobs would raise, regardless of accounts."""
     errors = quotas.quota_errors(tx, caller, [(job.currency, price.credits if price else None) for job, price in jobs])
     priced = [replace(job, price=price.credits if price else None) for job, price in jobs]
-    if (too_much := cost_error(caller, max_cost, priced)) is not None:
+    if (too_much := quotas.cost_error(caller, max_cost, priced)) is not None:
         errors.append(too_much)
     try:
         reject_while_draining(tx)

@@ -18,9 +18,8 @@ from uuid import UUID
 from api.auth.dependencies import Caller
 from api.generation import deduplication
 from api.generation.account_assignment import assign_accounts
-from api.generation.cost_limits import cost_error
 from api.generation.deduplication import DuplicateUndecidedError
-from api.generation.quotas import QuotaCheck
+from api.generation.quotas import QuotaCheck, cost_error
 from api.generation.reference_images import delete_stored_inputs
 from api.http.request_tracker import TrackedRequest
 from worker.core.catalog.money import CostLimit

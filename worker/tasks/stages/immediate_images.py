@@ -13,15 +13,15 @@ from uuid import UUID
 from worker.core.concurrency import long_calls
 from worker.core.concurrency.event_loop import in_thread, spawn
 from worker.core.observability.logging import get_logger
+from worker.core.settings import get_settings
 from worker.db.accounts.accounts import AccountRow
 from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import progress_and_leases, state_machine
 from worker.db.jobs.claims import Claim
 from worker.providers.base import Account, ImageOrder, ImmediateImages, Record, RecordState, Submitted
-from worker.tasks.stages import charges
 from worker.tasks.stages.fail_job import announce
 from worker.tasks.stages.lease_renewal import LEASE_EVERY_SECONDS
-from worker.tasks.stages.polling import settle_record
+from worker.tasks.stages.polling import charges, settle_record
 
 log = get_logger("immediate_images")
 
@@ -39,9 +39,10 @@ async def make(claim: Claim, upstream: ImmediateImages, account: Account, order:
 
 
 async def _keep_claim(claim: Claim) -> None:
+    pause = min(LEASE_EVERY_SECONDS, get_settings().lease_seconds / 3)
     with suppress(asyncio.CancelledError):
         while True:
-            await asyncio.sleep(LEASE_EVERY_SECONDS)
+            await asyncio.sleep(pause)
             await _despite_errors(claim, partial(_renew, claim))
 
 

@@ -67,7 +67,7 @@ function CreditHistory({ credits }) {
   return html`<section class="card">${credits.error && !history && html`<${ErrorMessage} error=${credits.error} />`}${!history && !credits.error && html`<${Loading} />`}
     ${history && (readings.length ? html`<${Plot} label=${t("accounts.credits_curve")} times=${readings.map((item) => item.at)} unit=${readings.at(-1).at - readings[0].at > 3 * 86400 ? 86400 : 3600} series=${[{ label: t("param.credits"), values: readings.map((item) => item.credits), colour: "--accent", stepped: true }]} />` : html`<h2>${t("accounts.credits_curve")}</h2><p class="hint">${t("accounts.no_readings")}</p>`)}
     ${history && history.left !== null && html`<p class="hint gap">${t("accounts.reserved", { n: formatNumber(history.reserved), left: formatNumber(history.left) })}</p>`}
-    ${spent.length > 0 && html`<div class="gap"><${Plot} bars height=${140} label=${t("accounts.spent")} times=${spent.map((item) => new Date(`${item.day}T12:00:00`).getTime() / 1000)} series=${[{ label: history.currency ?? t("param.credits"), values: spent.map((item) => (history.currency ? item.credits / 1000 : item.credits)), colour: "--good" }]} /></div>`}</section>`;
+    ${spent.length > 0 && html`<div class="gap"><${Plot} bars money=${Boolean(history.currency)} height=${140} label=${t("accounts.spent")} times=${spent.map((item) => new Date(`${item.day}T12:00:00`).getTime() / 1000)} series=${[{ label: history.currency ?? t("param.credits"), values: spent.map((item) => (history.currency ? item.credits / 1000 : item.credits)), colour: "--good" }]} /></div>`}</section>`;
 }
 
 const toText = (value) => (value === null || value === undefined ? "" : String(value));

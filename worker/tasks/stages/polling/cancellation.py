@@ -15,9 +15,9 @@ from worker.db.engine import retry_when_database_unavailable, transaction
 from worker.db.jobs import progress_and_leases, state_machine
 from worker.providers.base import Cancel, Record, RecordState
 from worker.providers.registry import get_provider
-from worker.tasks.stages import charges
 from worker.tasks.stages.account_session import call_upstream_async
 from worker.tasks.stages.fail_job import announce
+from worker.tasks.stages.polling import charges
 from worker.tasks.stages.polling.lost_answers import order_of
 
 log = get_logger("cancel")

@@ -18,8 +18,9 @@ from worker.messaging import celery_app
 from worker.providers.base import Record, RecordState
 from worker.providers.poll_rules import PollRules
 from worker.providers.registry import get_provider
-from worker.tasks.stages import charges, cooldowns
+from worker.tasks.stages import cooldowns
 from worker.tasks.stages.fail_job import announce, fail_job
+from worker.tasks.stages.polling import charges
 
 log = get_logger("poll")
 

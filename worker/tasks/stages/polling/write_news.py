@@ -14,9 +14,8 @@ from worker.db.engine import Transaction, retry_when_database_unavailable, trans
 from worker.db.jobs import progress_and_leases, state_machine
 from worker.messaging import pubsub
 from worker.providers.base import Record, RecordState
-from worker.tasks.stages import charges
 from worker.tasks.stages.fail_job import announce
-from worker.tasks.stages.polling import settle_record
+from worker.tasks.stages.polling import charges, settle_record
 from worker.tasks.stages.polling.claimed_poll import ClaimedPoll
 from worker.tasks.stages.polling.next_poll import poll_later
 

@@ -55,7 +55,7 @@ export function UsagePlots({ report }) {
       { label: t("status.cancelled"), values: column("cancelled"), colour: "--line-strong" },
       { label: t("usage.open"), values: column("open"), colour: "--busy" }]} /></section>
     <section class="card"><${Plot} bars label=${t("usage.images_per_day")} times=${times} series=${[{ label: t("kind.images"), values: column("pictures"), colour: "--accent" }]} /></section>
-    ${costsOf(report.total).map((name) => html`<section key=${name} class="card"><${Plot} bars label=${name === "credits" ? t("usage.credits_per_day") : t("usage.money_per_day", { currency: name.toUpperCase() })} times=${times} series=${[{ label: costLabel(name), values: column(name), colour: "--good" }]} /></section>`)}</div>`;
+    ${costsOf(report.total).map((name) => html`<section key=${name} class="card"><${Plot} bars money=${name !== "credits"} label=${name === "credits" ? t("usage.credits_per_day") : t("usage.money_per_day", { currency: name.toUpperCase() })} times=${times} series=${[{ label: costLabel(name), values: column(name), colour: "--good" }]} /></section>`)}</div>`;
 }
 
 // Jobs, images and credits per model or user, most jobs first, with a bar for the share.
