@@ -105,7 +105,7 @@ def test_random_kills_with_jobs_of_both_upstreams(platform: Platform) -> None:
     ark = ark_requests(rng, platform, count=50, within=14)
     dreamina = random_requests(rng, count=40, tokens=tokens, within=14)
     control(platform, "/_ark/lost", {"creates": 0.06, "images": 0.03, "lists": 0.1, "gets": 0.1, "seed": seed})
-    with Chaos(platform, seed=seed, pause=1.4) as chaos:
+    with Chaos(platform, seed=seed, pause=2.0) as chaos:
         _, failures = asyncio.run(run_clients(platform.url, [*ark, *dreamina], within=200))
     assert chaos.failure is None, chaos.failure
     snapshot = at_the_end(platform, ark)
@@ -170,7 +170,10 @@ class Books:
             if cost and not booked:
                 assert job["charge_doubt"] == "submit_unclear", self.describe(number)
             assert (job["error_code"] == "submit_unclear") == (job["charge_doubt"] == "submit_unclear")
-            assert job["error_code"] in {None, "submit_unclear"}, self.describe(number)
+            # A submit that certainly did not arrive twice in a row is not tried a third time.
+            assert job["error_code"] in {None, "submit_unclear", "upstream_unreachable"}, self.describe(number)
+            if job["error_code"] == "upstream_unreachable":
+                assert (cost, job["charged"]) == (0, 0), self.describe(number)
 
     def assert_sums_are_equal(self) -> None:
         """Each settled job costs what the upstream charged for it."""
