@@ -197,6 +197,9 @@ _look_ups: KeyedBatches[asyncio.AbstractEventLoop, str, KeyOwner | None] = Keyed
 def _from_session(session_id: str) -> Caller:
     with transaction() as tx:
         found = console_sessions.find_session(tx, session_id, hours=get_settings().console_session_hours)
+        disabled = found is None and console_sessions.is_of_disabled_user(tx, session_id)
+    if disabled:
+        raise DreameryError("invalid_api_key", "This user is disabled. Ask an administrator.")
     if found is None:
         raise DreameryError("invalid_api_key", "The console session has ended. Sign in again.")
     return _caller(found)

@@ -1,10 +1,10 @@
 """The signed-in user's own access: password, and the browsers in which the user is signed in."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.auth.console_session import read_session_cookie
@@ -69,9 +69,23 @@ def end_sessions(tx: Transaction, user_id: UUID, session: str | None, *, keep: s
     return ended
 
 
+async def require_console_user(request: Request, caller: CallerDep) -> Caller:
+    """A user in the console. Refused are keys, and sessions of keys with fewer rights than their user.
+
+    Otherwise a key that was given few rights, or is revoked later, could become a password with all of them.
+    """
+    restricted = caller.scopes is not None or caller.models is not None or caller.key_limits.hard
+    if caller.user_id is None or restricted or not getattr(request.state, "console_session", ""):
+        raise DreameryError("forbidden", "This needs a console session with all rights of its user.")
+    return caller
+
+
+ConsoleUserDep = Annotated[Caller, Depends(require_console_user)]
+
+
 def _user_of(caller: Caller) -> UUID:
     if caller.user_id is None:
-        raise DreameryError("forbidden", "Session ids of an upstream cannot sign in to the console.")
+        raise DreameryError("forbidden")
     return caller.user_id
 
 
@@ -87,7 +101,7 @@ async def _respond(request: Request, caller: Caller, change: Callable[[Transacti
 
 
 @router.get("/sign-in", summary="Get your ways to sign in", responses=_METHODS)
-async def get_methods(request: Request, caller: CallerDep) -> Response:
+async def get_methods(request: Request, caller: ConsoleUserDep) -> Response:
     """Returns whether you have a password, and the browsers in which you are signed in."""
     return await _respond(request, caller, lambda _tx, _user: None)
 
@@ -97,7 +111,7 @@ async def get_methods(request: Request, caller: CallerDep) -> Response:
     summary="Set your password",
     responses={**_METHODS, **error_responses(400, 401, 429, 503)},
 )
-async def set_password(request: Request, body: PasswordChange, caller: CallerDep) -> Response:
+async def set_password(request: Request, body: PasswordChange, caller: ConsoleUserDep) -> Response:
     """Sets the password. A user who has one sends it as `current`. Other sessions that began with the old one end."""
     user_id = _user_of(caller)
     await sessions.check_attempts(request, caller.name)
@@ -127,7 +141,7 @@ def _new_hash(user_id: UUID, body: PasswordChange) -> str | None:
 
 
 @router.delete("/sign-in/sessions/{session_id}", summary="End one of your sessions", responses=_METHODS)
-async def end_session(request: Request, session_id: str, caller: CallerDep) -> Response:
+async def end_session(request: Request, session_id: str, caller: ConsoleUserDep) -> Response:
     """Signs the browser out."""
 
     def change(tx: Transaction, user: UUID) -> None:
@@ -138,7 +152,7 @@ async def end_session(request: Request, session_id: str, caller: CallerDep) -> R
 
 
 @router.delete("/sign-in/sessions", summary="End all your other sessions", responses=_METHODS)
-async def end_other_sessions(request: Request, caller: CallerDep) -> Response:
+async def end_other_sessions(request: Request, caller: ConsoleUserDep) -> Response:
     """Signs all other browsers out."""
     current = read_session_cookie(request, base_url(request))
 

@@ -266,7 +266,7 @@ def test_member_has_no_access_to_administration(browser: Browser, console_platfo
         expect(row(page, "Current session")).to_be_visible()
         menu = page.get_by_role("navigation", name="Main menu")
         expect(menu.get_by_role("link", name="Usage")).to_be_visible()
-        expect(menu.get_by_role("link", name="Accounts")).to_have_count(0)
+        expect(menu.get_by_role("link", name="Upstream accounts")).to_have_count(0)
         page.goto("/console/system")
         expect(page.get_by_text("This page requires an administrator key.")).to_be_visible()
         assert errors == []

@@ -1,57 +1,16 @@
 // Application shell: sign-in, navigation and the current page.
 import { html, render, useEffect, useRef, useState } from "./lib/ui/preact.js";
-import { hasScope, loadSession, session, signIn, signOut } from "./lib/api/client.js";
+import { hasScope, loadSession, session, signOut } from "./lib/api/client.js";
 import { connected } from "./lib/api/event_stream.js";
 import { openJobIds, startJobFeed } from "./lib/api/jobs.js";
-import { formatNumber, language, t } from "./lib/state/language.js";
-import { theme } from "./lib/state/preferences.js";
+import { formatNumber, t } from "./lib/state/language.js";
 import { Link, matchRoute, route } from "./lib/state/router.js";
-import { Button, ConfirmDialog, Dialog, EmptyState, ErrorMessage, Loading, TextField, Toasts, useAction } from "./lib/ui/components.js";
+import { Button, ConfirmDialog, Dialog, EmptyState, ErrorMessage, Loading, Toasts, useAction } from "./lib/ui/components.js";
 import { Icon } from "./lib/ui/icons.js";
+import { Brand, Preferences } from "./lib/ui/brand.js";
+import { SignIn } from "./lib/ui/sign_in.js";
+import { UseInvitation } from "./lib/ui/invitation.js";
 import { PAGES } from "./routes.js";
-
-const Brand = () => html`<span class="brand"><svg viewBox="0 0 32 32" width="26" height="26" aria-hidden="true"><rect width="32" height="32" rx="8" />
-  <path d="M21.6 19.6A8 8 0 0 1 12.4 10.4a8 8 0 1 0 9.2 9.2z" /><path d="M20.5 7l1 2.5 2.5 1-2.5 1-1 2.5-1-2.5-2.5-1 2.5-1z" /></svg>Dreamery</span>`;
-
-const NEXT_THEME = { auto: "light", light: "dark", dark: "auto" };
-const THEME_ICON = { auto: "screen", light: "sun", dark: "moon" };
-
-function Preferences() {
-  return html`<div class="preferences">
-    <${Button} kind="quiet" icon=${THEME_ICON[theme.value]} label=${t("theme.now", { theme: t(`theme.${theme.value}`) })}
-      onClick=${() => { theme.value = NEXT_THEME[theme.value]; }} />
-    <${Button} kind="quiet" icon="globe" lang=${language.value === "zh" ? "en" : "zh-CN"}
-      onClick=${() => { language.value = language.value === "zh" ? "en" : "zh"; }}>${language.value === "zh" ? "English" : "中文"}<//>
-  </div>`;
-}
-
-function SignIn() {
-  const [key, setKey] = useState("");
-  const [error, setError] = useState(null);
-  const [busy, setBusy] = useState(false);
-  const submit = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(null);
-    try {
-      await signIn(key.trim());
-    } catch (failure) {
-      setError(failure);
-      setBusy(false);
-    }
-  };
-  useEffect(() => {
-    document.title = `${t("signin.title")} · Dreamery`;
-  });
-  return html`<div class="signin"><div class="signin-top"><${Brand} /><${Preferences} /></div>
-    <main id="main"><form class="card signin-card" onSubmit=${submit}>
-      <h1>${t("signin.title")}</h1><p class="lead">${t("signin.lead")}</p>
-      <${TextField} label=${t("signin.key")} hint=${t("signin.hint")} type="password" name="api-key" autocomplete="current-password"
-        spellcheck="false" required placeholder="sk-dreamery-…" value=${key} onInput=${setKey} />
-      ${error && html`<${ErrorMessage} error=${error} />`}
-      <${Button} kind="primary" type="submit" busy=${busy} disabled=${!key.trim()}>${t("signin.action")}<//>
-    </form></main></div>`;
-}
 
 const visiblePages = () => PAGES.filter((page) => page.icon && (!page.scope || hasScope(page.scope)));
 
@@ -123,6 +82,7 @@ function App() {
     if (session.value === undefined) start();
   }, []);
   let view = html`<${Shell} />`;
+  if (route.value.path === "invitation") return html`<${UseInvitation} /><${Toasts} />`;
   if (error) view = html`<main id="main" class="centered"><${ErrorMessage} error=${error} onRetry=${start} /></main>`;
   else if (session.value === undefined) view = html`<main id="main" class="centered"><${Loading} /></main>`;
   else if (session.value === null) view = html`<${SignIn} />`;

@@ -7,6 +7,7 @@ export const PAGES = [
   { path: "gallery", name: "gallery", group: "main", icon: "grid", inTabBar: true, load: () => import("./pages/gallery.js") },
   { path: "usage", name: "usage", group: "account", icon: "chart", load: () => import("./pages/usage.js") },
   { path: "keys", name: "keys", group: "account", icon: "key", scope: "read", load: () => import("./pages/keys.js") },
+  { path: "access", name: "access", group: "account", icon: "key", load: () => import("./pages/access.js") },
   { path: "webhooks", name: "webhooks", group: "account", icon: "webhook", scope: "read", load: () => import("./pages/webhooks.js") },
   { path: "accounts", name: "accounts", group: "admin", icon: "database", scope: "admin", load: () => import("./pages/accounts.js") },
   { path: "accounts/:id", name: "account", parent: "accounts", scope: "admin", load: () => import("./pages/account.js") },

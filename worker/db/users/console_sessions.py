@@ -91,6 +91,18 @@ def find_session(tx: Transaction, session_id: str, *, hours: float) -> KeyOwner 
     return key_owner(row)
 
 
+def is_of_disabled_user(tx: Transaction, session_id: str) -> bool:
+    """Return whether the session is refused because its user is disabled."""
+    row = tx.first(
+        text(
+            """SELECT 1 FROM console_sessions s JOIN api_keys k ON k.id = s.api_key_id JOIN users u ON u.id = k.user_id
+               WHERE s.id_hash = :hash AND s.expires_at > now() AND u.disabled"""
+        ),
+        {"hash": _hash(session_id)},
+    )
+    return row is not None
+
+
 def open_sessions(tx: Transaction, session_ids: set[str]) -> set[str]:
     """Return those of the sessions that have not ended. Their keys and users are not checked."""
     by_hash = {_hash(session_id): session_id for session_id in session_ids}

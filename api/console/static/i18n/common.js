@@ -41,11 +41,12 @@ export default {
 
   "live.lost": ["Connection lost. Reconnecting…", "连接已断开，正在重连…"],
 
+  "nav.access": ["Sign-in", "登录与安全"],
   "nav.account": ["Account", "账号详情"],
-  "nav.accounts": ["Accounts", "上游账号"],
+  "nav.accounts": ["Upstream accounts", "上游账号"],
   "nav.audit": ["Audit log", "审计日志"],
   "nav.gallery": ["Gallery", "作品库"],
-  "nav.group_account": ["My account", "我的"],
+  "nav.group_account": ["Your access", "我的"],
   "nav.group_admin": ["Administration", "管理"],
   "nav.job": ["Job", "任务详情"],
   "nav.jobs": ["Jobs", "任务"],
@@ -69,12 +70,6 @@ export default {
 
   "plot.table": ["Show as a table", "以表格显示"],
   "plot.time": ["Time", "时间"],
-
-  "signin.action": ["Sign in", "登录"],
-  "signin.hint": ["Get a key from your administrator, or use the one printed when the platform starts.", "向管理员获取，或使用平台启动时显示的密钥。"],
-  "signin.key": ["API key", "API 密钥"],
-  "signin.lead": ["Generate images and videos with your own accounts.", "用您自己的账号生成图片和视频。"],
-  "signin.title": ["Sign in to Dreamery", "登录 Dreamery"],
 
   "state.loading": ["Loading…", "加载中…"],
   "state.saved": ["Saved.", "已保存。"],

@@ -1,4 +1,5 @@
 // Looks up every text of the console. A text is a pair: [English, Chinese].
+import access from "./access.js";
 import accounts from "./accounts.js";
 import audit from "./audit.js";
 import common from "./common.js";
@@ -10,7 +11,7 @@ import usage from "./usage.js";
 import users from "./users.js";
 import webhooks from "./webhooks.js";
 
-const TEXTS = { ...accounts, ...audit, ...common, ...jobs, ...keys, ...playground, ...system, ...usage, ...users, ...webhooks };
+const TEXTS = { ...access, ...accounts, ...audit, ...common, ...jobs, ...keys, ...playground, ...system, ...usage, ...users, ...webhooks };
 
 // The text of a key in English or, for "zh", in Chinese; undefined for an unknown key.
 export const lookup = (key, language) => TEXTS[key]?.[language === "zh" ? 1 : 0];

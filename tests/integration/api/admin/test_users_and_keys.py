@@ -68,6 +68,12 @@ ROUTES = [
     ("POST", "/admin/v1/users"),
     ("GET", "/admin/v1/users/admin"),
     ("PATCH", "/admin/v1/users/admin"),
+    ("GET", "/admin/v1/users/admin/sign-in"),
+    ("POST", "/admin/v1/users/admin/invitations"),
+    ("DELETE", "/admin/v1/users/admin/invitations"),
+    ("DELETE", "/admin/v1/users/admin/password"),
+    ("DELETE", "/admin/v1/users/admin/sessions"),
+    ("DELETE", "/admin/v1/users/admin/sessions/session_x"),
     ("GET", "/admin/v1/keys"),
     ("POST", "/admin/v1/keys"),
     ("GET", "/admin/v1/keys/key_x"),
@@ -109,6 +115,7 @@ def test_every_admin_route_is_covered(admin):
             .replace("key_x", "{key_id}")
             .replace("account_x", "{account_id}")
             .replace("job_x", "{job_id}")
+            .replace("session_x", "{session_id}")
             .replace("worker_x", "{name}"),
         )
         for method, path in ROUTES

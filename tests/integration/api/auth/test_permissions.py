@@ -12,7 +12,11 @@ import pytest
 from tests.support.api_client import IMAGES, ApiClient, assert_error, new_key
 
 # Public: browsers open links in chats, and probes send no key.
-PUBLIC = {"/healthz", "/readyz", "/metrics", "/ping", "/v1/files/{file_id}/content", "/v1/files/{file_id}/thumbnail"}
+PUBLIC = {
+    "/healthz", "/readyz", "/metrics", "/ping", "/v1/files/{file_id}/content", "/v1/files/{file_id}/thumbnail",
+    # What they send proves who they are.
+    "/console/session/password", "/console/session/invitation", "/console/invitation",
+}  # fmt: skip
 # They use the session ids of the request and change no data of the platform.
 SESSION_CHECKS = {"/token/check", "/token/points", "/token/receive"}
 # Sign-in and sign-out, allowed for every role.

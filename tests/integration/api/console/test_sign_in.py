@@ -244,6 +244,23 @@ def test_jobs_of_a_session_without_a_key_belong_to_the_user(admin: ApiClient, na
         assert_error(client.post("/v1/images/generations", json={"prompt": "b"}), 403, "forbidden")
 
 
+@pytest.mark.parametrize(
+    "rights", [{"scopes": ["generate", "read"]}, {"models": ["jimeng-4.0"]}, {"limits": {"jobs_per_day": 1}}]
+)
+def test_a_key_cannot_become_a_password(admin: ApiClient, name: str, rights: dict[str, Any]) -> None:
+    restricted = admin.http.post("/admin/v1/keys", json={"user": name, **rights}).json()["key"]
+    whole = admin.http.post("/admin/v1/keys", json={"user": name}).json()["key"]
+    with browser(admin) as client:
+        client.post("/console/session", headers={"Authorization": f"Bearer {restricted}"})
+        client.headers["X-CSRF-Token"] = client.get("/console/session").json()["csrf_token"]
+        for headers in ({}, {"Authorization": f"Bearer {restricted}"}, {"Authorization": f"Bearer {whole}"}):
+            answer = client.put("/console/sign-in/password", json={"password": PASSWORD}, headers=headers)
+            assert_error(answer, 403, "forbidden")
+            assert_error(client.get("/console/sign-in", headers=headers), 403, "forbidden")
+            assert_error(client.delete("/console/sign-in/sessions", headers=headers), 403, "forbidden")
+    assert methods(admin, name)["password"] is False
+
+
 def test_many_failures_of_one_address_are_slowed_down(admin: ApiClient, name: str) -> None:
     with browser(admin) as client, browser(admin) as other:
         body = {"name": name, "password": OTHER_PASSWORD}

@@ -6,6 +6,8 @@ const base = new URL(document.baseURI);
 
 // The signed-in user (`ConsoleSession` in the API document); null = signed out, undefined = not loaded yet.
 export const session = signal(document.documentElement.dataset.session === "yes" ? undefined : null);
+// Why the sign-in form is shown although there was a session: what the server said.
+export const endedSession = signal("");
 export const hasScope = (scope) => session.value?.scopes.includes(scope) ?? false;
 
 // A link as a URL on this page's own origin: the page's security policy forbids loading from another host.
@@ -44,7 +46,10 @@ async function call(method, path, body, { headers = {}, signal: abort, raw = fal
   if (!response.ok) {
     const failure = await response.json().catch(() => null);
     // The session has ended: the shell shows the sign-in form.
-    if (response.status === 401 && session.value) session.value = null;
+    if (response.status === 401 && session.value) {
+      endedSession.value = failure?.error?.message ?? t("signin.ended");
+      session.value = null;
+    }
     throw new ApiError(response.status, failure?.error, response.headers);
   }
   if (raw) return response;
@@ -69,15 +74,24 @@ export async function loadSession() {
     session.value = await api.get("/console/session");
   } catch (error) {
     if (error.status !== 401) throw error;
+    // The browser had a session when the page was loaded.
+    endedSession.value ||= error.message;
     session.value = null;
   }
 }
 
-export async function signIn(key) {
-  session.value = await api.post("/console/session", undefined, { headers: { Authorization: `Bearer ${key}` } });
+async function begin(path, body, options) {
+  session.value = await api.post(path, body, options);
+  endedSession.value = "";
 }
+
+// `keep` = the browser keeps the session when it closes.
+export const signIn = (key, keep) => begin("/console/session", { keep }, { headers: { Authorization: `Bearer ${key}` } });
+export const signInWithPassword = (name, password, keep) => begin("/console/session/password", { name, password, keep });
+export const useInvitation = (token, password) => begin("/console/session/invitation", { token, password: password || null });
 
 export async function signOut() {
   await api.delete("/console/session");
+  endedSession.value = "";
   session.value = null;
 }
