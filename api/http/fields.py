@@ -85,6 +85,10 @@ def _check_max_cost(value: Any) -> CostLimit:
 MaxCost = Annotated[
     CostLimit, BeforeValidator(_check_max_cost), WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}]})
 ]
+RETRY_UNCLEAR_TEXT = (
+    "true = if no answer came and nobody can know whether upstream did the work, order it once more, which may be "
+    "charged twice; otherwise such a job ends as `submit_unclear`"
+)
 MAX_COST_TEXT = "the most money that the request may cost, such as `0.5` or `0.5 USD`; see `X-Max-Cost`"
 
 

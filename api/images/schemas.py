@@ -11,6 +11,7 @@ from api.http.fields import (
     IMAGE_MODEL,
     MAX_COST_TEXT,
     MAX_IMAGES,
+    RETRY_UNCLEAR_TEXT,
     MaxCost,
     Metadata,
     NonEmptyText,
@@ -81,6 +82,7 @@ class ImageGenerationRequest(BaseModel):
     run_async: bool | None = Field(None, alias="async", description="true = answer 202 with the job at once")
     webhook: Webhook | None = Field(None, max_length=2000, description="https address called when the job has ended")
     max_cost: MaxCost | None = Field(None, description=MAX_COST_TEXT)
+    retry_unclear: bool | None = Field(None, description=RETRY_UNCLEAR_TEXT)
     metadata: Metadata | None = Field(None, description="up to 16 strings kept with the job")
     user: Text | None = Field(None, max_length=200, description="kept with the job")
     safety_identifier: Text | None = Field(None, max_length=200, description="kept with the job and returned")

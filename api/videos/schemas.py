@@ -9,6 +9,7 @@ from api.generation.media_fields import collect_media, reject_unread_media
 from api.generation.media_values import InputEntry
 from api.http.fields import (
     MAX_COST_TEXT,
+    RETRY_UNCLEAR_TEXT,
     VIDEO_MODEL,
     MaxCost,
     Metadata,
@@ -93,6 +94,7 @@ class VideoGenerationRequest(BaseModel):
     run_async: bool | None = Field(None, alias="async", description="true = answer 202 with the job at once")
     webhook: Webhook | None = Field(None, max_length=2000, description="https address called when the job has ended")
     max_cost: MaxCost | None = Field(None, description=MAX_COST_TEXT)
+    retry_unclear: bool | None = Field(None, description=RETRY_UNCLEAR_TEXT)
     metadata: Metadata | None = Field(None, description="up to 16 strings kept with the job")
     user: Text | None = Field(None, max_length=200, description="kept with the job")
     stream: bool | None = Field(None, description="not supported: follow `/v1/jobs/{id}/events`, or use chat")
