@@ -239,12 +239,18 @@ _SET_PROXY = text(
 )
 
 
+def new_limits(provider: str) -> dict[str, Any]:
+    """Return the limits of a new account, by column; None = those of the settings."""
+    limits = all_providers()[provider].tables.get("limits", {})
+    return {name: limits.get(name) for name in ("max_images", "max_videos", "submits_per_minute", "max_jobs_per_day")}
+
+
 def add_account(tx: Transaction, token: PresentedToken, *, pool: bool) -> UUID:
     """Add an account and return its id. An existing account keeps its row, and a pool account stays in the pool.
 
     A new one has the limits that its provider's data names, else those of the settings.
     """
-    limits = all_providers()[token.provider].tables.get("limits", {})
+    limits = new_limits(token.provider)
     row = tx.first(
         text(
             """INSERT INTO accounts (id, label, provider, region, currency, lookup_hash, secret, proxy, proxy_hash,
@@ -271,7 +277,7 @@ def add_account(tx: Transaction, token: PresentedToken, *, pool: bool) -> UUID:
             "proxy_hash": token.proxy_hash,
             "proxy_place": token.proxy_place,
             "pool": pool,
-            **{name: limits.get(name) for name in ("max_images", "max_videos", "submits_per_minute")},
+            **limits,
         },
     )
     if row is None:

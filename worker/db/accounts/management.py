@@ -101,7 +101,7 @@ def register_account(
         return account_id, "duplicate"
     values: dict[str, Any] = {"id": account_id, "user_id": user_id, "pool": user_id is None, "groups": groups}
     values |= {"secret": token.secret, "proxy": token.proxy, "hash": token.proxy_hash, "place": token.proxy_place}
-    values["label"] = token.label
+    values |= {"label": token.label, **accounts.new_limits(token.provider)}
     same = "user_id IS NOT DISTINCT FROM CAST(:user_id AS uuid)"
     keeps_proxy = f"({same} OR (user_id IS NULL AND state <> 'retired'))"
     tx.run(
@@ -114,7 +114,9 @@ def register_account(
                    prices = CASE WHEN {same} THEN prices ELSE '{{}}' END,
                    turns = CASE WHEN :pool AND NOT pool THEN '{{}}' ELSE turns END,
                    label = CASE WHEN {same} THEN label ELSE :label END,
-                   {", ".join(f"{name} = CASE WHEN {same} THEN {name} END" for name in (*NULLABLE, *HOURS))},
+                   {", ".join(f"{name} = CASE WHEN {same} THEN {name} END" for name in (*POLLING, *HOURS))},
+                   daily_receive = CASE WHEN {same} THEN daily_receive END,
+                   {", ".join(f"{name} = CASE WHEN {same} THEN {name} ELSE :{name} END" for name in LIMITS)},
                    proxy = CASE WHEN CAST(:hash AS text) IS NULL AND {keeps_proxy} THEN proxy ELSE :proxy END,
                    proxy_place = CASE WHEN CAST(:hash AS text) IS NULL AND {keeps_proxy} THEN proxy_place
                                       ELSE :place END,

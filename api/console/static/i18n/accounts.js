@@ -81,6 +81,7 @@ export default {
   "accounts.settings": ["Settings", "设置"],
   "accounts.spent": ["Credits spent per day", "每日消耗积分"],
   "accounts.state": ["State", "状态"],
+  "accounts.stopped": ["Stopped by upstream", "上游已停用"],
   "accounts.success": ["Success, 7 days", "7 天成功率"],
   "accounts.success_of": ["{n} of {of} jobs succeeded", "{of} 个任务中 {n} 个成功"],
   "accounts.time_zone": ["Time zone", "时区"],

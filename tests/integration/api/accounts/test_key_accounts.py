@@ -115,6 +115,8 @@ def test_names_of_models_and_the_limit_group(engine: Engine, http: TestClient, m
 
     [own] = add(http, "k2", OWN, region="cn", limit_group="studio", headers=member)["data"]
     assert own["limit_group"] == "studio"
+    limits = ("max_images", "max_videos", "submits_per_minute")
+    assert [own[name] for name in limits] == [account[name] for name in limits] == [3, 3, 60]
     # A user's group never is the platform's: it could hold up the platform's accounts.
     assert row_of(engine, own).limit_group not in {None, "studio"}
 

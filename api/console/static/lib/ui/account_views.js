@@ -9,7 +9,7 @@ import { Button, confirm, Dialog, ErrorMessage, RelativeTime, Select, StatusBadg
 export function AccountState({ account }) {
   const offHours = account.state === "ok" && !account.open_now;
   const resumesAt = account.rest_until ?? (offHours ? account.opens_at : null);
-  return html`<div class="account-state"><${StatusBadge} status=${offHours ? "off_hours" : account.state} />
+  return html`<div class="account-state">${account.key && account.state === "blocked" ? html`<${StatusBadge} tone="bad">${t("accounts.stopped")}<//>` : html`<${StatusBadge} status=${offHours ? "off_hours" : account.state} />`}
     ${(account.state_code || resumesAt) && html`<p class="hint">${account.state_code && html`<code>${account.state_code}</code> `}${resumesAt && html`${t("accounts.available_again")} <${RelativeTime} at=${resumesAt} />`}</p>`}</div>`;
 }
 
@@ -120,7 +120,7 @@ export function RestingModels({ account, onChanged }) {
   });
   if (!account.model_rests.length) return null;
   return html`<section class="card"><h2>${t("accounts.resting_models")}</h2><p class="hint">${t("accounts.resting_models_hint")}</p>
-    <ul class="rows gap">${account.model_rests.map((rest) => html`<li key=${rest.model} class="row"><div class="grow"><strong>${rest.model}</strong> <code>${rest.code}</code>
+    <ul class="stack gap">${account.model_rests.map((rest) => html`<li key=${rest.model} class="row"><div class="grow"><strong>${rest.model}</strong> <code>${rest.code}</code>
       ${rest.detail && html`<p class="hint break">${rest.detail}</p>`}<p class="hint">${rest.closed ? t("accounts.closed") : html`${t("accounts.available_again")} <${RelativeTime} at=${rest.until} />`}</p></div>
       <${Button} small icon="repeat" label=${t("accounts.reopen_one", { model: rest.model })} busy=${reopening} onClick=${() => reopen(rest.model)}>${t("accounts.reopen")}<//></li>`)}</ul></section>`;
 }
