@@ -21,7 +21,7 @@ from api.admin.schemas import (
     UserList,
 )
 from api.auth.dependencies import AdminDep, audit_actor
-from api.generation.request_checks import AGENT
+from api.generation.models.agent import AGENT
 from api.http.errors import error_responses
 from api.http.fields import After, Limit, after_id
 from api.http.responses import json_response, unix_seconds

@@ -6,7 +6,9 @@ from typing import Any
 from api.auth.dependencies import Caller
 from api.chat.schemas import ChatMessage, ChatRequest, text_of_part
 from api.generation.acceptance import GenerationPlan, fingerprint
-from api.generation.request_checks import AGENT, check_prompt
+from api.generation.models.agent import AGENT, require_agent
+from api.generation.request_checks import check_prompt
+from worker.core.catalog.upstream_models import UpstreamModels
 from worker.core.errors import DreameryError
 from worker.db.jobs.state_machine import NewJob
 
@@ -15,9 +17,13 @@ _SYSTEM_ROLES = frozenset({"system", "developer"})
 _EMPTY_MESSAGE = "Hello"
 
 
-def plan_conversation(path: str, body: ChatRequest, caller: Caller) -> GenerationPlan:
-    """Return the plan of a chat with the agent. Raises the error of an invalid message."""
+def plan_conversation(path: str, body: ChatRequest, caller: Caller, offer: UpstreamModels) -> GenerationPlan:
+    """Return the plan of a chat with the agent. Raises the error of an invalid message.
+
+    Raises `model_not_found` if no account of the caller has an agent.
+    """
     caller.require_model(AGENT)
+    provider = require_agent(offer)
     messages, omitted = build_messages(body.messages)
     requested_model = body.model or AGENT
     fields = {
@@ -40,6 +46,7 @@ def plan_conversation(path: str, body: ChatRequest, caller: Caller) -> Generatio
             **({"left_out": omitted} if omitted else {}),
         },
         account_ids=[],
+        providers=[provider.name],
         user_id=caller.user_id,
         api_key_id=caller.api_key_id,
         webhook_url=body.webhook or None,

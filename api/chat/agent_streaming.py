@@ -34,6 +34,7 @@ from api.chat.chunks import Chunks, error_frame
 from api.chat.schemas import ChatRequest
 from api.chat.streaming import complete_stream
 from api.generation.acceptance import AcceptedRequest
+from api.generation.model_availability import read_offer
 from api.generation.response import (
     CLIENT_CLOSED_REQUEST,
     accept_jobs,
@@ -73,7 +74,7 @@ async def accept_agent_chat(
     The answer may take minutes and needs no body: long chats are freed before. `preference` already includes the
     body's `async`.
     """
-    plan = plan_conversation(request.url.path, body, caller)
+    plan = plan_conversation(request.url.path, body, caller, await read_offer(caller))
     streams = bool(body.stream) and not preference.respond_async
     accepted = await accept_jobs(request, plan, caller=caller, key=key, answers_late=not streams)
     conversation = ConversationSubscription(request.app.state.job_watcher, accepted.job_ids[0])

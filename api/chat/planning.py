@@ -20,7 +20,7 @@ from api.chat.model_names import ModelName, parse_model_name
 from api.chat.prompt_extraction import ChatPrompt, extract_prompt
 from api.chat.schemas import ChatRequest
 from api.generation.acceptance import GenerationPlan
-from api.generation.request_checks import AGENT
+from api.generation.models.agent import AGENT
 from api.images.planning import plan_images
 from api.images.schemas import ImageGenerationRequest
 from api.videos.planning import plan_videos
@@ -34,8 +34,11 @@ RunParsing = Callable[[Callable[[], ChatPrompt]], Awaitable[ChatPrompt]]
 # Names of these fields of image and video requests in a chat.
 _CHAT_FIELDS = {"prompt": "messages", "image": "messages", "images": "messages"}
 # Fields of a chat that only one kind of model has.
-_ONLY_IMAGES = ("quality", "sample_strength")
-_ONLY_VIDEOS = ("duration", "seconds", "fps")
+_ONLY_IMAGES = ("quality", "sample_strength", "background", "series", "layers")
+_ONLY_VIDEOS = (
+    *("duration", "seconds", "fps", "generate_audio", "return_last_frame", "draft", "task_type", "priority"),
+    "camera_fixed",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,10 @@ def _requested_fields(body: ChatRequest, model: ModelName) -> dict[str, Any]:
     requested: dict[str, Any] = {
         "size": body.size,
         "ratio": body.ratio or body.aspect_ratio,
-        **{name: getattr(body, name) for name in ("resolution", "width", "height", *_ONLY_IMAGES, *_ONLY_VIDEOS)},
+        **{
+            name: getattr(body, name)
+            for name in ("resolution", "width", "height", "web_search", *_ONLY_IMAGES, *_ONLY_VIDEOS)
+        },
     }
     for name, option in model.options.items():
         known = requested[name]

@@ -15,7 +15,7 @@ from api.chat.follow_ups.decision import parse_edit_choice
 from api.chat.planning import ChatPlan, detect_background_call, plan_chat
 from api.chat.schemas import ChatAnswer, ChatRequest
 from api.chat.streaming import ChatStream
-from api.generation.request_checks import AGENT
+from api.generation.models.agent import AGENT
 from api.generation.response import (
     IdempotencyKeyHeader,
     accept_jobs,

@@ -22,8 +22,8 @@ from api.generation.account_assignment import (
     find_catalog_model,
     usable_accounts,
 )
-from api.generation.agent import AGENT
 from api.generation.model_availability import read_offer, token_groups
+from api.generation.models.agent import AGENT
 from api.generation.reference_images import delete_stored_inputs
 from api.http.bodies.received import ReceivedBody
 from api.http.body_parsing import validate_body

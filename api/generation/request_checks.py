@@ -1,13 +1,12 @@
 """Checks shared by all creating calls: prompt length, region and permission of the model."""
 
 from api.auth.dependencies import Caller
+from api.generation.models.agent import AGENT
 from api.http.bodies.embedded_files import has_reference
 from worker.core.catalog.models import ImageModel, VideoModel, get_catalog
 from worker.core.catalog.upstream_models import UpstreamModels
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
-
-AGENT = "agent"
 
 
 def check_prompt(text: str, field: str) -> None:

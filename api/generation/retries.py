@@ -11,7 +11,7 @@ from uuid import UUID
 from api.auth.dependencies import Caller
 from api.generation.acceptance import GenerationPlan, fingerprint
 from api.generation.model_availability import NO_OFFER
-from api.generation.model_fields import check_seed
+from api.generation.models.fields import check_seed
 from api.generation.request_checks import check_regions
 from worker import storage
 from worker.core.catalog.models import get_catalog

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api.generation.model_fields import unsupported
+from api.generation.models.fields import unsupported
 from api.images.schemas import ImageGenerationRequest
 from worker.core.catalog.models import ImageModel, get_catalog
 from worker.core.errors import DreameryError

@@ -12,7 +12,7 @@ from uuid import UUID
 from api.auth.dependencies import Caller
 from api.generation.acceptance import GenerationPlan, fingerprint
 from api.generation.model_availability import NO_OFFER, read_offer
-from api.generation.model_fields import (
+from api.generation.models.fields import (
     check_input_limits,
     check_seed,
     choice_params,
@@ -30,7 +30,7 @@ from api.images.schemas import ImageGenerationRequest
 from worker.core.catalog.mentions import name_inputs
 from worker.core.catalog.models import DEFAULT_COUNT, Catalog, ImageModel, Size, get_catalog, nearest_ratio
 from worker.core.catalog.prompt_flags import Flags, parse_flags, requested_series_count
-from worker.core.catalog.upstream_models import UpstreamModels
+from worker.core.catalog.upstream_models import Choice, UpstreamModels
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id
 from worker.core.media.conversion import FORMATS, OutputFormat
@@ -52,15 +52,9 @@ def plan_image_jobs(
 
     `offer` = upstream's models for the caller's accounts; a model that only upstream lists is requested by its key.
     """
-    check_prompt(body.prompt, "prompt")
-    check_prompt(body.negative_prompt or "", "negative_prompt")
-    _reject_unsupported(body)
     catalog = get_catalog()
-    choice = offer.image_choice(catalog, body.model)
+    choice = _checked_choice(body, caller, offer)
     model = choice.model
-    check_regions(model, caller, offer)
-    reject_unsupported_fields(body, model)
-    check_seed(model, body.seed, catalog.image_models)
     flags = parse_flags(body.prompt)
     sized = _apply_flags(body, flags, model)
     size = _requested_size(catalog, model, sized)
@@ -70,14 +64,28 @@ def plan_image_jobs(
     output = _requested_output(body)
     counts = [n] if series or body.series else model.split_into_jobs(n)
     options = {**_size_option(model, sized, size), **image_options(body, model, n=n)}
-    prompt, removed = without_vendor_flags(model, flags.prompt)
-    prompt = name_inputs(prompt, model.mention, {"image": len(body.media_inputs)}) if model.mention else prompt
-    # A name that only a pattern knows: the caller sees that it got another model.
-    adjusted = {**({"model": body.model} if catalog.is_matched_by_pattern(body.model) else {}), **removed}
+    prompt, adjusted = _final_prompt(body, model, flags.prompt)
     # Sorted, so that ids of the same millisecond follow the order of the images.
     ids = sorted(new_id() for _ in counts)
     # Jobs after the first use other seeds, otherwise they generate the same images again.
     seed = body.seed if body.seed is not None else random.randrange(2**32)  # noqa: S311
+    params = {
+        "n": n,
+        "flags": flags.values,
+        "asked_model": body.model or model.id,
+        "images": [],
+        **choice_params(choice),
+        **user_params(model, body.user, body.safety_identifier),
+        **({"adjusted": adjusted} if adjusted else {}),
+        **({"output": output.as_params()} if output else {}),
+    }
+    order = {
+        "prompt": prompt,
+        **_size_fields(size),
+        **_texts(body, model),
+        **({"options": options} if options else {}),
+        **({"key": model.key} if model.listed else {}),
+    }
     jobs = [
         NewJob(
             id=ids[number],
@@ -85,26 +93,12 @@ def plan_image_jobs(
             kind="image",
             model=model.id,
             params={
+                **params,
                 "order": {
-                    "prompt": prompt,
-                    "width": size.width,
-                    "height": size.height,
-                    "ratio": size.ratio,
-                    "resolution": size.resolution,
+                    **order,
                     "count": count if model.counts and not series else None,
                     "seed": order_seed(model, seed, requested=body.seed is not None, number=number),
-                    **_texts(body, model),
-                    **({"options": options} if options else {}),
-                    **({"key": model.key} if model.listed else {}),
                 },
-                "n": n,
-                "flags": flags.values,
-                "asked_model": body.model or model.id,
-                "images": [],
-                **choice_params(choice),
-                **user_params(model, body.user, body.safety_identifier),
-                **({"adjusted": adjusted} if adjusted else {}),
-                **({"output": output.as_params()} if output else {}),
             },
             providers=[model.provider],
             account_ids=offer.accounts_with(model.key) if model.listed else [],
@@ -116,6 +110,29 @@ def plan_image_jobs(
         for number, count in enumerate(counts)
     ]
     return jobs, n
+
+
+def _checked_choice(body: ImageGenerationRequest, caller: Caller, offer: UpstreamModels) -> Choice[ImageModel]:
+    """Return the model of a request whose prompt, model and fields are checked."""
+    check_prompt(body.prompt, "prompt")
+    check_prompt(body.negative_prompt or "", "negative_prompt")
+    _reject_unsupported(body)
+    catalog = get_catalog()
+    choice = offer.image_choice(catalog, body.model)
+    check_regions(choice.model, caller, offer)
+    reject_unsupported_fields(body, choice.model)
+    check_seed(choice.model, body.seed, catalog.image_models)
+    return choice
+
+
+def _final_prompt(body: ImageGenerationRequest, model: ImageModel, prompt: str) -> tuple[str, dict[str, str]]:
+    """Return the prompt as the model reads it, and what was changed of the request."""
+    prompt, removed = without_vendor_flags(model, prompt)
+    if model.mention:
+        prompt = name_inputs(prompt, model.mention, {"image": len(body.media_inputs)})
+    # A name that only a pattern knows: the caller sees that it got another model.
+    by_pattern = {"model": body.model} if body.model and get_catalog().is_matched_by_pattern(body.model) else {}
+    return prompt, {**by_pattern, **removed}
 
 
 def _texts(body: ImageGenerationRequest, model: ImageModel) -> dict[str, Any]:
@@ -219,7 +236,11 @@ def _size_like_input(
     flag = parse_flags(body.prompt).choose("resolution", model.resolutions)
     resolution = flag or _requested_resolution(model, body) or _resolution_of_quality(model, body.quality)
     size = model.size(ratio, resolution)
-    return {"width": size.width, "height": size.height, "ratio": ratio, "resolution": resolution}
+    return _size_fields(size)
+
+
+def _size_fields(size: Size) -> dict[str, Any]:
+    return {"width": size.width, "height": size.height, "ratio": size.ratio, "resolution": size.resolution}
 
 
 def _resolution_of_quality(model: ImageModel, quality: str | None) -> str:

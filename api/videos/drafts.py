@@ -7,7 +7,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import Caller
 from api.generation.acceptance import GenerationPlan, fingerprint
-from api.generation.model_fields import user_params
+from api.generation.models.fields import user_params
 from api.generation.request_checks import check_regions
 from api.jobs.routes import find_job
 from api.videos.schemas import PROMPT_OF_DRAFT, VideoGenerationRequest

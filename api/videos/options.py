@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from api.generation.model_fields import unsupported
+from api.generation.models.fields import unsupported
 from api.videos.input_roles import Roles
 from api.videos.schemas import VideoGenerationRequest
 from worker.core.catalog.model_types import ADAPTIVE, AUTO_SECONDS

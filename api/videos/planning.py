@@ -13,7 +13,7 @@ from uuid import UUID
 from api.auth.dependencies import Caller
 from api.generation.acceptance import GenerationPlan, fingerprint
 from api.generation.model_availability import NO_OFFER, read_offer
-from api.generation.model_fields import (
+from api.generation.models.fields import (
     check_input_limits,
     check_seed,
     choice_params,
@@ -327,6 +327,7 @@ def _jobs(
                 "openai_size": spec.openai_size,
                 **spec.choice,
                 **user_params(spec.model, body.user),
+                **({"retry_unclear": True} if body.retry_unclear else {}),
                 **extra_params,
             },
             account_ids=[],

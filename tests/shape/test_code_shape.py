@@ -86,7 +86,7 @@ PLANTED = [
     ("api/http/responses.py", "import api.jobs.serialization", "features of api"),
     ("api/images/planning.py", "import api.videos.planning", "features of api"),
     ("worker/db/accounts/accounts.py", "import worker.db.jobs.state_machine", "features of worker.db"),
-    ("api/generation/model_routes.py", "import worker.providers.registry", "api does not import providers or tasks"),
+    ("api/generation/models/routes.py", "import worker.providers.registry", "api does not import providers or tasks"),
     ("worker/tasks/save.py", "import worker.tasks.poll", "tasks are independent"),
     ("worker/tasks/stages/claim.py", "import worker.tasks.submit", "tasks are independent"),
     ("worker/sandbox/responses.py", "import worker.core.ids", "sandbox imports nothing of ours"),

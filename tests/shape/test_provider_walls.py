@@ -14,12 +14,10 @@ from worker.core.catalog.provider_data import all_providers
 INSIDE = ("worker/providers/dreamina/", "worker/providers/ark/", "worker/core/catalog/providers/", "worker/sandbox/")
 # A vendor's interface may be one that our callers speak; these files take or answer it, or name it as a source.
 CALLERS_FORMATS = ("api/ark/", "api/app.py", "api/generation/media_fields.py")
-# Names that clients and upstreams rely on: a field of `/v1/models`, and the path of callbacks.
+# A name that clients rely on: a field of `/v1/models`.
 PUBLIC = {
-    "api/generation/model_routes.py": "model_req_key",
-    "api/generation/model_schemas.py": "model_req_key",
-    "api/jobs/callback_routes.py": "/hooks/ark/",
-    "worker/core/security/callback_tokens.py": "/hooks/ark/",
+    "api/generation/models/routes.py": "model_req_key",
+    "api/generation/models/schemas.py": "model_req_key",
 }
 THIRD_PARTY = ("api/console/static/vendor/",)
 REGISTRY = "worker/providers/registry.py"

@@ -109,6 +109,10 @@ class UpstreamModels:
         own = {group.provider for group in self.accounts} or self._only or {first_provider()}
         return tuple(name for name in all_providers() if name in own)
 
+    def regions(self, provider: str) -> set[str]:
+        """Return the regions of the caller's accounts of a provider, as far as known."""
+        return {group.region for group in self.accounts if group.provider == provider}
+
     def choose(self, route: Route[Kind]) -> Choice[Kind]:
         """Return the model that a name means: the first one of which the caller has an account.
 

@@ -5,10 +5,19 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 
+class ModelField(BaseModel):
+    """A field of a request that not all models take."""
+
+    name: str
+    type: Literal["boolean", "integer", "number", "text", "choice"]
+    values: list[str | int] | None = Field(None, description="of a choice; the first is the default")
+    default: bool | None = Field(None, description="of a switch")
+
+
 class Model(BaseModel):
     """A model: OpenAI's four keys, three of other gateways (`model_...`), and our own.
 
-    Keys from `durations` on exist only for video models.
+    Keys from `durations` on exist only for video models, `formats` only for image models.
     """
 
     id: str
@@ -19,6 +28,7 @@ class Model(BaseModel):
     model_name: str
     model_tip: str
     model_req_key: str = Field(description="upstream's key")
+    provider: str = Field(description="whose accounts run it, see `GET /v1/accounts/providers`")
     alias_of: str | None = Field(description="the id this name stands for; null for an id itself")
     remark: str | None = Field(description="what a name that tools have built in means here")
     resolutions: list[str]
@@ -26,8 +36,11 @@ class Model(BaseModel):
     default_count: int
     references: int = Field(description="maximum number of reference images; 0 = none")
     regions: list[str]
-    durations: list[int] | None = Field(None, description="lengths in seconds; the first is the default")
+    fields: list[ModelField] = Field(description="optional fields of a request that the model takes")
+    ends: dict[str, str] = Field(description="places where it will not be sold, or is not any more: the first such day")
     ratios: list[str] | None = Field(None, description="the first is the default")
+    formats: list[str] | None = Field(None, description="formats that upstream makes; others are made here")
+    durations: list[int] | None = Field(None, description="lengths in seconds; the first is the default")
     fps: list[int] | None = None
     first_frame: bool | None = None
     end_frame: bool | None = Field(None, description="accepts an image of the last frame")
