@@ -1,4 +1,4 @@
-"""Where an upstream reports changes of a job: `POST /hooks/ark/<token>`. A report is a hint and never believed.
+"""Where an upstream reports changes of a job: `POST /hooks/<provider>/<token>`. A report is a hint and never believed.
 
 It only makes the poll of the account due. The id in it is kept while the answer to the submit is missing, and counts
 once upstream itself has confirmed it.
@@ -11,6 +11,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from worker.core.catalog.provider_data import all_providers
 from worker.core.security.callback_tokens import CALLBACK_PATH, submit_key_of
 from worker.db.accounts import lost_answers, polling
 from worker.db.engine import transaction
@@ -21,10 +22,10 @@ router = APIRouter(include_in_schema=False)
 _TASK_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
 
 
-@router.post(CALLBACK_PATH + "{token}")
-async def take_report(request: Request, token: str) -> Response:
+@router.post(CALLBACK_PATH + "{provider}/{token}")
+async def take_report(request: Request, provider: str, token: str) -> Response:
     """Make the poll due. 404 for a token of no open job."""
-    submit_key = submit_key_of(token)
+    submit_key = submit_key_of(token) if provider in all_providers() else None
     if submit_key is None:
         raise HTTPException(404)
     try:

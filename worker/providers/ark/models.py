@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from worker.core.catalog.models import Catalog, ImageModel, VideoModel, get_catalog
 from worker.providers.base import Account
 
-__all__ = ["CHINA", "INTERNATIONAL", "ImageModel", "Models", "VideoModel", "built_in_models", "model_id", "models_of"]
+__all__ = [
+    "CHINA",
+    "INTERNATIONAL",
+    "PROVIDER",
+    "ImageModel",
+    "Models",
+    "VideoModel",
+    "built_in_models",
+    "model_id",
+    "models_of",
+]
 PROVIDER = "ark"
 CHINA, INTERNATIONAL = "cn", "intl"
 

@@ -11,7 +11,7 @@ from worker.core.concurrency.event_loop import in_files_thread
 from worker.core.errors import DreameryError
 from worker.core.security.callback_tokens import callback_url
 from worker.providers.ark.image_requests import ImageCall
-from worker.providers.ark.models import VideoModel, built_in_models, model_id
+from worker.providers.ark.models import PROVIDER, VideoModel, built_in_models, model_id
 from worker.providers.ark.recovery_keys import keys_of
 from worker.providers.ark.video_requests import ADAPTIVE, Input, VideoCall
 from worker.providers.base import Account, ImageOrder, InputFile, VideoOrder
@@ -23,7 +23,7 @@ _LARGEST_BODY = 46_000_000
 _OPTIONAL_FORMATS = {"png", "jpeg"}
 NO_PUBLIC_ADDRESS = (
     "This upstream opens reference videos by their links, and the platform has no public address. "
-    "Ask an administrator to set PUBLIC_URL."
+    "Ask an administrator to set DREAMERY_PUBLIC_URL."
 )
 
 
@@ -103,7 +103,9 @@ def _user(user: str) -> str:
 def _callback(model: VideoModel, submit_key: str, public_url: str) -> str | None:
     # Upstream calls https only.
     secure = public_url.startswith("https://")
-    return callback_url(public_url, submit_key) if secure and "callback_url" in model.fields else None
+    return (
+        callback_url(public_url, submit_key, provider=PROVIDER) if secure and "callback_url" in model.fields else None
+    )
 
 
 def _mode_of(inputs: Sequence[InputFile]) -> str:

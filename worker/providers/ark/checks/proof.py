@@ -31,7 +31,7 @@ from worker.providers.ark.checks.proof_calls import (
 )
 from worker.providers.ark.client import MODELS
 from worker.providers.ark.http import ArkHttp
-from worker.providers.ark.models import built_in_models
+from worker.providers.ark.models import PROVIDER, built_in_models
 from worker.providers.ark.recovery_keys import echoes_keys, keys_of
 from worker.providers.base import Account
 from worker.providers.proofs import Finding, ProofResult, ProofStep
@@ -89,7 +89,7 @@ class ArkProof:
         key = secrets.token_hex(16)
         keys, fields = keys_of(key), dict[str, Any]()
         if self._public_url.startswith("https://"):
-            fields["callback_url"] = callback_url(self._public_url, key)
+            fields["callback_url"] = callback_url(self._public_url, key, provider=PROVIDER)
         answer = await calls.video(keys, **fields)
         task_id = answer.body.get("id") if isinstance(answer.body, dict) else None
         if answer.status >= 300 or not task_id:

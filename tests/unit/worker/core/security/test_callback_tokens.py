@@ -9,14 +9,14 @@ from worker.core.security.callback_tokens import callback_url, submit_key_of
 
 def test_address_leads_back_to_the_attempt() -> None:
     key = uuid4()
-    url = callback_url("https://example.org/", str(key))
+    url = callback_url("https://example.org/", str(key), provider="ark")
     assert url is not None
     assert url.startswith("https://example.org/hooks/ark/")
     assert submit_key_of(url.rpartition("/")[2]) == key
 
 
 def test_without_a_public_address_there_is_none() -> None:
-    assert callback_url("", str(uuid4())) is None
+    assert callback_url("", str(uuid4()), provider="ark") is None
 
 
 @pytest.mark.parametrize("token", ["", "x" * 32, "0" * 31, "0" * 33, str(uuid4()), "0" * 32 + "\n", "٣" * 32])
