@@ -7,7 +7,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import Caller
 from api.generation.acceptance import GenerationPlan, fingerprint
-from api.generation.models.fields import user_params
+from api.generation.models.fields import unsupported, user_params
 from api.generation.request_checks import check_regions
 from api.jobs.routes import find_job
 from api.videos.schemas import PROMPT_OF_DRAFT, VideoGenerationRequest
@@ -29,6 +29,8 @@ _FROM_DRAFT = (
 
 async def plan_final(path: str, body: VideoGenerationRequest, caller: Caller, offer: UpstreamModels) -> GenerationPlan:
     """Return the plan of the final of a draft. Raises the error of a draft that cannot be used, or of other fields."""
+    if body.model and "final" not in (asked := offer.choose(get_catalog().video_route(body.model)).model).modes:
+        raise unsupported(asked, "draft_of", (one for one in get_catalog().video_models if "final" in one.modes))
     draft = await run_in_threadpool(_find_draft, str(body.draft_of), caller)
     model = _model_of(draft, body)
     check_regions(model, caller, offer)
