@@ -44,6 +44,16 @@ _ModelIds = Annotated[
 ]
 
 
+_MaxImages = Annotated[str | None, typer.Option(help="Concurrent image jobs; `none` = the platform's setting.")]
+_MaxVideos = Annotated[str | None, typer.Option(help="Concurrent video jobs; `none` = the platform's setting.")]
+_PerMinute = Annotated[str | None, typer.Option(help="Submits per minute; `none` = the platform's setting.")]
+_PollMin = Annotated[str | None, typer.Option(help="Shortest polling interval; `none` = the platform's setting.")]
+_PollMax = Annotated[str | None, typer.Option(help="Longest polling interval; `none` = the platform's setting.")]
+_Eagerness = Annotated[
+    str | None, typer.Option(help="4 = polling intervals half as long; `none` = the platform's setting.")
+]
+
+
 def _model_ids(pairs: list[str]) -> dict[str, str] | None:
     """Return the map of `MODEL=ID` texts; `none` = an empty one."""
     if pairs == ["none"]:
@@ -105,6 +115,10 @@ def accounts_add(  # noqa: PLR0917 - each is an option of the command
         warnings += response["warnings"]
     for warning in dict.fromkeys(warnings):
         typer.echo(f"warning: {warning}", err=True)
+    _print_import(added, refused, as_json=as_json)
+
+
+def _print_import(added: list[Json], refused: list[Json], *, as_json: bool) -> None:
     if len(added) == 1 and not refused:
         print_object(added[0], as_json=as_json)
         return
@@ -208,25 +222,13 @@ def accounts_set(  # noqa: PLR0917 - each is an option of the command
     group: Annotated[
         list[str] | None, typer.Option(help="Only users of this group can use it; `all` = all users. Repeatable.")
     ] = None,
-    max_images: Annotated[
-        str | None, typer.Option(help="Concurrent image jobs; `none` = the platform's setting.")
-    ] = None,
-    max_videos: Annotated[
-        str | None, typer.Option(help="Concurrent video jobs; `none` = the platform's setting.")
-    ] = None,
-    submits_per_minute: Annotated[
-        str | None, typer.Option(help="Submits per minute; `none` = the platform's setting.")
-    ] = None,
+    max_images: _MaxImages = None,
+    max_videos: _MaxVideos = None,
+    submits_per_minute: _PerMinute = None,
     max_jobs_per_day: Annotated[str | None, typer.Option(help="Jobs per day; `none` = no limit.")] = None,
-    poll_min_seconds: Annotated[
-        str | None, typer.Option(help="Shortest polling interval; `none` = the platform's setting.")
-    ] = None,
-    poll_max_seconds: Annotated[
-        str | None, typer.Option(help="Longest polling interval; `none` = the platform's setting.")
-    ] = None,
-    poll_eagerness: Annotated[
-        str | None, typer.Option(help="4 = polling intervals half as long; `none` = the platform's setting.")
-    ] = None,
+    poll_min_seconds: _PollMin = None,
+    poll_max_seconds: _PollMax = None,
+    poll_eagerness: _Eagerness = None,
     hours: Annotated[str | None, typer.Option(help="Working hours such as 22:00-06:00; `none` = always.")] = None,
     days: Annotated[str, typer.Option(help="Days on which the working hours start, such as mon,tue,wed.")] = ",".join(
         _DAYS
@@ -261,13 +263,9 @@ def accounts_set(  # noqa: PLR0917 - each is an option of the command
         change["groups"] = [] if group == ["all"] else group
     if hours is not None:
         change["working_hours"] = _hours(hours, days, zone)
-    if proxy is not None:
-        proxy_url = sys.stdin.read().strip() if proxy == "-" else proxy
-        change["proxy"] = None if proxy_url == "none" else proxy_url
+    change |= _texts(proxy=proxy, limit_group=limit_group)
     if model_id:
         change["model_ids"] = _model_ids(model_id)
-    if limit_group is not None:
-        change["limit_group"] = None if limit_group == "none" else limit_group
     if prices is not None:
         change["prices"] = _json(prices)
     if not change:
@@ -280,6 +278,14 @@ def _number(text: str, name: str) -> float | None:
         return None if text == "none" else float(text) if "." in text else int(text)
     except ValueError:
         raise typer.BadParameter("must be a number or `none`", param_hint=f"--{name.replace('_', '-')}") from None
+
+
+def _texts(**options: str | None) -> Json:
+    """Return the options that were given; `none` = null, - = standard input."""
+    given = {
+        name: sys.stdin.read().strip() if text == "-" else text for name, text in options.items() if text is not None
+    }
+    return {name: None if text == "none" else text for name, text in given.items()}
 
 
 def _json(text: str) -> Any:
