@@ -26,13 +26,15 @@ Add = Callable[..., "Person"]
 
 
 class Person:
-    """A user with a key."""
+    """A user with a key. `model` = of its requests; None = the default one."""
+
+    model: str | None = None
 
     def __init__(self, client: TestClient, user_id: UUID, key_id: UUID, key: str) -> None:
         self.client, self.user_id, self.key_id, self.key = client, user_id, key_id, key
 
     def ask(self, *, key: str | None = None, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
-        body = {"prompt": "a boat", "n": 1, "async": True, **fields}
+        body = {"model": self.model, "prompt": "a boat", "n": 1, "async": True, **fields}
         return self.client.post(
             IMAGES, json=body, headers={"Authorization": f"Bearer {key or self.key}"} | (headers or {})
         )
@@ -50,6 +52,12 @@ class Person:
         answer = self.client.get("/v1/usage", params=query, headers={"Authorization": f"Bearer {self.key}"})
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+
+@pytest.fixture(params=["jimeng-4.0", "seedream-5.0-flash"])
+def each_provider(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the jobs of the test run on the demo account of one provider after the other."""
+    monkeypatch.setattr(Person, "model", request.param)
 
 
 @pytest.fixture
@@ -112,6 +120,7 @@ def test_own_limits_override_platform_limits(engine: Engine) -> None:
 # --- hard limits ---
 
 
+@pytest.mark.usefixtures("each_provider")
 def test_reached_limit_returns_429_with_reset_time(engine: Engine, add: Add) -> None:
     alice = add(jobs_per_day=2)
     assert [alice.ask().status_code for _ in range(2)] == [202, 202]
@@ -176,6 +185,7 @@ def test_request_is_accepted_as_a_whole_or_not_at_all(engine: Engine, add: Add) 
     assert alice.ask().status_code == 202
 
 
+@pytest.mark.usefixtures("each_provider")
 def test_open_jobs_limit(engine: Engine, add: Add) -> None:
     alice = add(open_jobs=2)
     first = alice.ask().json()["id"]
@@ -197,6 +207,7 @@ def test_own_open_jobs_limit_replaces_platform_limit(engine: Engine, add: Add) -
     assert [bob.ask().status_code for _ in range(3)] == [202, 202, 429]
 
 
+@pytest.mark.usefixtures("each_provider")
 def test_key_limits_apply_besides_user_limits(engine: Engine, add: Add) -> None:
     alice = add(jobs_per_day=3)
     alice.limit("api_keys", jobs_per_day=1)
@@ -256,7 +267,7 @@ def test_new_jobs_must_fit_into_remaining_credits(engine: Engine, add: Add) -> N
 
 def test_deleted_and_conversation_jobs_count(engine: Engine, add: Add) -> None:
     alice = add(jobs_per_day=2)
-    [account] = engine.sql("SELECT id FROM accounts")
+    [account] = engine.sql("SELECT id FROM accounts WHERE provider = 'dreamina'")
     talk = engine.add_job(account.id, kind="chat", owner=f"user:{alice.user_id}", user_id=alice.user_id)
     with transaction() as tx:
         assert claims.claim_next(tx, account_id=account.id, kinds=("chat",))
@@ -271,6 +282,7 @@ def test_deleted_and_conversation_jobs_count(engine: Engine, add: Add) -> None:
     assert next(one for one in alice.usage()["limits"] if one["name"] == "jobs_per_day")["used"] == 3
 
 
+@pytest.mark.usefixtures("each_provider")
 def test_joined_repeat_does_not_count_again(engine: Engine, add: Add) -> None:
     alice = add(jobs_per_day=2)
     again = {"Idempotency-Key": "one"}
@@ -325,6 +337,7 @@ def test_limit_holds_under_concurrent_requests(engine: Engine, add: Add, limits:
 # --- soft limits ---
 
 
+@pytest.mark.usefixtures("each_provider")
 def test_soft_limit_warns_on_every_answer_and_is_recorded_once(engine: Engine, add: Add) -> None:
     alice = add(jobs_per_day=4, soft={"jobs_per_day": 2, "open_jobs": 3})
     engine.configure(BUDGET_WARN_PERCENT="0")
