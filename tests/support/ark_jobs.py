@@ -25,7 +25,7 @@ class ArkJobs:
 
     def add_account(self, words: str = "", *, facts: dict[str, Any] | None = None, **columns: Any) -> UUID:
         """Add an account. `words` in its key script the sandbox; a dot in them separates keys of one customer."""
-        account = self.engine.add_account(session=words if "." in words else f"ark{uuid4().hex}-{words}")
+        account = self.engine.add_account(session=words if "." in words else f"ark{uuid4().int}-{words}")
         values = {"provider": "ark", "currency": "USD", **columns}
         for name, value in values.items():
             self.engine.sql(f"UPDATE accounts SET {name} = :value WHERE id = :id", value=value, id=account)

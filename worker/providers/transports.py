@@ -7,6 +7,7 @@ token, so it must not lead into the private network.
 """
 
 import asyncio
+import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -33,6 +34,8 @@ _CONNECTIONS_PER_POOL = 8
 # More than a process has threads for conversations.
 _STREAMS = 512
 _KEEP_ALIVE_SECONDS = 5.0
+# Seconds before the first probe and between probes, and how many must fail.
+_PROBE_TIMES = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4}
 # Calls of one proxy at a time: a caller names it, so it must not take the connections of others.
 _CONNECTIONS_PER_PROXY = 16
 # More than the longest answers have: sixteen images as base64; a thousand records, with 280,000 values.
@@ -136,6 +139,15 @@ async def _bound(response: httpx.Response) -> httpx.Response:
     return response
 
 
+# Probes of connections on which an answer may take minutes: a network between us and upstream does not forget them,
+# and a dead one ends before the deadline of the call.
+_PROBES = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
+    (socket.IPPROTO_TCP, getattr(socket, name), value)
+    for name, value in _PROBE_TIMES.items()
+    if hasattr(socket, name)  # not on every system
+]
+
+
 class _DirectTransport(httpx.AsyncHTTPTransport):
     def __init__(self, connections: int = _CONNECTIONS_PER_POOL) -> None:
         context = tls_context()
@@ -145,6 +157,7 @@ class _DirectTransport(httpx.AsyncHTTPTransport):
             max_connections=connections,
             max_keepalive_connections=connections,
             keepalive_expiry=_KEEP_ALIVE_SECONDS,
+            socket_options=_PROBES,
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

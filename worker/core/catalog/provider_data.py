@@ -4,6 +4,7 @@ Code below `worker/providers` has the wire; everything else reads these files an
 
 - `title`; `first = true` for the provider of accounts and tables that name none; `regions` of its accounts.
 - `[credentials]`: their `kind`, `session` or `key`, and how they name a region (see `Credentials`).
+- `[limits]`: limits of a new account (`max_images`, `max_videos`, `submits_per_minute`), else those of the settings.
 - `[currencies]`: region -> currency in which its accounts pay. Without an entry they have credits of upstream's own.
 - `[day_zones]`: region -> time zone of the day in which its limits and daily credits count. Without an entry UTC.
 - `[hosts]`: fields of `[hosts.REGION]` in the operator's file, by form, with an example of each form.

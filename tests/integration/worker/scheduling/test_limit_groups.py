@@ -10,7 +10,8 @@ from sqlalchemy import event
 from tests.integration.worker.scheduling.test_claim import run_in_threads
 from tests.support.ark_jobs import VIDEO_MODEL, ArkJobs
 from tests.support.engine import Engine
-from worker.db.accounts import limit_groups
+from worker.db.accounts import accounts, limit_groups
+from worker.db.accounts.accounts import PresentedToken
 from worker.db.engine import get_engine, transaction
 from worker.db.jobs import claims
 from worker.db.jobs.claims import Claim, ClaimRequest
@@ -141,3 +142,14 @@ def test_account_alone_claims_with_the_same_statements_as_ever(engine: Engine) -
         event.remove(get_engine(), "before_cursor_execute", note)
     assert len(taken) == 1
     assert [name for name in names if name not in {"SET", "BEGIN", "SELECT"}] == ["lock_ready", "pick", "claim"]
+
+
+def test_new_account_has_the_limits_of_its_provider(engine: Engine) -> None:
+    found = {}
+    for provider in ("dreamina", "ark"):
+        with transaction() as tx:
+            token = PresentedToken(f"hash of {provider}", "sandbox", provider, secret="", provider=provider)
+            account = accounts.add_account(tx, token, pool=False)
+        row = engine.account_row(account)
+        found[provider] = (row.max_images, row.max_videos, row.submits_per_minute)
+    assert found == {"dreamina": (None, None, None), "ark": (3, 3, 60.0)}
