@@ -158,6 +158,15 @@ def test_the_table_of_image_prices(
         assert image_cost(model, image_job(inputs, width=area[0], height=area[1], count=images)) == charged
 
 
+@pytest.mark.parametrize(
+    ("model", "charged"), [("seedream-5.5", 245), ("seedream-5.0-pro", 630), ("seedream-5.0-flash", 126)]
+)
+def test_prices_in_yuan_that_are_not_published_are_guessed(model: str, charged: int) -> None:
+    assert image_cost(model, image_job(width=2048, height=2048, count=1), currency="CNY") == charged
+    usd = image_cost(model, image_job(width=2048, height=2048, count=1))
+    assert charged == usd * 7
+
+
 def test_images_of_unknown_size_count_as_the_largest() -> None:
     rates = find_rates(MODELS.images["seedream-5.0-pro"].pricing, image_job(), "USD")
     assert rates is not None
@@ -255,7 +264,8 @@ def test_lines_of_a_price_list() -> None:
     }
     assert lines["USD", "480p 720p", "million tokens"] == 7.0
     assert lines["CNY", "1080p with clips", "million tokens"] == 31
-    images = {(one.shape, one.unit): one.price for one in price_lines(MODELS.images["seedream-5.0-pro"].pricing)}
+    listed = [one for one in price_lines(MODELS.images["seedream-5.0-pro"].pricing) if one.currency == "USD"]
+    images = {(one.shape, one.unit): one.price for one in listed}
     assert images["up to 2610000 pixels", "image"] == 0.045
     assert images["any size", "layer"] == 0.045
     assert images["any size", "input image after the first"] == 0.003
