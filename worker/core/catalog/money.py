@@ -13,6 +13,8 @@ from typing import Any
 
 CURRENCIES = ("USD", "CNY")
 PER_UNIT = 1000
+# What a column of the database holds: two million of a currency. More is a mistake in a price.
+_MOST = 2**31 - 1
 _TOKENS_PER_PRICE = 1_000_000
 _PIXELS_PER_TOKEN = 1024
 # In `accounts.prices`: for all models without an entry of their own.
@@ -222,7 +224,7 @@ def find_cost(
 ) -> tuple[Rates, int] | None:
     """Return the unit prices of a job on an account, and the most that it may cost; None = unknown."""
     rates = find_rates(pricing, params, currency, own)
-    return None if rates is None else (rates, highest_cost(pricing, params, rates))
+    return None if rates is None else (rates, min(highest_cost(pricing, params, rates), _MOST))
 
 
 def _makes_layers(order: Mapping[str, Any]) -> bool:
@@ -272,12 +274,15 @@ def charge_of(rates: Rates, usage: Mapping[str, Any]) -> int | None:
     """
     if rates.per_million is not None:
         tokens = usage.get("tokens")
-        return None if tokens is None else _round(_video_cost(tokens, rates))
+        return None if tokens is None else _round(_video_cost(max(tokens, 0), rates))
     images = usage.get("images")
     if images is None:
         return None
-    areas = [*usage.get("areas", ())][:images]
-    return _round(_image_cost([*areas, *[0] * (images - len(areas))], usage.get("inputs", 0) if images else 0, rates))
+    areas = [*usage.get("areas", ())][: max(images, 0)]
+    # Those whose size upstream did not tell.
+    more = max(images, 0) - len(areas)
+    inputs = max(usage.get("inputs", 0), 0) if images > 0 else 0
+    return _round(_image_cost(areas, inputs, rates) + (more * rates.image_price(0) if more else 0))
 
 
 def _video_cost(tokens: int, rates: Rates) -> Decimal:

@@ -13,7 +13,7 @@ from worker.core.catalog.money import (
     read_video_price,
 )
 
-_HIGHEST_FACTOR = 100
+_HIGHEST_FACTOR, _HIGHEST_PRICE = 100, 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,5 +70,7 @@ def _check_row(model: str, row: Any) -> None:
     except (KeyError, TypeError):
         raise ValueError(f"{model}: a row of `prices` has the fields of the data (`picture`, or `plain`)") from None
     for number in numbers:
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int | float) or number < 0):
+        if number is not None and (
+            isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= _HIGHEST_PRICE
+        ):
             raise ValueError(f"{model}: {number!r} is no price")

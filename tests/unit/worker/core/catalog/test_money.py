@@ -10,6 +10,7 @@ from worker.core.catalog.money import (
     CostLimit,
     Rates,
     charge_of,
+    find_cost,
     find_rates,
     from_amount,
     highest_cost,
@@ -177,6 +178,18 @@ def test_images_of_unknown_size_count_as_the_largest() -> None:
     assert image_cost("seedream-5.0-pro", by_class) == 90
 
 
+def test_absurd_usage_costs_no_memory_and_gives_no_money_back() -> None:
+    images = find_rates(MODELS.images["seedream-5.0-flash"].pricing, image_job(), "USD")
+    videos = find_rates(MODELS.videos["seedance-2.0"].pricing, video_job(), "USD")
+    assert images is not None
+    assert videos is not None
+    assert charge_of(images, {"images": 2**53, "inputs": 2**53}) == 2**53 * 18
+    assert charge_of(images, {"images": -3, "inputs": -3, "areas": [1]}) == 0
+    assert charge_of(images, {"images": 1, "inputs": -3, "areas": [-1]}) == 18
+    assert charge_of(videos, {"tokens": -(2**53)}) == 0
+    assert charge_of(videos, {"tokens": 2**53}) == round(2**53 * 7 / 1000)
+
+
 def test_layers_hold_the_most_that_may_come() -> None:
     assert image_cost("seedream-5.0-pro", image_job(1, width=1024, height=1024, **LAYERS)) == math.ceil(17 * 22.5)
 
@@ -209,12 +222,21 @@ def test_accounts_may_have_prices_of_their_own() -> None:
         {"seedance-2.0": {"prices": [{"resolutions": ["720p"]}]}},
         {"seedance-2.0": {"prices": [{"resolutions": ["720p"], "plain": "7"}]}},
         {"seedream-5.0-pro": {"prices": [{"picture": -1}]}},
+        {"seedream-5.0-pro": {"prices": [{"picture": 1e300}]}},
+        {"seedream-5.0-pro": {"prices": [{"picture": float("nan")}]}},
         {"seedream-5.0-pro": {"prices": [7]}},
     ],
 )
 def test_wrong_prices_of_an_account_are_refused(own: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"\*|see"):
         check_own_prices(own)
+
+
+def test_a_mistaken_price_fits_its_column() -> None:
+    own = {"seedance-2.0": {"factor": 100, "prices": [{"resolutions": ["720p"], "plain": 1_000_000}]}}
+    found = find_cost(MODELS.videos["seedance-2.0"].pricing, video_job(), "USD", own)
+    assert found is not None
+    assert found[1] == 2**31 - 1
 
 
 def test_right_prices_of_an_account() -> None:
