@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Request, Response
 
-from api.admin.routes import NO_GRACE, key_object, page_response, require_model_id
+from api.admin.routes import NO_GRACE, key_object, known_providers, page_response, require_model_id
 from api.admin.schemas import NewOwnKey, OwnKey, OwnKeyCreate, OwnKeyList, Rotation
 from api.auth.dependencies import Caller, CallerDep, audit_actor
 from api.http.errors import error_responses
@@ -81,6 +81,7 @@ def _is_within_rights_of(row: Any, other: Any) -> bool:
     return (
         _is_subset(row.scopes, other.scopes)
         and _is_subset(row.models, other.models)
+        and _is_subset(row.providers, other.providers)
         and (other.expires_at is None or (row.expires_at is not None and row.expires_at <= other.expires_at))
     )
 
@@ -99,6 +100,8 @@ def _new_key(body: OwnKeyCreate, caller: Caller, calling_key: Any) -> api_keys.N
         models = [require_model_id(name) for name in body.models]
         for model in models:
             caller.require_model(model)
+    providers = known_providers(body.providers) or calling_key.providers
+    caller.require_providers(providers)
     expires_at = body.expires_at or calling_key.expires_at
     if calling_key.expires_at is not None and expires_at > calling_key.expires_at:
         last = calling_key.expires_at.astimezone(UTC).isoformat(timespec="seconds")
@@ -108,7 +111,12 @@ def _new_key(body: OwnKeyCreate, caller: Caller, calling_key: Any) -> api_keys.N
         raise DreameryError("invalid_value", "`expires_at` is in the past.", param="expires_at")
     scopes = list(body.scopes) if body.scopes is not None else calling_key.scopes
     return api_keys.NewKey(
-        user_id=_user_id_of(caller), name=body.name, scopes=scopes, models=models, expires_at=expires_at
+        user_id=_user_id_of(caller),
+        name=body.name,
+        scopes=scopes,
+        models=models,
+        providers=providers,
+        expires_at=expires_at,
     )
 
 

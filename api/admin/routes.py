@@ -26,6 +26,7 @@ from api.http.errors import error_responses
 from api.http.fields import After, Limit, after_id
 from api.http.responses import json_response, unix_seconds
 from worker.core.catalog.models import get_catalog
+from worker.core.catalog.provider_data import all_providers
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
 from worker.core.quotas import NAMES, OWN_ACCOUNTS, SOFT_NAMES
@@ -94,6 +95,7 @@ def key_object(row: Any) -> dict[str, Any]:
         "prefix": row.prefix,
         "scopes": row.scopes,
         "models": row.models,
+        "providers": row.providers,
         "status": _key_status(row),
         "expires_at": unix_seconds(row.expires_at),
         "last_used_at": unix_seconds(row.last_used_at),
@@ -190,6 +192,7 @@ def make_key(request: Request, body: ApiKeyCreate, admin: AdminDep) -> Response:
             name=body.name,
             scopes=list(body.scopes) if body.scopes is not None else None,
             models=models,
+            providers=known_providers(body.providers),
             expires_at=body.expires_at,
         )
         key_id, key = api_keys.create_key(tx, new_key)
@@ -208,6 +211,15 @@ def require_model_id(name: str) -> str:
     if name == AGENT:
         return name
     return catalog.video_model(name).id if catalog.knows_video(name) else catalog.image_model(name).id
+
+
+def known_providers(names: list[str] | None) -> list[str] | None:
+    """Return the providers of a key. Raises `invalid_value` if there is no such provider."""
+    known = all_providers()
+    if unknown := next((name for name in names or [] if name not in known), None):
+        message = f"`providers` names {unknown[:60]!r}; there are {', '.join(known)}."
+        raise DreameryError("invalid_value", message, param="providers")
+    return None if names is None else list(dict.fromkeys(names))
 
 
 @router.get("/keys", summary="List the API keys", responses={200: {"model": ApiKeyList}})

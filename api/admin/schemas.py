@@ -167,6 +167,9 @@ class ApiKeyCreate(LimitChange):
     name: Name = "default"
     scopes: list[Scope] | None = Field(None, description="omitted = all scopes of the user's role")
     models: list[Text] | None = Field(None, max_length=200, description="models the key can use; omitted = all")
+    providers: list[Text] | None = Field(
+        None, min_length=1, max_length=20, description="providers whose accounts its jobs can use; omitted = all"
+    )
     expires_at: Moment | None = Field(None, description="ISO 8601 with zone, or unix seconds")
 
 
@@ -181,6 +184,7 @@ class ApiKey(BaseModel):
     prefix: str
     scopes: list[Scope] | None
     models: list[str] | None
+    providers: list[str] | None
     status: Literal["active", "in_grace", "expired", "revoked"]
     expires_at: int | None
     last_used_at: int | None
@@ -212,6 +216,9 @@ class OwnKeyCreate(BaseModel):
     name: Name = "default"
     scopes: list[Scope] | None = Field(None, min_length=1, max_length=10)
     models: list[Text] | None = Field(None, min_length=1, max_length=200, description="models the key can use")
+    providers: list[Text] | None = Field(
+        None, min_length=1, max_length=20, description="providers whose accounts its jobs can use"
+    )
     expires_at: Moment | None = Field(None, description="ISO 8601 with zone, or unix seconds")
 
 

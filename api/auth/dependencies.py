@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Annotated
@@ -110,6 +111,12 @@ class Caller:
             message = f"This key may not use model {model_id!r}; it may use: {allowed}."
             raise DreameryError("model_not_allowed", message, param="model")
 
+    def require_providers(self, providers: Collection[str] | None) -> None:
+        """Raise `forbidden` (403) when the key is limited to accounts of other providers; None = of all."""
+        if self.providers is not None and not (providers is not None and self.providers.issuperset(providers)):
+            names = " or ".join(sorted(self.providers))
+            raise DreameryError("forbidden", f"This key may only use accounts of {names}.")
+
     def viewer(self, tx: Transaction) -> Viewer:
         """The jobs that this caller may see. Reading never creates account rows.
 
@@ -214,6 +221,7 @@ def _caller(found: KeyOwner) -> Caller:
         name=found.name,
         scopes=found.scopes,
         models=found.models,
+        providers=found.providers,
         key_root=found.root_id,
         user_limits=found.user_limits,
         key_limits=found.key_limits,
@@ -320,8 +328,8 @@ CallerDep = Annotated[Caller, Depends(get_caller)]
 
 
 _MAX_COST = (
-    "the most money that the request may cost, such as `0.5` or `0.5 USD`; a request that may cost more is refused, and "
-    "nothing is submitted"
+    "the most money that the request may cost, such as `0.5` or `0.5 USD`; a request that may cost more is refused, "
+    "and nothing is submitted"
 )
 
 
@@ -333,6 +341,8 @@ async def require_generate(
     """A caller who may create jobs; for every creating route. Raises `invalid_value` for another choice of accounts."""
     caller.require_scope("generate")
     choice = account_choice.parse_account_choice(x_accounts)
+    if choice.providers is not None:
+        caller.require_providers(choice.providers)
     tokens = caller.tokens
     if choice.providers is not None:
         tokens = tuple((digest, token) for digest, token in tokens if token.provider in choice.providers)
@@ -342,7 +352,7 @@ async def require_generate(
     return replace(
         caller,
         account_choice=choice.owners,
-        providers=choice.providers,
+        providers=choice.providers or caller.providers,
         tokens=tokens,
         max_cost=_parse_max_cost(x_max_cost),
     )

@@ -230,6 +230,9 @@ def keys_add(  # noqa: PLR0917 - each is an option of the command
     name: Annotated[str, typer.Option(help="Name of the key.")] = "default",
     scope: Annotated[list[str] | None, typer.Option(help="generate, read or admin. Repeatable. Default: all.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Model the key can use. Repeatable. Default: all.")] = None,
+    provider: Annotated[
+        list[str] | None, typer.Option(help="Provider whose accounts it can use. Repeatable. Default: all.")
+    ] = None,
     expires: Annotated[str | None, typer.Option(help="Expiry time, such as 2027-01-31T00:00:00Z.")] = None,
     url: UrlOption = "",
     key: KeyOption = "",
@@ -238,6 +241,7 @@ def keys_add(  # noqa: PLR0917 - each is an option of the command
 ) -> None:
     """Create a key. The key is shown only once."""
     body = {"user": user, "name": name, "scopes": scope or None, "models": model or None, "expires_at": expires}
+    body["providers"] = provider or None
     user_object = platform_client(url, key).post("/admin/v1/keys", {k: v for k, v in body.items() if v is not None})
     print_object(user_object, as_json=as_json)
 

@@ -34,6 +34,9 @@ def plan_retry(path: str, view: JobView, seed: Seed, caller: Caller) -> Generati
         raise DreameryError("job_not_finished", message)
     caller.require_model(job.model)
     _check_model(job.kind, job.model, caller)
+    providers = [name for name in job.providers if caller.providers is None or name in caller.providers]
+    if not providers:
+        caller.require_providers(job.providers)
     order = _with_seed(job.params["order"], seed, job.model)
     new = NewJob(
         id=new_id(),
@@ -44,7 +47,7 @@ def plan_retry(path: str, view: JobView, seed: Seed, caller: Caller) -> Generati
         params={**job.params, "order": order, "n": _result_count(job.kind, order)},
         # Upstream knows the draft of a final on the account that made it.
         account_ids=list(job.account_ids) if order.get("options", {}).get("draft_of") else [],
-        providers=list(job.providers),
+        providers=providers,
         user_id=caller.user_id,
         api_key_id=caller.api_key_id,
         webhook_url=job.webhook_url,

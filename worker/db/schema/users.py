@@ -55,6 +55,7 @@ api_keys = Table(
     Column("key_hash", Text, nullable=False, unique=True),
     Column("scopes", ARRAY(Text)),  # its permissions; NULL = all that its user's role allows
     Column("models", ARRAY(Text)),  # public model ids it may use; NULL = all
+    Column("providers", ARRAY(Text)),  # whose accounts its jobs may use; NULL = all
     timestamp_column("expires_at"),
     timestamp_column("last_used_at"),
     timestamp_column("created_at", nullable=False, default=True),

@@ -19,8 +19,9 @@ BOOTSTRAP = "bootstrap"
 # Possible scopes of a key. A key without scopes has all rights of its user's role.
 SCOPES = ("generate", "read", "admin")
 _PREFIX_CHARS = len(KEY_PREFIX) + 4
-_COLUMNS = """k.id, k.user_id, u.name AS user_name, k.name, k.prefix, k.scopes, k.models, k.expires_at, k.last_used_at,
-              k.created_at, k.revoked_at, k.limits, k.soft_limits, coalesce(k.root_id, k.id) AS root_id"""
+_COLUMNS = """k.id, k.user_id, u.name AS user_name, k.name, k.prefix, k.scopes, k.models, k.providers,
+              k.expires_at, k.last_used_at, k.created_at, k.revoked_at, k.limits, k.soft_limits,
+              coalesce(k.root_id, k.id) AS root_id"""
 # SQL: the key `k` is valid now.
 VALID = """(k.revoked_at IS NULL OR k.revoked_at > now()) AND (k.expires_at IS NULL OR k.expires_at > now())"""
 
@@ -35,6 +36,7 @@ class KeyOwner:
     role: str
     scopes: frozenset[str] | None = None
     models: frozenset[str] | None = None
+    providers: frozenset[str] | None = None  # whose accounts its jobs may use
     root_id: UUID | None = None  # first key of the rotation chain: rotated keys count as one
     user_limits: OwnLimits = field(default_factory=OwnLimits)
     key_limits: OwnLimits = field(default_factory=OwnLimits)
@@ -48,6 +50,7 @@ class NewKey:
     name: str
     scopes: list[str] | None = None
     models: list[str] | None = None
+    providers: list[str] | None = None
     expires_at: datetime | None = None
     root_id: UUID | None = None
     limits: OwnLimits = field(default_factory=OwnLimits)
@@ -68,7 +71,7 @@ def find_key(tx: Transaction, key: str) -> KeyOwner | None:
 
 _FIND = text(
     f"""/* find_keys */
-    SELECT k.key_hash, k.id AS api_key_id, u.id AS user_id, u.name, u.role, k.scopes, k.models,
+    SELECT k.key_hash, k.id AS api_key_id, u.id AS user_id, u.name, u.role, k.scopes, k.models, k.providers,
         coalesce(k.root_id, k.id) AS root_id, u.limits, u.soft_limits,
         k.limits AS key_limits, k.soft_limits AS key_soft_limits,
         k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute' AS stale
@@ -100,6 +103,7 @@ def key_owner(row: Row[Any]) -> KeyOwner:
         role=row.role,
         scopes=frozenset(row.scopes) if row.scopes is not None else None,
         models=frozenset(row.models) if row.models is not None else None,
+        providers=frozenset(row.providers) if row.providers is not None else None,
         root_id=row.root_id,
         user_limits=OwnLimits(hard=row.limits, soft=row.soft_limits),
         key_limits=OwnLimits(hard=row.key_limits, soft=row.key_soft_limits),
@@ -136,9 +140,9 @@ def create_key(tx: Transaction, new: NewKey) -> tuple[UUID, str]:
     key_id, key = new_id(), KEY_PREFIX + secrets.token_urlsafe(32)
     tx.run(
         text(
-            """INSERT INTO api_keys (id, user_id, name, prefix, key_hash, scopes, models, expires_at, root_id,
-                                     limits, soft_limits)
-               VALUES (:id, :user_id, :name, :prefix, :hash, :scopes, :models, :expires_at, :root_id,
+            """INSERT INTO api_keys (id, user_id, name, prefix, key_hash, scopes, models, providers, expires_at,
+                                     root_id, limits, soft_limits)
+               VALUES (:id, :user_id, :name, :prefix, :hash, :scopes, :models, :providers, :expires_at, :root_id,
                        CAST(:limits AS jsonb), CAST(:soft_limits AS jsonb))"""
         ),
         {
@@ -149,6 +153,7 @@ def create_key(tx: Transaction, new: NewKey) -> tuple[UUID, str]:
             "hash": key_hash(key),
             "scopes": new.scopes,
             "models": new.models,
+            "providers": new.providers,
             "expires_at": new.expires_at,
             "root_id": new.root_id,
             "limits": json.dumps(dict(new.limits.hard)),
@@ -213,6 +218,7 @@ def rotate_key(tx: Transaction, key_id: UUID, *, grace_seconds: float) -> tuple[
             name=row.name,
             scopes=row.scopes,
             models=row.models,
+            providers=row.providers,
             expires_at=row.expires_at,
             root_id=row.root_id or row.id,
             limits=OwnLimits(hard=row.limits, soft=row.soft_limits),
