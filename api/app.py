@@ -25,7 +25,7 @@ from api.chat import routes as chat_routes
 from api.chat.background import detection as background_detection
 from api.console import access_routes, oidc_routes, sign_in_routes
 from api.console import routes as console_routes
-from api.estimates import routes as estimate_routes
+from api.usage.estimates import routes as estimate_routes
 from api.generation import job_action_routes
 from api.generation.models import routes as model_routes
 from api.http.cors_and_compression import CompressionMiddleware, add_cors

@@ -91,9 +91,10 @@ async def create_images(
 async def _plan(request: Request, caller: Caller) -> tuple[GenerationPlan, _ResponseOptions]:
     try:
         body = await parse_body(request, ArkImageRequest)
-        ours = validate_body(image_fields(body), ImageGenerationRequest)
+        fields = image_fields(body)
         # Errors name a field as the vendor's clients know it.
         request.state.sent_names = sent_names(of_image=True)
+        ours = validate_body(fields, ImageGenerationRequest)
         plan = await plan_images(request.url.path, ours, caller, required=False)
     finally:
         await request.close()

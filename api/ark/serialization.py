@@ -9,6 +9,8 @@ from api.http.errors import localized_message
 from api.http.responses import unix_seconds
 from api.images.serialization import has_layers, result_files
 from api.jobs.serialization import file_url, read_base64
+from worker.core.catalog.model_types import ADAPTIVE
+from worker.core.catalog.models import nearest_ratio
 from worker.core.errors import ERRORS
 from worker.core.job_state import JobState
 from worker.db.engine import Row
@@ -27,6 +29,7 @@ STATUS_OF = {
 # Failures of jobs that nobody began or finished in time.
 EXPIRED_CODES = ("generation_timeout", "queue_timeout")
 _LIFE_SECONDS = 172_800
+_RATIOS = ("16:9", "4:3", "1:1", "3:4", "9:16", "21:9")
 _IMAGE_TOKEN_PIXELS, _VIDEO_TOKEN_PIXELS = 256, 1024
 
 
@@ -91,16 +94,24 @@ def _finished(view: JobView, base: str) -> dict[str, Any]:
         "usage": {"completion_tokens": tokens, "total_tokens": tokens},
         "seed": order["seed"],
         "resolution": order["resolution"],
-        "ratio": order["ratio"],
+        "ratio": _ratio(order["ratio"], video),
         "duration": int(seconds),
         "framespersecond": order["fps"],
-        "generate_audio": bool(options.get("generate_audio", False)),
-        "draft": bool(options.get("draft", False)),
+        "draft": options.get("mode") == "draft",
         "priority": options.get("priority") or 0,
     }
-    if draft_of := options.get("draft_of"):
-        body["draft_task_id"] = f"{TASK_PREFIX}{str(draft_of).rpartition('_')[2]}"
+    if "generate_audio" in options:
+        body["generate_audio"] = bool(options["generate_audio"])
+    if draft_of := view.job.params.get("draft_of"):
+        body["draft_task_id"] = f"{TASK_PREFIX}{draft_of.rpartition('_')[2]}"
     return body
+
+
+def _ratio(ordered: str, video: Row[Any] | None) -> str:
+    """Return the ratio of a video; that of the file if upstream chose it."""
+    if ordered != ADAPTIVE or video is None or not video.width or not video.height:
+        return ordered
+    return nearest_ratio(_RATIOS, video.width, video.height)
 
 
 def _video_tokens(job: Any, video: Row[Any] | None, seconds: float) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.ark.schemas import ArkTask, ArkTaskId, ArkTaskList, ArkVideoRequest
 from api.ark.serialization import EXPIRED_CODES, STATUS_OF, task_id, task_object, task_status
-from api.ark.translation import parse_task_id, sent_names, video_fields
+from api.ark.translation import makes_videos_without_text, parse_task_id, sent_names, video_fields
 from api.auth.dependencies import Caller, GenerateDep, ReadDep
 from api.generation.acceptance import GenerationPlan
 from api.generation.job_action_routes import cancel_job_now, delete_job_now
@@ -62,9 +62,10 @@ async def create_task(request: Request, caller: GenerateDep, idempotency_key: Id
 async def _plan(request: Request, caller: Caller) -> tuple[GenerationPlan, str | None]:
     try:
         body = await parse_body(request, ArkVideoRequest)
-        ours = require_single_video(validate_body(video_fields(body), VideoGenerationRequest))
+        fields = video_fields(body)
         # Errors name a field as the vendor's clients know it.
         request.state.sent_names = sent_names(of_image=False)
+        ours = require_single_video(_as_our_request(body, fields))
         plan = await plan_videos(request.url.path, ours, caller)
     finally:
         await request.close()
@@ -74,6 +75,13 @@ async def _plan(request: Request, caller: Caller) -> tuple[GenerationPlan, str |
     adjusted = {**job.params.get("adjusted", {}), **({"watermark": "true"} if body.watermark else {})}
     job = replace(job, params={**job.params, "ark": native, "adjusted": adjusted}, metadata={**job.metadata, **marks})
     return replace(plan, jobs=[job]), body.safety_identifier
+
+
+def _as_our_request(body: ArkVideoRequest, fields: dict[str, Any]) -> VideoGenerationRequest:
+    if not makes_videos_without_text(body):
+        return validate_body(fields, VideoGenerationRequest)
+    ours = validate_body({**fields, "prompt": "-"}, VideoGenerationRequest)
+    return ours.model_copy(update={"prompt": ""})
 
 
 @router.get(

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from api.ark.schemas import ArkImageRequest, ArkVideoRequest, Tool
 from worker.core.catalog.models import get_catalog
+from worker.core.catalog.provider_data import first_provider
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 
@@ -83,8 +84,17 @@ def video_fields(body: ArkVideoRequest) -> dict[str, Any]:
         "web_search": _web_search(body.tools),
         "service_tier": None if body.service_tier == "default" else body.service_tier,
         "priority": body.priority or None,
+        "user": body.safety_identifier,
     }
     return _without_none(fields)
+
+
+def makes_videos_without_text(body: ArkVideoRequest) -> bool:
+    """Return whether the body has inputs but no text, and its model is one that needs none."""
+    kinds = {str(item.get("type")) for item in body.content if item.get("type") != "text" or item.get("text")}
+    if "text" in kinds or kinds <= {"draft_task"}:
+        return False
+    return get_catalog().video_model(body.model).provider != first_provider()
 
 
 def parse_task_id(text: str) -> UUID | None:

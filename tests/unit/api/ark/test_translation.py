@@ -44,6 +44,7 @@ def test_every_recorded_video_request_is_read(path: Path) -> None:
     body.pop("callback_url")
     fields = video_fields(ArkVideoRequest.model_validate(body))
     assert fields["model"] == body["model"]
+    assert fields["user"] == body["safety_identifier"]
     assert not {"watermark", "safety_identifier", "execution_expires_after"} & fields.keys()
 
 

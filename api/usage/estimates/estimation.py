@@ -13,7 +13,6 @@ from api.auth.dependencies import Caller
 from api.chat.agent_planning import plan_conversation
 from api.chat.planning import detect_background_call, plan_chat
 from api.chat.schemas import ChatRequest
-from api.estimates.schemas import EstimateRequest
 from api.generation import quotas
 from api.generation.acceptance import GenerationPlan, reject_while_draining
 from api.generation.account_assignment import (
@@ -31,6 +30,7 @@ from api.http.errors import error_body
 from api.images.planning import plan_images
 from api.images.schemas import ImageGenerationRequest
 from api.jobs.eta import Eta, estimate_new_job_eta
+from api.usage.estimates.schemas import EstimateRequest
 from api.videos.planning import plan_videos, require_single_video
 from api.videos.schemas import VideoGenerationRequest
 from worker.core.catalog.models import get_catalog

@@ -3,12 +3,12 @@
 from fastapi import APIRouter, Request, Response
 
 from api.auth.dependencies import GenerateDep
-from api.estimates.estimation import estimate
-from api.estimates.schemas import Estimate, EstimateRequest
 from api.http.bodies.received import received_body
 from api.http.body_parsing import body_openapi, parse_body
 from api.http.errors import error_responses
 from api.http.responses import json_response
+from api.usage.estimates.estimation import estimate
+from api.usage.estimates.schemas import Estimate, EstimateRequest
 
 router = APIRouter(tags=["jobs"])
 
