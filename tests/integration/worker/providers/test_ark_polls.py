@@ -277,7 +277,7 @@ def test_report_makes_the_poll_due(ark: ArkJobs, client: TestClient) -> None:
     assert (row.state, row.upstream_hint) == ("running", None), "what it says is not believed"
 
 
-@pytest.mark.parametrize("path", ["x", "0" * 32, uuid4().hex, "%2e%2e", "a/b"])
+@pytest.mark.parametrize("path", ["x", "0" * 32, "deea292074724589b0f6882da2ebbe3a", "%2e%2e", "a/b"])
 def test_other_tokens_are_unknown(client: TestClient, path: str) -> None:
     assert client.post(f"/hooks/ark/{path}", json={}).status_code == 404
 
