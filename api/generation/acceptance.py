@@ -19,7 +19,7 @@ from api.auth.dependencies import Caller
 from api.generation import deduplication
 from api.generation.account_assignment import assign_accounts
 from api.generation.deduplication import DuplicateUndecidedError
-from api.generation.quotas import QuotaCheck, cost_error
+from api.generation.quotas import QuotaCheck, with_cost_limit
 from api.generation.reference_images import delete_stored_inputs
 from api.http.request_tracker import TrackedRequest
 from worker.core.catalog.money import CostLimit
@@ -296,9 +296,8 @@ def _insert(tx: Transaction, submissions: list[_Submission]) -> tuple[QuotaUsage
     quota_check = QuotaCheck(tx, caller, new_jobs=len(jobs))
     assigned = {job.id: job for job in assign_accounts(tx, jobs, caller)}
     for s in submissions:
-        error = cost_error(caller, s.plan.max_cost, [assigned[job.id] for job in s.plan.jobs])
-        if error is not None:
-            raise error
+        limited = with_cost_limit(caller, s.plan.max_cost, [assigned[job.id] for job in s.plan.jobs])
+        assigned |= {job.id: job for job in limited}
     groups = [NewGroup([assigned[job.id] for job in s.plan.jobs], s.origin) for s in submissions]
     state_machine.accept_groups(tx, groups)
     for s in submissions:

@@ -7,6 +7,7 @@ none.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -163,6 +164,26 @@ def _limit_error(one: QuotaUsage, adds: int) -> DreameryError:
     return DreameryError(
         "budget_exceeded", f"{message} resets_at: {reset}. {hint}", retry_after=math.ceil(seconds), headers=headers
     )
+
+
+def with_cost_limit(caller: Caller, requested: CostLimit | None, jobs: Sequence[NewJob]) -> list[NewJob]:
+    """Return the priced jobs of one request, each with the most that it may cost if there is a limit.
+
+    The worker compares that again before it submits: prices and accounts may have changed. Raises `max_cost_exceeded`.
+    """
+    if (error := cost_error(caller, requested, jobs)) is not None:
+        raise error
+    limits = [limit.amount for limit, _ in _limits(caller, requested)]
+    paid = [job for job in jobs if job.currency is not None and job.price is not None]
+    if not paid or not limits:
+        return list(jobs)
+    spare = (min(limits) - sum(job.price or 0 for job in paid)) // len(paid)
+    return [
+        replace(job, params={**job.params, MAX_COST: job.price + spare})
+        if job.currency is not None and job.price is not None
+        else job
+        for job in jobs
+    ]
 
 
 def cost_error(caller: Caller, requested: CostLimit | None, jobs: Sequence[NewJob]) -> DreameryError | None:

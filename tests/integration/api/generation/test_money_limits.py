@@ -113,6 +113,20 @@ def test_most_cost_in_another_currency_or_of_an_unknown_price(engine: Engine, ad
     assert ask(alice).status_code == 202
 
 
+def test_limit_holds_when_the_account_became_more_expensive(engine: Engine, add: Add, ark: ArkJobs) -> None:
+    alice = add()
+    assert ask(alice, 2, max_cost=0.05).status_code == 202
+    engine.sql("""UPDATE accounts SET prices = '{"*": {"factor": 1.5}}' WHERE provider = 'ark'""")
+    finish(ark)
+    rows = engine.sql("SELECT state, error_code, charged FROM jobs")
+    assert [tuple(row) for row in rows] == [("failed", "max_cost_exceeded", 0)] * 2
+    assert ark.ledger()["totals"].get("image_calls", 0) == 0, "nothing was submitted"
+    engine.sql("""UPDATE accounts SET prices = '{"*": {"factor": 1.3}}' WHERE provider = 'ark'""")
+    assert ask(alice, 2, prompt="another", max_cost=0.05).status_code == 202
+    finish(ark)
+    assert alice.usage()["total"]["usd"] == 0.046
+
+
 @pytest.mark.usefixtures("ark")
 def test_wrong_most_cost(add: Add) -> None:
     alice = add()

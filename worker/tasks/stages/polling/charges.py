@@ -1,12 +1,20 @@
-"""Settles jobs that run for money by the final records of their upstream. Used by submit and poll."""
+"""Settles jobs that run for money by the final records of their upstream, and stops what has become too expensive.
+
+Used by submit and poll.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
+from worker.core.catalog.models import get_catalog
+from worker.core.catalog.money import find_cost
+from worker.core.catalog.pricing import find_pricing
+from worker.core.errors import DreameryError
 from worker.db.credits import money
 from worker.db.credits.money import Reported
 from worker.db.engine import Transaction
+from worker.db.jobs.claims import Claim
 from worker.providers.base import Record, RecordState
 
 
@@ -34,6 +42,17 @@ def settle_free(tx: Transaction, currency: str | None, job: Attempt) -> None:
     """Settle an attempt that upstream has certainly not charged: cancelled while it was queued, or refused."""
     if currency is not None:
         money.settle_reported(tx, [Reported(job.id, job.attempt, credits=0)])
+
+
+def check_limit(claim: Claim) -> None:
+    """Raises `max_cost_exceeded` if a job may cost more on this account than its request allows."""
+    limit, account = claim.params.get("max_cost"), claim.account
+    if limit is None or account.currency is None:
+        return
+    pricing = find_pricing(get_catalog(), claim.kind, claim.model)
+    found = pricing and find_cost(pricing, claim.params, account.currency, account.prices)
+    if not found or found[1] > limit:
+        raise DreameryError("max_cost_exceeded", detail=f"{found[1] if found else 'unknown'} above {limit} thousandths")
 
 
 def _reported(job: Attempt, record: Record) -> Reported | None:
