@@ -25,7 +25,6 @@ from api.chat import routes as chat_routes
 from api.chat.background import detection as background_detection
 from api.console import access_routes, oidc_routes, sign_in_routes
 from api.console import routes as console_routes
-from api.usage.estimates import routes as estimate_routes
 from api.generation import job_action_routes
 from api.generation.models import routes as model_routes
 from api.http.cors_and_compression import CompressionMiddleware, add_cors
@@ -42,6 +41,7 @@ from api.jobs.watcher import JobWatcher
 from api.operations import drain_routes, health_routes, system_routes
 from api.usage import credit_routes
 from api.usage import routes as usage_routes
+from api.usage.estimates import routes as estimate_routes
 from api.videos import generation_routes as video_generation_routes
 from api.videos import routes as video_routes
 from api.webhooks import delivery_routes as webhook_delivery_routes
