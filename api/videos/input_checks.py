@@ -23,8 +23,10 @@ def check_durations(model: VideoModel, references: Sequence[ReferenceInput], rol
         ]
         total = sum(milliseconds for milliseconds, _ in known)
         if maximum and total > maximum * 1000 + _TOLERANCE_MILLISECONDS:
-            kind = "videos" if media == "video" else "audio files"
-            message = f"The reference {kind} have {total / 1000:.1f} seconds in total; the maximum is {maximum}."
+            seconds = f"{total / 1000:.1f}"
+            message = f"The reference videos have {seconds} seconds in total; the maximum is {maximum}."
+            if media == "audio":
+                message = f"The audio references have {seconds} seconds in total; the maximum is {maximum}."
             raise DreameryError("invalid_value", message, param=known[-1][1].param)
 
 

@@ -19,8 +19,9 @@ Model = ImageModel | VideoModel
 def unsupported(model: Model, field: str, others: Iterable[Model] = ()) -> DreameryError:
     """Return the refusal of a field that the model does not have. `others` = models that have it."""
     able = ", ".join(sorted(other.id for other in others))
-    hint = f" Models that have it: {able}." if able else ""
-    message = f"Model {model.id!r} does not have `{field}`. Leave it out.{hint}"
+    message = f"Model {model.id!r} does not have `{field}`. Leave it out."
+    if able:
+        message = f"Model {model.id!r} does not have `{field}`. Leave it out. Models that have it: {able}."
     return DreameryError("unsupported_parameter", message, param=field)
 
 

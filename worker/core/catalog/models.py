@@ -181,14 +181,14 @@ class Catalog:
         return next((targets for pattern, targets in self._name_patterns if pattern.fullmatch(name)), [])
 
     def _unknown(self, name: str | None, example: str) -> DreameryError:
-        hint = f"`GET /v1/models` lists the available ones, for example {example!r}."
         ended = self._ended.get(name or "")
-        if ended is not None:
-            since = f" since {ended['since'].isoformat()}" if "since" in ended else ""
-            follower = f" Use {ended['follower']!r}." if "follower" in ended else ""
-            message = f"Model {(name or '')[:80]!r} is not sold any more{since}.{follower} {hint}"
+        if ended is None:
+            asked = (name or "")[:80]
+            message = f"Unknown model {asked!r}. `GET /v1/models` lists the available ones, for example {example!r}."
+        elif "follower" in ended:
+            message = f"Model {ended['id']!r} is not sold any more. Use {ended['follower']!r}, its successor."
         else:
-            message = f"Unknown model {(name or '')[:80]!r}. {hint}"
+            message = f"Model {ended['id']!r} is not sold any more. `GET /v1/models` lists the available ones."
         return DreameryError("model_not_found", message, param="model")
 
     def find_video_models(

@@ -16,6 +16,19 @@ export default {
   "mode.label": ["Mode", "创作类型"],
   "mode.video": ["Video", "视频"],
 
+  "option.background": ["Background", "背景"],
+  "option.camera_fixed": ["Keep the camera still", "固定镜头"],
+  "option.draft": ["Draft (cheaper, for a first look)", "样片（更便宜，用于预览）"],
+  "option.generate_audio": ["With sound", "生成声音"],
+  "option.layers": ["Take the picture apart into layers", "将图片拆分为图层"],
+  "option.output_format": ["File format", "文件格式"],
+  "option.priority": ["Priority upstream (9 = first)", "上游优先级（9 最先）"],
+  "option.return_last_frame": ["Store the last frame too", "同时保存尾帧"],
+  "option.series": ["A series of different pictures", "一组不同的图片"],
+  "option.service_tier": ["Speed and price", "速度与价格"],
+  "option.task_type": ["What to do with the inputs", "素材用途"],
+  "option.web_search": ["Look things up on the web", "联网搜索"],
+
   "play.add": ["Add", "添加"],
   "play.cost": ["at most {n}", "最多 {n}"],
   "play.credits": ["about {n} credits", "约 {n} 积分"],
@@ -31,6 +44,7 @@ export default {
   "play.images_only": ["Only images can be added here.", "这里只能添加图片。"],
   "play.more": ["More settings", "更多设置"],
   "play.negative": ["Negative prompt (what to leave out)", "反向提示词（不希望出现的内容）"],
+  "play.options": ["Options", "选项"],
   "play.placeholder_image": ["A red paper boat on a calm lake at dawn", "黎明时平静湖面上的一只红色纸船"],
   "play.placeholder_video": ["Waves roll ashore at dawn, slow camera", "黎明时分海浪涌上岸边，镜头缓慢推进"],
   "play.prompt": ["Prompt", "提示词"],
@@ -44,4 +58,6 @@ export default {
   "play.too_many": ["This model accepts at most {n} image(s).", "此模型最多使用 {n} 张图片。"],
   "play.video_images": ["Images for the video", "视频用图"],
   "play.wait": ["about {time}", "约 {time}"],
+
+  "ratio.adaptive": ["As the picture", "跟随图片"],
 };

@@ -3,10 +3,10 @@ import { html, useEffect, useMemo, useRef, useState } from "../lib/ui/preact.js"
 import { api, hasScope, platformUrl } from "../lib/api/client.js";
 import { isOpen, jobDuration, publishJob, useJobEvents } from "../lib/api/jobs.js";
 import { useLoaded } from "../lib/api/loading.js";
-import { buildRequest, createReference, curlCommand, draft, fitToModel, modelsForMode, RATIOS, readImageFiles, updateDraft } from "../lib/state/draft.js";
+import { buildRequest, createReference, curlCommand, draft, fitToModel, modelsForMode, neutralValue, optionsOf, RATIOS, readImageFiles, updateDraft } from "../lib/state/draft.js";
 import { formatDuration, formatMoney, formatNumber, t } from "../lib/state/language.js";
 import { AgentChat } from "../lib/ui/agent_chat.js";
-import { Button, CodeBlock, Dialog, EmptyState, ErrorMessage, Loading, PageHeader, RadioGroup, Select, TextField, toast, useAction } from "../lib/ui/components.js";
+import { Button, CheckboxGroup, CodeBlock, Dialog, EmptyState, ErrorMessage, Loading, PageHeader, RadioGroup, Select, TextField, toast, useAction } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
 import { JobCard } from "../lib/ui/job_views.js";
 
@@ -79,6 +79,7 @@ function GenerationForm({ models, recent }) {
     if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) submit(event);
   };
   const isImage = values.mode === "image";
+  const hasField = (name) => model.fields.some((field) => field.name === name);
   return html`<form class="card studio-form" onSubmit=${submit}>
     <div class="field"><label for="prompt">${t("play.prompt")}</label>
       <textarea id="prompt" name="prompt" rows="5" required placeholder=${t(`play.placeholder_${values.mode}`)} value=${values.prompt}
@@ -94,9 +95,10 @@ function GenerationForm({ models, recent }) {
         options=${[...model.durations].sort((first, second) => first - second).map((item) => [item, formatDuration(item)])} />`}
     </div>
     <details class="more"><summary>${t("play.more")}</summary><div class="stack">
-      <${TextField} label=${t("param.seed")} hint=${t("play.seed_hint")} inputmode="numeric" pattern="[0-9]*" value=${values.seed} onInput=${(value) => updateDraft({ seed: value.replace(/\D/g, "") })} />
-      ${isImage && html`<${TextField} label=${t("play.negative")} value=${values.negative} onInput=${(value) => updateDraft({ negative: value })} />`}
-      ${isImage && values.images.length > 0 && html`<div class="field"><label for="strength">${t("play.strength", { value: values.strength })}</label>
+      ${hasField("seed") && html`<${TextField} label=${t("param.seed")} hint=${t("play.seed_hint")} inputmode="numeric" pattern="[0-9]*" value=${values.seed} onInput=${(value) => updateDraft({ seed: value.replace(/\D/g, "") })} />`}
+      ${hasField("negative_prompt") && html`<${TextField} label=${t("play.negative")} value=${values.negative} onInput=${(value) => updateDraft({ negative: value })} />`}
+      <${Options} values=${values} model=${model} />
+      ${hasField("sample_strength") && values.images.length > 0 && html`<div class="field"><label for="strength">${t("play.strength", { value: values.strength })}</label>
         <input id="strength" type="range" min="0" max="1" step="0.05" value=${values.strength} onInput=${(event) => updateDraft({ strength: Number(event.target.value) })} /></div>`}
     </div></details>
     ${failure && html`<${ErrorMessage} error=${failure} />`}
@@ -107,14 +109,28 @@ function GenerationForm({ models, recent }) {
   </form>`;
 }
 
+// Switches and choices that the model has beside the usual fields.
+function Options({ values, model }) {
+  const fields = optionsOf(model);
+  const valueOf = (field) => values.options[field.name] ?? neutralValue(field);
+  const change = (name, value) => updateDraft({ options: { ...draft.value.options, [name]: value } });
+  const switches = fields.filter((field) => field.type === "boolean");
+  const setSwitches = (selected) => updateDraft({ options: { ...draft.value.options, ...Object.fromEntries(switches.map(({ name }) => [name, selected.includes(name)])) } });
+  return html`${fields.filter((field) => field.type === "choice").map((field) => html`<${Select} key=${field.name} label=${t(`option.${field.name}`)} value=${valueOf(field)} options=${field.values}
+      onChange=${(value) => change(field.name, typeof field.values[0] === "number" ? Number(value) : value)} />`)}
+    ${switches.length > 0 && html`<${CheckboxGroup} label=${t("play.options")} selected=${switches.filter(valueOf).map(({ name }) => name)}
+      options=${switches.map(({ name }) => [name, t(`option.${name}`)])} onChange=${setSwitches} />`}`;
+}
+
 function RatioPicker({ label, value, options, onChange }) {
   const preview = (ratio) => {
     const [width, height] = ratio.split(":").map(Number);
+    if (!height) return null;
     const unit = 16 / Math.max(width, height);
     return html`<i class="ratio-preview" aria-hidden="true" style=${{ width: `${width * unit}px`, height: `${height * unit}px` }}></i>`;
   };
   return html`<fieldset class="choice"><legend>${label}</legend><div class="choice-row ratios">${options.map((item) => html`<label key=${item} class="choice-item">
-    <input type="radio" name="ratio" value=${item} checked=${item === value} onChange=${() => onChange(item)} /><span>${preview(item)}${item}</span></label>`)}</div></fieldset>`;
+    <input type="radio" name="ratio" value=${item} checked=${item === value} onChange=${() => onChange(item)} /><span>${preview(item)}${item.includes(":") ? item : t(`ratio.${item}`)}</span></label>`)}</div></fieldset>`;
 }
 
 // Reference images: dropped, pasted or selected. Videos take the first and the last frame.

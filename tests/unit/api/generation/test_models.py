@@ -4,7 +4,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from api.generation.model_schemas import Model, ModelList
+from api.generation.models.schemas import Model, ModelList
 from tests.support.api_client import assert_error
 from worker.core import catalog_overrides
 from worker.core.catalog import provider_overrides

@@ -150,7 +150,7 @@ def test_what_the_model_cannot_do_is_refused(model: str, fields: dict[str, Any],
 
 @pytest.mark.parametrize("field", ["series", "layers", "web_search"])
 def test_fields_of_other_upstreams_are_refused_and_models_that_have_them_named(field: str) -> None:
-    with pytest.raises(DreameryError, match="Models that have it: .*seedream") as caught:
+    with pytest.raises(DreameryError, match=r"Models that have it: .*seedream") as caught:
         jobs("jimeng-4.0", **{field: True})
     assert (caught.value.code, caught.value.param) == ("unsupported_parameter", field)
 

@@ -185,7 +185,7 @@ def test_what_the_model_cannot_do_is_refused(model: str, fields: dict[str, Any],
     ],
 )  # fmt: skip
 def test_fields_of_other_upstreams_are_refused_and_models_that_have_them_named(fields: dict[str, Any]) -> None:
-    with pytest.raises(DreameryError, match="Models that have it: .*seedance") as caught:
+    with pytest.raises(DreameryError, match=r"Models that have it: .*seedance") as caught:
         job("jimeng-video-3.0", **fields)
     assert (caught.value.code, caught.value.param) == ("unsupported_parameter", next(iter(fields)))
 
@@ -198,7 +198,7 @@ def test_inputs_are_checked_by_the_limits_of_the_model() -> None:
     assert job(PRO, image=picture(300, 300)).params["images"][0]["width"] == 300
     with pytest.raises(DreameryError, match="width x height"):
         job(PRO, videos=[clip(3, side=320)])
-    with pytest.raises(DreameryError, match="1.0 seconds"):
+    with pytest.raises(DreameryError, match=r"1\.0 seconds"):
         job(PRO, videos=[clip(1)])
     assert job(PRO, videos=[clip(3)]).params["clips"] == [3.0]
     assert job(PRO, videos=[CLIP]).params["clips"] == [None]

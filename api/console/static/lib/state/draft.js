@@ -5,7 +5,7 @@ import { navigate } from "./router.js";
 
 export const RATIOS = ["1:1", "4:3", "3:4", "16:9", "9:16", "3:2", "2:3", "21:9"];
 export const EMPTY_DRAFT = {
-  mode: "image", prompt: "", model: "", ratio: "", resolution: "", count: 0, duration: 0, seed: "", negative: "", strength: 0.5, images: [],
+  mode: "image", prompt: "", model: "", ratio: "", resolution: "", count: 0, duration: 0, seed: "", negative: "", strength: 0.5, options: {}, images: [],
 };
 
 export const draft = signal(EMPTY_DRAFT);
@@ -35,6 +35,20 @@ export async function readImageFiles(files) {
 
 export const modelsForMode = (models, mode) => models.filter((model) => model.kind === mode && !model.alias_of);
 
+// The optional fields of a model that the form shows as switches and choices, and the value without a request.
+export const optionsOf = (model) => model.fields.filter(({ type }) => type === "boolean" || type === "choice");
+export const neutralValue = (field) => (field.type === "boolean" ? field.default : field.values[0]);
+const takes = (model, name) => model.fields.some((field) => field.name === name);
+
+// The options that the model has and that differ from what it does without them.
+const fitOptions = (options, model) =>
+  Object.fromEntries(
+    optionsOf(model)
+      .filter((field) => field.name in options && options[field.name] !== neutralValue(field))
+      .filter((field) => field.type === "boolean" || field.values.includes(options[field.name]))
+      .map(({ name }) => [name, options[name]]),
+  );
+
 // The form values limited to what the model supports: an unsupported value falls back to a supported one.
 export function fitToModel(values, model) {
   const supported = (value, options, fallback) => (options.includes(value) ? value : fallback ?? options[0]);
@@ -45,24 +59,35 @@ export function fitToModel(values, model) {
     resolution: supported(values.resolution, model.resolutions, model.resolutions.includes("2k") ? "2k" : undefined),
     count: model.counts.length ? supported(values.count, model.counts, model.default_count) : 0,
     duration: model.durations ? supported(values.duration, model.durations) : 0,
+    seed: takes(model, "seed") ? values.seed : "",
+    negative: takes(model, "negative_prompt") ? values.negative : "",
+    strength: takes(model, "sample_strength") ? values.strength ?? EMPTY_DRAFT.strength : null,
+    options: fitOptions(values.options, model),
     images: values.images.slice(0, model.references),
   };
 }
 
 // The API request { endpoint, body } of a draft that fits its model.
 export function buildRequest(values) {
-  const body = { model: values.model, prompt: values.prompt.trim(), ratio: values.ratio, resolution: values.resolution };
+  const body = { model: values.model, prompt: values.prompt.trim(), ratio: values.ratio, resolution: values.resolution, ...values.options };
   if (values.seed !== "") body.seed = Number(values.seed);
   if (values.mode === "image") {
     if (values.count) body.n = values.count;
     if (values.negative.trim()) body.negative_prompt = values.negative.trim();
-    if (values.images.length) body.sample_strength = values.strength;
+    if (values.images.length && values.strength != null) body.sample_strength = values.strength;
   } else {
     body.duration = values.duration;
   }
   if (values.images.length) body.images = values.images.map((image) => image.source);
   return { endpoint: values.mode === "image" ? "/v1/images/generations" : "/v1/videos/generations", body };
 }
+
+// What the input of a job says that is no option of its model.
+const NO_OPTIONS = new Set([
+  ...["prompt", "width", "height", "ratio", "resolution", "seed", "n", "size", "model", "flags", "images", "adjusted", "follow_up"],
+  ...["negative_prompt", "sample_strength", "seconds", "fps", "parts", "key", "mode", "size_class", "draft_of", "optimize"],
+]);
+const optionsOfJob = (input) => Object.fromEntries(Object.entries(input).filter(([name, value]) => !NO_OPTIONS.has(name) && ["boolean", "string", "number"].includes(typeof value)));
 
 // The draft of an existing job. Images that were uploaded are left out; images given as links are included.
 export function draftFromJob(job) {
@@ -79,7 +104,8 @@ export function draftFromJob(job) {
     duration: input.seconds ?? 0,
     seed: input.seed == null ? "" : String(input.seed),
     negative: input.negative_prompt ?? "",
-    strength: input.sample_strength ?? 0.5,
+    strength: input.sample_strength ?? null,
+    options: optionsOfJob(input),
     images: links.map((link) => createReference(link, link.split("/").at(-1))),
   };
 }
