@@ -17,7 +17,7 @@ from uuid import UUID
 from worker.core.concurrency.event_loop import all_of, in_thread, in_transfer_thread, run, run_for, spawn
 from worker.core.concurrency.group_commit import GroupCommit
 from worker.core.concurrency.lanes import LONG_CALLS, Lane, acting_for, of_calls
-from worker.core.concurrency.shutdown import stopping
+from worker.core.concurrency.shutdown import BUSY_SECONDS, stopping
 from worker.core.errors import DreameryError, Reaction
 from worker.core.observability.faults import UnexpectedError
 from worker.core.observability.job_context import job_context
@@ -40,6 +40,7 @@ from worker.tasks.stages.claim import ClaimOptions, claim_batch, claim_job, find
 from worker.tasks.stages.fail_job import announce
 from worker.tasks.stages.files import fetch_references
 from worker.tasks.stages.lease_renewal import LeaseLostError
+from worker.tasks.stages.polling import charges
 from worker.tasks.stages.polling.next_poll import poll_later
 
 log = get_logger("submit")
@@ -51,6 +52,7 @@ _MAX_LINES = 3
 # Longer waits for the pace of an account get a message of their own.
 _MAX_PACE_WAIT_SECONDS = 0.3
 _MAX_ACCOUNTS_PER_JOB = 8
+_RECORD_PAUSE_SECONDS = 1.0
 
 _WITH_UPLOADS, _WITHOUT_UPLOADS = ClaimOptions(), ClaimOptions(uploads_references=False)
 
@@ -225,8 +227,8 @@ async def _submit_claimed(claim: Claim, orders: _Orders) -> str:
                 order = await _prepare(claim, account, uploaded)
                 sent = True
                 submitted = await order()
-            if not await _running.add((claim, submitted)):
-                log.info("submit_overtaken")
+            if not await _record(claim, submitted):
+                log.warning("submit_overtaken", has_results=submitted.record is not None)
         except ClaimTooOldError:
             return await in_thread(handle_refusal.requeue, claim, NotSentError(), delay=0.0, reason="claim too old")
         except LeaseLostError:
@@ -240,6 +242,19 @@ async def _submit_claimed(claim: Claim, orders: _Orders) -> str:
             fault = UnexpectedError(error, sent=sent)
             return await in_thread(handle_refusal.handle_fault, claim, fault)
         return f"submitted {claim.id} on {claim.account.label}"
+
+
+async def _record(claim: Claim, submitted: Submitted) -> bool:
+    """Record that upstream accepted the job. Results are nowhere else, so they wait for the database longer."""
+    until = time.monotonic() + (BUSY_SECONDS if submitted.record is not None else 0.0)
+    while True:
+        try:
+            return await _running.add((claim, submitted))
+        except DATABASE_UNAVAILABLE_ERRORS:
+            if time.monotonic() > until:
+                raise
+            log.warning("results_not_recorded")
+            await asyncio.sleep(_RECORD_PAUSE_SECONDS)
 
 
 async def _handle_refusal(claim: Claim, error: DreameryError) -> str:
@@ -258,6 +273,7 @@ async def _prepare_account(claim: Claim, orders: _Orders) -> Account:
 
 async def _prepare(claim: Claim, account: Account, uploaded: list[Row[Any]]) -> Callable[[], Awaitable[Submitted]]:
     """Build the order. Return the one call that may cost credits. Raises ClaimTooOldError."""
+    charges.check_limit(claim)
     provider = get_provider(account)
     if claim.kind == "video":
         video = await in_thread(build_order.build_video_order, claim, uploaded)

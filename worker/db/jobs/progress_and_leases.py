@@ -68,6 +68,21 @@ _RECORD_ARRIVED = text(
 )
 
 
+def record_sending(tx: Transaction, *, job_id: UUID, attempt: int) -> bool:
+    """(submitting) The call that makes the results begins: an attempt without this mark has sent nothing.
+
+    False if the claim is lost or a cancel was requested.
+    """
+    row = tx.first(
+        text(
+            """UPDATE jobs SET result_refs = '[]' WHERE id = :id AND state = 'submitting' AND attempt = :attempt
+               AND cancel_requested_at IS NULL RETURNING id"""
+        ),
+        {"id": job_id, "attempt": attempt},
+    )
+    return row is not None
+
+
 def record_arrived(
     tx: Transaction, *, job_id: UUID, attempt: int, refs: list[dict[str, Any]], usage: dict[str, Any]
 ) -> bool:
@@ -77,12 +92,14 @@ def record_arrived(
 
 
 def find_arrived(tx: Transaction, *, job_id: UUID, attempt: int) -> Row[Any] | None:
-    """(submitting) Lock the job and return its submit key, what has arrived, and its usage; None = nothing has."""
+    """(submitting) Lock the job and return its submit key, what has arrived, and its usage; None = it is overtaken.
+
+    `result_refs` is NULL if the call had not begun, and empty if nothing has arrived.
+    """
     return tx.first(
         text(
             """SELECT submit_key, result_refs, result_refs #> '{0,usage}' AS usage FROM jobs
-               WHERE id = :id AND state = 'submitting' AND attempt = :attempt AND result_refs IS NOT NULL
-               FOR NO KEY UPDATE"""
+               WHERE id = :id AND state = 'submitting' AND attempt = :attempt FOR NO KEY UPDATE"""
         ),
         {"id": job_id, "attempt": attempt},
     )

@@ -18,17 +18,22 @@ from worker.db.accounts.accounts import AccountRow
 from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import progress_and_leases, state_machine
 from worker.db.jobs.claims import Claim
+from worker.messaging import celery_app
 from worker.providers.base import Account, ImageOrder, ImmediateImages, Record, RecordState, Submitted
 from worker.tasks.stages.fail_job import announce
-from worker.tasks.stages.lease_renewal import LEASE_EVERY_SECONDS
+from worker.tasks.stages.lease_renewal import LEASE_EVERY_SECONDS, LeaseLostError
 from worker.tasks.stages.polling import charges, settle_record
 
 log = get_logger("immediate_images")
 
 
 async def make(claim: Claim, upstream: ImmediateImages, account: Account, order: ImageOrder) -> Submitted:
-    """Make the one call. Whatever happens to the claim or the database meanwhile, the call goes on: it is paid."""
+    """Make the one call. Whatever happens to the claim or the database meanwhile, the call goes on: it is paid.
+
+    Raises LeaseLostError before the call if the claim is lost or the job was cancelled.
+    """
     with long_calls.counted():
+        await in_thread(_record_sending, claim)
         keeping = spawn(_keep_claim(claim))
         try:
             return await upstream.generate_images(
@@ -36,6 +41,13 @@ async def make(claim: Claim, upstream: ImmediateImages, account: Account, order:
             )
         finally:
             keeping.cancel()
+
+
+@retry_when_database_unavailable
+def _record_sending(claim: Claim) -> None:
+    with transaction() as tx:
+        if not progress_and_leases.record_sending(tx, job_id=claim.id, attempt=claim.attempt):
+            raise LeaseLostError
 
 
 async def _keep_claim(claim: Claim) -> None:
@@ -90,10 +102,14 @@ class _Attempt:
 
 @retry_when_database_unavailable
 def finish_arrived(account: AccountRow, *, job_id: UUID, attempt: int, actor: str) -> bool:
-    """Finish a job whose call has ended without an answer with the images that had arrived. False = none had."""
+    """End a job whose call has ended without an answer: with the images that had arrived, or back into the queue if
+    the call had certainly not begun. False = nothing is there, and the images may have been made.
+    """
     with transaction() as tx:
         arrived = progress_and_leases.find_arrived(tx, job_id=job_id, attempt=attempt)
-        if arrived is None:
+        if arrived is not None and arrived.result_refs is None:
+            return _send_first_time(tx, account, job_id=job_id, attempt=attempt, actor=actor)
+        if arrived is None or not arrived.result_refs:
             return False
         upstream_id = f"images-{arrived.submit_key}"
         row = state_machine.mark_running(tx, job_id=job_id, attempt=attempt, upstream_id=upstream_id, actor=actor)
@@ -109,3 +125,20 @@ def finish_arrived(account: AccountRow, *, job_id: UUID, attempt: int, actor: st
         settle_record.enqueue_saves(tx, [job_id])
     log.warning("images_cut", job_id=str(job_id), account=account.label, images=len(arrived.result_refs))
     return True
+
+
+def _send_first_time(tx: Transaction, account: AccountRow, *, job_id: UUID, attempt: int, actor: str) -> bool:
+    row = state_machine.requeue(
+        tx,
+        job_id=job_id,
+        attempt=attempt,
+        actor=actor,
+        reason="its process died before the order",
+        delay=0.0,
+        account=account.label,
+        counts=False,
+    )
+    if row is not None:
+        announce(tx, row)
+        tx.on_commit(partial(celery_app.enqueue_submit, job_id=job_id))
+    return row is not None

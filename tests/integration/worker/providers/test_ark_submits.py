@@ -18,11 +18,13 @@ from tests.support.engine import Engine
 from tests.support.platform import eventually
 from tests.support.servers.http_servers import running_app
 from tests.support.uploads import MediaHost
-from worker.db.engine import transaction
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, transaction
 from worker.db.jobs import inputs
+from worker.db.jobs.claims import claim_next
 from worker.db.jobs.inputs import NewInput
 from worker.providers.ark import client, orders
-from worker.tasks.stages import immediate_images
+from worker.tasks import submit as submit_task
+from worker.tasks.stages import build_order, immediate_images
 
 
 @pytest.fixture
@@ -140,6 +142,49 @@ def test_worker_that_is_killed_before_the_first_image_loses_it(engine: Engine, a
     assert engine.run_until_final(job) == ["failed"]
     assert engine.job_row(job).error_code == "submit_unclear"
     assert totals(ark)["image_calls"] == 1
+
+
+def test_worker_that_is_killed_before_the_call_costs_nothing(engine: Engine, ark: ArkJobs) -> None:
+    account = ark.add_account()
+    job = ark.add_image(account)
+    engine.make_due()
+    with transaction() as tx:
+        assert claim_next(tx, account_id=account) is not None
+    assert engine.run_until_final(job) == ["succeeded"]
+    assert totals(ark)["image_calls"] == 1
+    assert "its process died before the order" in [row.note.get("reason") for row in engine.job_events(job)]
+
+
+def test_cancel_between_claim_and_call_costs_nothing(
+    engine: Engine, ark: ArkJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ark.add_image(ark.add_account())
+    build = build_order.build_image_order
+
+    def cancelled(*args: Any) -> Any:
+        engine.sql("UPDATE jobs SET cancel_requested_at = now()")
+        return build(*args)
+
+    monkeypatch.setattr(build_order, "build_image_order", cancelled)
+    engine.submit(job)
+    assert engine.job_row(job).state == "cancelled"
+    assert totals(ark)["image_calls"] == 0
+
+
+def test_answer_waits_for_the_database(engine: Engine, ark: ArkJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = ark.add_image(ark.add_account())
+    write, tries = submit_task._running._write, []
+
+    def away_twice(items: list[Any]) -> list[bool]:
+        tries.append(len(items))
+        if len(tries) < 3:
+            raise DATABASE_UNAVAILABLE_ERRORS[0]("away", None, Exception())
+        return write(items)
+
+    monkeypatch.setattr(submit_task._running, "_write", away_twice)
+    monkeypatch.setattr(submit_task, "_RECORD_PAUSE_SECONDS", 0.01)
+    engine.submit(job)
+    assert (engine.job_row(job).state, tries) == ("saving", [1, 1, 1])
 
 
 def test_claim_is_kept_while_the_call_goes_on(engine: Engine, ark: ArkJobs, monkeypatch: pytest.MonkeyPatch) -> None:
