@@ -32,6 +32,7 @@ _CODES = {
     "job_cancelled": "OperationDenied.InvalidState",
     "job_not_finished": "OperationDenied.Running",
     "budget_exceeded": "SetLimitExceeded",
+    "max_cost_exceeded": "SetLimitExceeded",
     "insufficient_quota": "AccountOverdueError",
     "daily_limit_reached": "QuotaExceeded",
     "queue_full": "QuotaExceeded",
@@ -51,8 +52,17 @@ _CODES_OF_STATUS = {
 _TYPES = {400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 429: "TooManyRequests"}
 
 
-def vendor_code(code: str, status: int, param: str | None = None) -> str:
-    """Return the vendor's code for an error of ours."""
+# The code in a message of upstream's, which says more than ours.
+_QUOTED = re.compile(
+    r"(?:Upstream refused the request \(|上游拒绝了该请求（)([A-Z][A-Za-z]{3,60}(?:\.[A-Z][A-Za-z]{1,60}){0,3})[)）]"
+)
+
+
+def vendor_code(code: str, status: int, param: str | None = None, *, message: str = "") -> str:
+    """Return the vendor's code for an error of ours; that of upstream if the message names it."""
+    quoted = _QUOTED.match(message)
+    if quoted is not None:
+        return quoted[1]
     default = "InvalidParameter" if status < 500 else "InternalServiceError"
     found = _CODES.get(code) or _CODES_OF_STATUS.get(status, default)
     name = (param or "").partition(".")[0]
@@ -62,7 +72,7 @@ def vendor_code(code: str, status: int, param: str | None = None) -> str:
 def vendor_error(error: dict[str, Any], status: int, request_id: str) -> dict[str, Any]:
     """Return the vendor's error body for the `error` of one of ours."""
     param = error.get("param") or ""
-    code = vendor_code(str(error.get("code")), status, param)
+    code = vendor_code(str(error.get("code")), status, param, message=str(error.get("message")))
     message = f"{error.get('message')} Request id: {request_id}"
     kind = _TYPES.get(status, "InternalServerError" if status >= 500 else "BadRequest")
     return {"error": {"code": code, "message": message, "param": param, "type": kind}}

@@ -48,7 +48,8 @@ def task_status(view: JobView) -> str:
 def job_failure(job: Any) -> dict[str, str]:
     """Return the error of a failed job."""
     kind = ERRORS[job.error_code]
-    return {"code": vendor_code(kind.code, kind.status), "message": localized_message(kind, job.error_message)}
+    code = vendor_code(kind.code, kind.status, message=job.error_message or "")
+    return {"code": code, "message": localized_message(kind, job.error_message)}
 
 
 def task_object(view: JobView, base: str) -> dict[str, Any]:

@@ -40,6 +40,22 @@ def task(client: ApiClient, *content: dict[str, Any], **fields: Any) -> dict[str
     return finished(client, response.json()["id"])
 
 
+def test_failure_has_the_code_of_upstream(client):
+    code = "OutputVideoSensitiveContentDetected"
+    found = task(client, text=f"[[fail:{code}]] waves")
+    assert (found["status"], found["error"]["code"]) == ("failed", code)
+    refused = "InputTextSensitiveContentDetected"
+    response = client.http.post(IMAGES, json={"model": FLASH, "prompt": f"[[refuse:{refused}]] a boat"})
+    assert error_of(response)[:2] == (400, refused)
+
+
+def test_request_that_costs_too_much_is_refused(client):
+    body = {"model": FLASH, "prompt": "a boat", "size": "1024x1024"}
+    response = client.http.post(IMAGES, json=body, headers={"X-Max-Cost": "0.001 USD"})
+    assert error_of(response)[:2] == (400, "SetLimitExceeded")
+    assert client.http.post(IMAGES, json=body, headers={"X-Max-Cost": "0.1 USD"}).status_code == 200
+
+
 def test_layers_say_where_they_are(client):
     link = image(client)["data"][0]["url"]
     body = image(client, model=PRO, image=link, layer_decomposition=True, size="1K", output_format="png")

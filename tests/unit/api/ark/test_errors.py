@@ -34,6 +34,17 @@ def test_codes(code: str, param: str | None, expected: str) -> None:
     assert vendor_code(code, ERRORS[code].status, param) == expected
 
 
+def test_code_of_upstream_says_more_than_ours() -> None:
+    refused = "Upstream refused the request (OutputVideoSensitiveContentDetected.DeepFake): the video"
+    assert (
+        vendor_code("content_policy_violation", 400, message=refused) == "OutputVideoSensitiveContentDetected.DeepFake"
+    )
+    chinese = "上游拒绝了该请求（ModelNotOpen）：x"
+    assert vendor_code("content_policy_violation", 400, message=chinese) == "ModelNotOpen"
+    for other in ("Upstream refused the request (it is late): x", "Unknown (ModelNotOpen): x"):
+        assert vendor_code("content_policy_violation", 400, message=other) == "SensitiveContentDetected"
+
+
 def test_every_code_of_ours_has_one_of_the_vendors() -> None:
     found = {vendor_code(kind.code, kind.status) for kind in ERRORS.values()}
     assert all(name[0].isupper() and "{" not in name for name in found)
