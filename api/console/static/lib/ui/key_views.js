@@ -23,7 +23,7 @@ export function KeyTable({ base, keys, editable, onChanged }) {
   });
   return html`<div class="table-wrap"><table class="table"><thead><tr><th>${t("keys.name")}</th><th>${t("keys.rights")}</th><th>${t("filter.status")}</th><th>${t("keys.last_used")}</th><th>${t("keys.expires")}</th><th class="end"><span class="visually-hidden">${t("table.actions")}</span></th></tr></thead>
     <tbody>${keys.map((key) => html`<tr key=${key.id}><td data-label=${t("keys.name")}><div><strong>${key.name}</strong>${key.current && html` <span class="tag">${t("keys.current")}</span>`}<p class="hint mono">${key.prefix}…</p></div></td>
-      <td data-label=${t("keys.rights")}><div>${key.scopes ? key.scopes.map((scope) => t(`scope.${scope}`)).join(", ") : t("keys.all_rights")}${key.models && html`<p class="hint clamp-one" title=${key.models.join(", ")}>${t("keys.models")}: ${key.models.join(", ")}</p>`}</div></td>
+      <td data-label=${t("keys.rights")}><div>${key.scopes ? key.scopes.map((scope) => t(`scope.${scope}`)).join(", ") : t("keys.all_rights")}${key.models && html`<p class="hint clamp-one" title=${key.models.join(", ")}>${t("keys.models")}: ${key.models.join(", ")}</p>`}${key.providers && html`<p class="hint">${t("keys.providers")}: ${key.providers.join(", ")}</p>`}</div></td>
       <td data-label=${t("filter.status")}><${StatusBadge} status=${key.status} /></td>
       <td data-label=${t("keys.last_used")}>${key.last_used_at ? html`<${RelativeTime} at=${key.last_used_at} />` : t("keys.never_used")}</td>
       <td data-label=${t("keys.expires")}>${key.expires_at ? html`<${RelativeTime} at=${key.expires_at} />` : t("keys.never")}</td>
@@ -66,11 +66,14 @@ export function NewKeyDialog({ base, fields = {}, role, onClose, onCreated }) {
   const [days, setDays] = useState("");
   const [models, setModels] = useState([]);
   const [availableModels, setAvailableModels] = useState([]);
+  const [providers, setProviders] = useState([]);
+  const [allProviders, setAllProviders] = useState([]);
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
   useEffect(() => {
     // If the list cannot be loaded, the key is for all models.
     api.get("/v1/models").then(({ data }) => setAvailableModels(data.filter((item) => !item.alias_of && (role || !session.value.models || session.value.models.includes(item.id)))), () => {});
+    api.get("/v1/accounts/providers").then(({ data }) => setAllProviders(data), () => {});
   }, []);
   const create = async (event) => {
     event.preventDefault();
@@ -78,7 +81,7 @@ export function NewKeyDialog({ base, fields = {}, role, onClose, onCreated }) {
     setError(null);
     const expires = days ? new Date(Date.now() + Number(days) * 86400e3).toISOString() : undefined;
     try {
-      onCreated(await api.post(base, { ...fields, name: name.trim() || undefined, scopes: selectedScopes, models: models.length ? models : undefined, expires_at: expires }));
+      onCreated(await api.post(base, { ...fields, name: name.trim() || undefined, scopes: selectedScopes, models: models.length ? models : undefined, providers: providers.length ? providers : undefined, expires_at: expires }));
     } catch (failure) {
       setError(failure);
       setBusy(false);
@@ -90,6 +93,8 @@ export function NewKeyDialog({ base, fields = {}, role, onClose, onCreated }) {
     <${Select} label=${t("keys.expires")} value=${days} onChange=${setDays} options=${EXPIRY_DAYS.map((n) => [n, n ? t("keys.days", { n }) : t("keys.never")])} />
     ${availableModels.length > 0 && html`<details class="more"><summary>${models.length ? t("keys.models_n", { n: models.length }) : t("keys.models_all")}</summary>
       <${CheckboxGroup} label=${t("keys.models")} hideLabel options=${availableModels.map((item) => [item.id, item.id])} selected=${models} onChange=${setModels} /></details>`}
+    ${allProviders.length > 1 && html`<details class="more"><summary>${providers.length ? t("keys.providers_n", { n: providers.length }) : t("keys.providers_all")}</summary>
+      <${CheckboxGroup} label=${t("keys.providers")} hideLabel options=${allProviders.map((item) => [item.name, item.title])} selected=${providers} onChange=${setProviders} /></details>`}
     ${error && html`<${ErrorMessage} error=${error} />`}
     <div class="row end"><${Button} onClick=${onClose}>${t("action.cancel")}<//><${Button} kind="primary" type="submit" busy=${busy} disabled=${!selectedScopes.length}>${t("keys.create")}<//></div>
   </form><//>`;
