@@ -218,10 +218,10 @@ async def _receive_credits(row: AccountRow) -> int | None:
     try:
         gained = await call_within(row, _receive, until=until)
     except DreameryError as error:
-        log.info("gift_refused", account=row.label, code=error.code, detail=error.detail)
-        await in_thread(_note_no_gift, row, error)
+        log.info("daily_credits_refused", account=row.label, code=error.code, detail=error.detail)
+        await in_thread(_note_refused_claim, row, error)
         return None
-    await in_thread(_note_gift, row, gained)
+    await in_thread(_note_claim, row, gained)
     try:
         return await _fetch_total(row, until)
     except DreameryError as error:
@@ -230,7 +230,7 @@ async def _receive_credits(row: AccountRow) -> int | None:
 
 
 @retry_when_database_unavailable
-def _note_no_gift(row: AccountRow, error: DreameryError) -> None:
+def _note_refused_claim(row: AccountRow, error: DreameryError) -> None:
     with transaction() as tx:
         # Neither upstream nor the account refused: a worker with the key, or a later run, tries again today.
         if isinstance(error, NotSentError | SecretLockedError):
@@ -240,7 +240,7 @@ def _note_no_gift(row: AccountRow, error: DreameryError) -> None:
 
 
 @retry_when_database_unavailable
-def _note_gift(row: AccountRow, gained: int) -> None:
+def _note_claim(row: AccountRow, gained: int) -> None:
     with transaction() as tx:
         daily_credits.record_result(tx, row.id, gained=gained)
 

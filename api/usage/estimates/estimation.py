@@ -196,7 +196,9 @@ def _find_candidates(tx: Transaction, job: NewJob, caller: Caller, prices: Price
         usable = usable_accounts(tx, caller, [job])
         avoid = accounts_without_model(tx, job, caller, usable)
         currency = choose_currency(job, [one.group for one in usable])
-        return _Candidates(job.account_ids, avoid, 0, prices.places(job.account_ids, avoid=avoid), currency)
+        return _Candidates(
+            job.account_ids, avoid, 0, prices.places(job.account_ids, avoid=avoid, providers=job.providers), currency
+        )
     known, model = accounts.find_tokens(tx, [digest for digest, _ in caller.tokens]), find_catalog_model(job)
     own = [(h, t) for h, t in caller.tokens if t.provider in job.providers]
     tokens = [(h, t) for h, t in own if model is None or model.is_available_in(t.region)] or own

@@ -18,11 +18,11 @@ from worker.core.catalog.pricing import (
     find_pricing,
     shape_of,
 )
-from worker.db.accounts.eligibility import NEEDS, NO_NEEDS, Needs, may_use
+from worker.db.accounts.eligibility import ANY_NEEDS, NEEDS, Needs, may_use
 from worker.db.engine import Transaction
 
-# Price place of an account: its region, or the country that upstream reported for a detected session.
-PLACE = "CASE WHEN a.region = 'auto' THEN coalesce(lower(a.cluster ->> 'country'), 'auto') ELSE a.region END"
+# Price place of an account: its region, or the country that upstream reported when its hosts were looked up.
+PLACE = "coalesce(lower(a.cluster ->> 'country'), a.region)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +39,23 @@ class ObservedPrice:
 
 
 def places_of(
-    tx: Transaction, account_ids: list[UUID], *, user_id: UUID | None, choice: str, avoid: list[UUID] | None = None
+    tx: Transaction,
+    account_ids: list[UUID],
+    *,
+    user_id: UUID | None,
+    choice: str,
+    avoid: list[UUID] | None = None,
+    needs: Needs = ANY_NEEDS,
 ) -> list[str]:
     """Return the price places where a job may run: of these accounts, or if empty, of all accounts it may use."""
     rows = tx.all(
         text(
             f"""SELECT DISTINCT {PLACE} AS place FROM accounts a CROSS JOIN (SELECT CAST(:user_id AS uuid) AS user_id,
-                    CAST(:ids AS uuid[]) AS account_ids, CAST(:choice AS text) AS account_choice, {NO_NEEDS}) w
+                    CAST(:ids AS uuid[]) AS account_ids, CAST(:choice AS text) AS account_choice, {NEEDS}) w
                 WHERE {may_use("a", "w")} AND (w.account_ids <> '{{}}' OR a.state = 'ok')
                   AND NOT (a.id = ANY(:avoid))"""
         ),
-        {"user_id": user_id, "ids": account_ids, "choice": choice, "avoid": avoid or []},
+        {"user_id": user_id, "ids": account_ids, "choice": choice, "avoid": avoid or [], **needs.values()},
     )
     return [row.place for row in rows]
 
@@ -71,7 +77,7 @@ class PriceList:
     def __init__(self, tx: Transaction, *, user_id: UUID | None, choice: str) -> None:
         self._tx = tx
         self._user_id, self._choice = user_id, choice
-        self._places: dict[tuple[tuple[UUID, ...], tuple[UUID, ...]], list[str]] = {}
+        self._places: dict[tuple[tuple[Any, ...], ...], list[str]] = {}
         self._known: dict[tuple[str, tuple[str, ...]], list[KnownPrice]] = {}
         self._own: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
 
@@ -94,15 +100,22 @@ class PriceList:
             needs = Needs(providers, currency, model)
             pricing = find_pricing(get_catalog(), kind, model)
             return find_price_in_money(pricing, params, currency, self._own_prices(needs, account_ids, avoid))
-        places = self.places(account_ids, avoid=avoid)
+        places = self.places(account_ids, avoid=avoid, providers=providers)
         return self.price_of(kind=kind, model=model, params=params, places=places)
 
-    def places(self, account_ids: list[UUID], *, avoid: list[UUID]) -> list[str]:
-        """Return the price places of these accounts (empty = all usable) without the avoided ones."""
-        key = (tuple(account_ids), tuple(avoid))
+    def places(
+        self, account_ids: list[UUID], *, avoid: list[UUID], providers: Sequence[str] | None = None
+    ) -> list[str]:
+        """Return the price places of these accounts (empty = all of the providers that it may use), without some."""
+        key = (tuple(account_ids), tuple(avoid), tuple(providers or ()))
         if key not in self._places:
             self._places[key] = places_of(
-                self._tx, account_ids, user_id=self._user_id, choice=self._choice, avoid=avoid
+                self._tx,
+                account_ids,
+                user_id=self._user_id,
+                choice=self._choice,
+                avoid=avoid,
+                needs=Needs(providers),
             )
         return self._places[key]
 

@@ -27,7 +27,7 @@ class UsageData:
 
     def __init__(self, engine: Engine, client: TestClient) -> None:
         self.engine, self.client = engine, client
-        [self.account] = engine.sql("SELECT id FROM accounts")
+        [self.account] = engine.sql("SELECT id FROM accounts WHERE provider = 'dreamina'")
         self.users: dict[str, UUID] = {}
         self.keys: dict[str, tuple[UUID, str]] = {}
         for name in ("alice", "=bob"):
