@@ -1,7 +1,8 @@
-"""The header `X-Accounts`: on whose accounts, and of which providers, the jobs of a request run."""
+"""Headers that limit the jobs of a request: `X-Accounts` (whose accounts, of which providers) and `X-Max-Cost`."""
 
 from dataclasses import dataclass
 
+from worker.core.catalog.money import CostLimit, read_cost_limit
 from worker.core.catalog.provider_data import all_providers
 from worker.core.errors import DreameryError
 
@@ -10,6 +11,12 @@ HEADER = "X-Accounts"
 DESCRIPTION = (
     "accounts for the jobs of an API key: `own` = only your own, `pool` = only the platform's, `any` = your own first; "
     "`provider=NAME` = only accounts of this provider; both with a comma between them"
+)
+
+
+MAX_COST_DESCRIPTION = (
+    "the most money that the request may cost, such as `0.5` or `0.5 USD`; a request that may cost more is refused, "
+    "and nothing is submitted"
 )
 
 
@@ -42,3 +49,11 @@ def _invalid(got: str) -> DreameryError:
     names = ", ".join(f"provider={name}" for name in all_providers())
     message = f"`{HEADER}` must be one of {', '.join(OWNERS)}, and may name a provider ({names}); got {got[:40]!r}."
     return DreameryError("invalid_value", message, param=HEADER.lower())
+
+
+def parse_max_cost(header: str) -> CostLimit | None:
+    """Return the most that a request may cost; None = the header is empty. Raises `invalid_value`."""
+    try:
+        return read_cost_limit(header) if header.strip() else None
+    except ValueError as error:
+        raise DreameryError("invalid_value", f"X-Max-Cost {error}.", param="x-max-cost") from None

@@ -24,7 +24,7 @@ from api.auth.session_tokens import encrypt_session_token
 from api.http.clients.interruption import Interruption
 from api.http.own_file_links import set_request_origin
 from api.http.responses import base_url
-from worker.core.catalog.money import CostLimit, read_cost_limit
+from worker.core.catalog.money import CostLimit
 from worker.core.concurrency.keyed_batches import KeyedBatches, Left
 from worker.core.errors import DreameryError
 from worker.core.quotas import REQUESTS, Limit, OwnLimits, effective_limits
@@ -327,16 +327,10 @@ def _is_admin_key(bearer: str) -> bool:
 CallerDep = Annotated[Caller, Depends(get_caller)]
 
 
-_MAX_COST = (
-    "the most money that the request may cost, such as `0.5` or `0.5 USD`; a request that may cost more is refused, "
-    "and nothing is submitted"
-)
-
-
 async def require_generate(
     caller: CallerDep,
     x_accounts: Annotated[str, Header(description=account_choice.DESCRIPTION)] = "any",
-    x_max_cost: Annotated[str, Header(description=_MAX_COST)] = "",
+    x_max_cost: Annotated[str, Header(description=account_choice.MAX_COST_DESCRIPTION)] = "",
 ) -> Caller:
     """A caller who may create jobs; for every creating route. Raises `invalid_value` for another choice of accounts."""
     caller.require_scope("generate")
@@ -354,15 +348,8 @@ async def require_generate(
         account_choice=choice.owners,
         providers=choice.providers or caller.providers,
         tokens=tokens,
-        max_cost=_parse_max_cost(x_max_cost),
+        max_cost=account_choice.parse_max_cost(x_max_cost),
     )
-
-
-def _parse_max_cost(header: str) -> CostLimit | None:
-    try:
-        return read_cost_limit(header) if header.strip() else None
-    except ValueError as error:
-        raise DreameryError("invalid_value", f"X-Max-Cost {error}.", param="x-max-cost") from None
 
 
 async def require_read(caller: CallerDep) -> Caller:
