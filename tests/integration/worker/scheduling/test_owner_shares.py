@@ -119,7 +119,7 @@ def test_credit_history(engine: Engine, tarpit: Tarpit) -> None:
     served = f"SELECT 1 FROM accounts WHERE id = '{other}' AND credits_at IS NOT NULL"
     assert_other_user_is_served(engine, tarpit, served, run)
     with transaction() as tx:
-        assert settlement.claim_account(tx) is not None, "the rest waits for the next run"
+        assert settlement.claim_account(tx, providers=["dreamina"]) is not None, "the rest waits for the next run"
 
 
 def test_checks_on_request(engine: Engine, tarpit: Tarpit) -> None:
