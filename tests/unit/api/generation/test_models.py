@@ -39,6 +39,8 @@ def client(tmp_path_factory):
             patch.setenv(f"DREAMERY_{name}", value)
         for cached in (get_settings, get_catalog, provider_overrides.hosts):
             cached.cache_clear()
+        # There is no database that could have keys of accounts.
+        patch.setattr("api.auth.known_keys._keys_exist", lambda: False)
         yield TestClient(create_app())
     for cached in (get_settings, get_catalog, provider_overrides.hosts):
         cached.cache_clear()
