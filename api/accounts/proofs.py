@@ -43,6 +43,9 @@ def _start(request: Request, account_id: str, body: ProofRequest, caller: Caller
         row = find_account(tx, account_id, user_id=None)
         if row.state == "retired":
             raise DreameryError("account_retired")
+        if row.user_id not in {None, caller.user_id}:
+            message = "This account belongs to another user. Its owner alone may spend money on it outside of jobs."
+            raise DreameryError("forbidden", message)
         # Each step is an owner of its own: it may take long, and the next checks of its caller shall not wait for it.
         owner = f"proof:{check.hex}"
         ensure_capacity(tx, owner, 1)

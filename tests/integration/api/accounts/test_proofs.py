@@ -80,3 +80,11 @@ def test_steps_need_an_account_that_has_any(http: TestClient) -> None:
     refused = http.post(f"{ADMIN}/{session['id']}/prove", json={})
     assert_error(refused, 400, "unsupported_operation")
     assert_error(http.get(f"{url}/prove/00000000000000000000000000000000"), 404, "account_not_found")
+
+
+def test_an_administrator_spends_nothing_on_accounts_of_users(http: TestClient) -> None:
+    assert http.post("/admin/v1/users", json={"name": "anna", "role": "member"}).status_code == 201
+    body = {"tokens": "ark-hers.1", "provider": "ark", "region": "sandbox", "check": False, "user": "anna"}
+    account = http.post(ADMIN, json=body).json()["data"][0]
+    refused = http.post(f"{ADMIN}/{account['id']}/prove", json={"step": "image"})
+    assert "belongs to another user" in assert_error(refused, 403, "forbidden")
