@@ -130,17 +130,15 @@ def _lock_ready_statement(skip: str) -> TextClause:
     """Return the statement that locks an account for a claim, unless it has a limit group, whose rows have an order."""
     return text(
         f"""/* lock_ready */
-        SELECT * FROM (SELECT {COLUMNS} FROM accounts WHERE limit_group IS NULL AND {_READY}
-            FOR NO KEY UPDATE {skip}) alone CROSS JOIN (SELECT {USE_QUEUE_ORDER}) used
-        UNION ALL
-        SELECT * FROM (SELECT {COLUMNS} FROM accounts WHERE limit_group IS NOT NULL AND {_READY}) grouped
-            CROSS JOIN (SELECT {USE_QUEUE_ORDER}) used"""
+        SELECT * FROM (SELECT {COLUMNS}, {USE_QUEUE_ORDER} FROM accounts WHERE limit_group IS NULL AND {_READY}
+            FOR NO KEY UPDATE {skip}) alone
+        UNION ALL SELECT {COLUMNS}, NULL, NULL FROM accounts WHERE id = :id AND limit_group IS NOT NULL"""
     )
 
 
 _LOCK_READY, _LOCK_READY_NOW = _lock_ready_statement(""), _lock_ready_statement("SKIP LOCKED")
 # After the lock of its group.
-_GET_READY = text(f"SELECT {COLUMNS} FROM accounts WHERE {_READY}")
+_GET_READY = text(f"SELECT {COLUMNS}, {USE_QUEUE_ORDER} FROM accounts WHERE {_READY}")
 # A separate statement after the lock: the locking statement would count in an old snapshot.
 _UNDER_CAP = text(f"""/* under_cap */ SELECT 1 FROM accounts a WHERE a.id = :id AND {under_cap("a")}""")
 _GET = text(f"SELECT {COLUMNS} FROM accounts WHERE id = :id")
