@@ -11,13 +11,15 @@ from sqlalchemy import text
 
 from worker.core.job_state import OPEN, sql_list
 from worker.db.engine import Transaction
+from worker.db.schema.jobs import names_one_of
 
 _OPEN = sql_list(OPEN)
+_NAMED = names_one_of("j.account_ids", "CAST(:ids AS uuid[])")
 _NEVER_WORKED = f"""NOT a.pool AND a.user_id IS NULL AND a.state = 'ok'
     AND greatest(a.created_at, a.last_submit_at) < clock_timestamp() - make_interval(hours => :hours)
     AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.account_id = a.id
                     AND (j.submitted_at IS NOT NULL OR NOT j.account_ids @> ARRAY[a.id]))
-    AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.account_ids @> ARRAY[a.id]
+    AND NOT EXISTS (SELECT 1 FROM jobs j WHERE {names_one_of("j.account_ids", "ARRAY[a.id]")}
                     AND (j.state IN {_OPEN} OR j.holds_slot
                          OR j.finished_at > clock_timestamp() - make_interval(hours => :hours)))"""
 
@@ -32,15 +34,15 @@ _RECHECK = text(f"SELECT a.id FROM accounts a WHERE a.id = ANY(:ids) AND {_NEVER
 
 # A job that also lists a remaining account is still visible through it, so it stays.
 _DELETE_JOBS = text(
-    """/* delete_jobs_of_unused_accounts */
-    DELETE FROM jobs j WHERE j.account_ids && CAST(:ids AS uuid[]) AND j.submitted_at IS NULL
+    f"""/* delete_jobs_of_unused_accounts */
+    DELETE FROM jobs j WHERE {_NAMED} AND j.submitted_at IS NULL
         AND NOT EXISTS (SELECT 1 FROM accounts k WHERE k.id = ANY(j.account_ids) AND NOT k.id = ANY(:ids))
     RETURNING id"""
 )
 # Accounts whose jobs have pending webhook deliveries.
 _WITH_PENDING_WEBHOOKS = text(
-    """SELECT DISTINCT unnest(j.account_ids) AS id FROM jobs j JOIN webhook_deliveries d ON d.job_id = j.id
-       WHERE j.account_ids && CAST(:ids AS uuid[]) AND d.due_at IS NOT NULL"""
+    f"""SELECT DISTINCT unnest(j.account_ids) AS id FROM jobs j JOIN webhook_deliveries d ON d.job_id = j.id
+       WHERE {_NAMED} AND d.due_at IS NOT NULL"""
 )
 _DETACH_JOBS = text("UPDATE jobs SET account_id = NULL WHERE account_id = ANY(:ids)")
 _DELETE = text("DELETE FROM accounts WHERE id = ANY(:ids)")

@@ -17,6 +17,7 @@ from worker.db.jobs.conversations import AgentReply
 from worker.db.jobs.durations import DurationStats
 from worker.db.jobs.job_search import JobFilter as JobFilter  # noqa: PLC0414 - callers import it from here
 from worker.db.jobs.job_search import filter_conditions
+from worker.db.schema.jobs import names_one_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,9 @@ _POSITION = text(
 )
 
 
+_NAMED = names_one_of("account_ids", "CAST(:account_ids AS uuid[])")
+
+
 def visibility_condition(viewer: Viewer) -> tuple[str, dict[str, Any]]:
     """Return the SQL condition of the jobs that a viewer may see, and its values.
 
@@ -98,7 +102,7 @@ def visibility_condition(viewer: Viewer) -> tuple[str, dict[str, Any]]:
     if viewer.all_jobs:
         return "deleted_at IS NULL", {}
     if viewer.user_id is None:
-        condition = "deleted_at IS NULL AND user_id IS NULL AND account_ids && CAST(:account_ids AS uuid[])"
+        condition = f"deleted_at IS NULL AND user_id IS NULL AND {_NAMED}"
         return condition, {"account_ids": viewer.account_ids}
     condition, values = "deleted_at IS NULL AND user_id = :user_id", {"user_id": viewer.user_id}
     if viewer.key_root is None:

@@ -11,6 +11,7 @@ from worker.db.accounts.available_credits import covers, credits_left, is_insuff
 from worker.db.accounts.concurrency import free_slots, slot_limits, slots_of
 from worker.db.accounts.eligibility import ANY_NEEDS, NEEDS, Needs, free_at, may_use
 from worker.db.engine import Transaction
+from worker.db.schema.jobs import names_one_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,10 @@ _ACCOUNTS = text(
 )
 # Counted like `queries.JobView.position`.
 _JOBS_AHEAD = text(
-    """/* ahead */
+    f"""/* ahead */
     SELECT count(*) AS n FROM jobs o WHERE o.state = 'queued' AND o.kind = :kind AND o.place <= :place
-       AND (o.account_ids && CAST(:ids AS uuid[]) OR (o.account_ids = '{}' AND CAST(:ids AS uuid[]) = '{}' AND (
+       AND ({names_one_of("o.account_ids", "CAST(:ids AS uuid[])")}
+            OR (o.account_ids = '{{}}' AND CAST(:ids AS uuid[]) = '{{}}' AND (
             o.user_id IS NOT DISTINCT FROM CAST(:user_id AS uuid)
             OR (o.account_choice <> 'own' AND CAST(:choice AS text) <> 'own'))))"""
 )
