@@ -28,7 +28,7 @@ from worker.providers.base import Account
 from worker.providers.credits import Credits
 from worker.providers.refusals import RefusedError
 from worker.providers.registry import get_provider, required
-from worker.tasks.stages.account_check import CHECK_SECONDS, call_within, check_account, error_dict
+from worker.tasks.stages.account_check import CHECK_SECONDS, call_within, check_account, error_dict, recognised
 from worker.tasks.stages.account_session import SESSION_EXPIRED, call_upstream_async, decrypt_account
 
 log = get_logger("check_session")
@@ -155,8 +155,10 @@ async def _check_valid(account: AccountRow, until: float) -> Result:
             return {"live": True}
         return {"live": True, "points": _points(await _fetch_credits(account, until))}
     except RefusedError as error:
-        # Upstream named the reason, so it has recognised the credential unless that is what it refused.
-        return {"live": error.verdict.stops != "needs_login"}
+        live = recognised(error.verdict)
+        if live is None:
+            raise
+        return {"live": live}
     except DreameryError as error:
         if error.code == SESSION_EXPIRED:
             return {"live": False}

@@ -148,10 +148,11 @@ def every_session_expired(tx: Transaction) -> int:
     """
     row = tx.first(
         text(
-            """SELECT count(*) AS n, count(*) FILTER (
+            f"""SELECT count(*) AS n, count(*) FILTER (
                    WHERE state = 'needs_login'
                        OR (rest_code = 'upstream_session_expired' AND rest_until > clock_timestamp())) AS expired
-               FROM accounts WHERE pool AND state IN ('ok', 'needs_login') AND region <> 'sandbox'"""
+               FROM accounts WHERE pool AND state IN ('ok', 'needs_login') AND region <> 'sandbox'
+                   AND NOT {keys_only("accounts")}"""
         )
     )
     return int(row.n) if row is not None and row.n > 1 and row.n == row.expired else 0

@@ -138,8 +138,7 @@ def _note_refusal(row: AccountRow, error: DreameryError) -> Result:
     verdict = error.verdict if isinstance(error, RefusedError) else None
     with transaction() as tx:
         if verdict is not None:
-            # Upstream named the reason, so it has recognised the credential unless that is what it refused.
-            result["live"] = verdict.stops != "needs_login"
+            result["live"] = recognised(verdict)
             _stop(tx, row, verdict, error)
         elif error.code == SESSION_EXPIRED:
             result["live"] = False
@@ -156,6 +155,13 @@ def _note_refusal(row: AccountRow, error: DreameryError) -> Result:
             next_in = verdict.checks_after
         model_listings.record_account_check(tx, row.id, code=error.code, next_in=next_in)
     return result
+
+
+def recognised(verdict: Verdict) -> bool | None:
+    """Return whether upstream recognised the credential that it refused; None = the refusal does not tell."""
+    if verdict.stops == "needs_login":
+        return False
+    return None if verdict.scope is Scope.JOB else True
 
 
 def _stop(tx: Transaction, row: AccountRow, verdict: Verdict, error: DreameryError) -> None:
