@@ -94,7 +94,7 @@ def stored_inputs(tx: Transaction, job_id: UUID) -> list[Row[Any]]:
     """Return the references of a job in order, without their uploads; `length` is NULL until the file is inspected."""
     return tx.all(
         text(
-            """SELECT n, role, media, name, url, key, mime, bytes, sha256, milliseconds AS length
+            """SELECT n, role, media, name, url, key, mime, bytes, width, height, sha256, milliseconds AS length
                FROM job_inputs WHERE job_id = :job_id ORDER BY n"""
         ),
         {"job_id": job_id},

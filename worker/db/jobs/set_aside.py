@@ -23,6 +23,7 @@ class SetAside:
     id: UUID
     attempt: int
     kind: str
+    model: str
     owner: str
     attempts_left: bool  # after a failure of this fetch
     origin: Origin | None
@@ -33,7 +34,7 @@ _SET_ASIDE = text(
     """/* set_aside */
     UPDATE jobs SET due_at = clock_timestamp() + make_interval(secs => :lease)
     WHERE id = ANY(:ids) AND state = 'queued'
-    RETURNING id, attempt, kind, owner, attempt + 1 < max_attempts AS attempts_left, origin"""
+    RETURNING id, attempt, kind, model, owner, attempt + 1 < max_attempts AS attempts_left, origin"""
 )
 _RENEW = text(
     """UPDATE jobs SET due_at = clock_timestamp() + make_interval(secs => :lease)

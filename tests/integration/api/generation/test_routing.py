@@ -4,13 +4,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from starlette.responses import Response
 from starlette.testclient import TestClient
 
 from api.app import create_app
 from api.generation import model_availability
+from tests.integration.worker.providers.test_ark_submits import host as host  # noqa: PLC0414 - a fixture
 from tests.support.api_client import assert_error
 from tests.support.ark_jobs import ArkJobs
 from tests.support.engine import Engine
+from tests.support.uploads import MediaHost, make_image
 from worker.core.ids import parse_public_id
 
 IMAGES, VIDEOS, CHAT = "/v1/images/generations", "/v1/videos/generations", "/v1/chat/completions"
@@ -165,3 +168,17 @@ def test_draft_and_its_final(engine: Engine, http: TestClient, ark: ArkJobs) -> 
     engine.sql("UPDATE jobs SET finished_at = now() - interval '8 days' WHERE id = :id", id=draft.id)
     refused = http.post(VIDEOS, json={"draft_of": name, "async": True, "return_last_frame": True})
     assert "older than 7 days" in assert_error(refused, 400, "invalid_value", "draft_of")
+
+
+def test_fetched_input_is_checked_by_the_limits_of_the_model(
+    engine: Engine, http: TestClient, ark: ArkJobs, host: MediaHost
+) -> None:
+    ark.add_account(pool=True)
+    host.pages["/small.png"] = lambda: Response(make_image(side=64), media_type="image/png")
+    body = {"model": "seedance-2.0-mini", "prompt": "waves", "image": f"{host.url}/small.png"}
+    row = row_of(engine, ask(http, VIDEOS, **body))
+    assert engine.run_until_final(row.id) == ["failed"]
+    failed = engine.job_row(row.id)
+    assert (failed.error_code, failed.submitted_at) == ("invalid_image", None)
+    assert "each side must have 300 to 6000" in failed.error_message
+    assert ark.tasks() == []

@@ -12,6 +12,8 @@ from functools import partial
 from typing import IO, Any, cast
 
 from worker import storage
+from worker.core.catalog.input_limits import find_problem
+from worker.core.catalog.models import VideoModel, get_catalog
 from worker.core.concurrency.event_loop import in_files_thread, in_thread
 from worker.core.concurrency.lanes import REFERENCES, acting_for
 from worker.core.concurrency.watchdog import watchdog
@@ -84,7 +86,7 @@ async def _fetch_all(job: SetAside) -> None:
             await _fetch(job, row)
         elif not inputs.is_prepared(row):
             await _measure(job, row)
-    _check_lengths(await in_thread(_read_rows, job))
+    _check_limits(job, await in_thread(_read_rows, job))
 
 
 async def _fetch(job: SetAside, row: Row[Any]) -> None:
@@ -162,10 +164,22 @@ async def _inspect(row: Row[Any], content: IO[bytes]) -> tuple[inputs.StoredInpu
     return measured, media.extension
 
 
-def _check_lengths(rows: list[Row[Any]]) -> None:
+def _check_limits(job: SetAside, rows: list[Row[Any]]) -> None:
+    """Raise the error of files that upstream would not accept, by the data of the model."""
+    catalog = get_catalog()
+    model = catalog.find_video(job.model) or catalog.find_image(job.model)
+    for row in rows:
+        limits = model.inputs.get(row.media) if model is not None else None
+        seconds = None if row.length is None else row.length / 1000
+        problem = limits and find_problem(limits, size=row.bytes, width=row.width, height=row.height, seconds=seconds)
+        if problem:
+            code = _CODES.get(row.media, "invalid_image")
+            raise DreameryError(code, f"{inputs.name_of(row)} cannot be used: {problem}.")
     total = sum(row.length for row in rows if row.media == "video")
-    if total > video.MAX_REFERENCE_MILLISECONDS + video.ROUNDING_MILLISECONDS:
-        most = video.MAX_REFERENCE_MILLISECONDS // 1000
+    longest = model.references.video_seconds * 1000 if isinstance(model, VideoModel) else 0
+    longest = longest or video.MAX_REFERENCE_MILLISECONDS
+    if total > longest + video.ROUNDING_MILLISECONDS:
+        most = longest // 1000
         message = f"The reference videos are {total / 1000:.1f} s long in total; the maximum is {most} s. Shorten them."
         raise DreameryError("invalid_video", message)
 
