@@ -137,6 +137,12 @@ class ArkImages(BaseModel):
     usage: dict[str, int]
 
 
+class Nothing(BaseModel):
+    """An empty object."""
+
+    model_config = example()
+
+
 class ArkTaskId(BaseModel):
     """A new task."""
 

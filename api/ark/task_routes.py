@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.ark.schemas import ArkTask, ArkTaskId, ArkTaskList, ArkVideoRequest
+from api.ark.schemas import ArkTask, ArkTaskId, ArkTaskList, ArkVideoRequest, Nothing
 from api.ark.serialization import EXPIRED_CODES, STATUS_OF, task_id, task_object, task_status
 from api.ark.translation import makes_videos_without_text, parse_task_id, sent_names, video_fields
 from api.auth.dependencies import Caller, GenerateDep, ReadDep
@@ -148,7 +148,7 @@ async def get_task(request: Request, task: str, caller: ReadDep) -> Response:
 @router.delete(
     "/{task}",
     summary="Cancel or delete a video task (Ark's format)",
-    responses={200: {"description": "Cancelled or deleted: `{}`."}, **error_responses(401, 403, 404)},
+    responses={200: {"model": Nothing, "description": "Cancelled or deleted."}, **error_responses(401, 403, 404)},
 )
 async def delete_task(request: Request, task: str, caller: GenerateDep) -> Response:
     """Cancels a queued task; removes one that has ended, with its files. A task that runs is refused: it is charged."""

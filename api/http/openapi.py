@@ -76,6 +76,7 @@ _TAGS = [
     {"name": "files", "description": "Stored results. The link grants access to the file."},
     {"name": "models", "description": "Available models."},
     {"name": "webhooks", "description": "Notifications when a job ends."},
+    {"name": "ark", "description": "The official API's own format, for the vendor's libraries."},
     {"name": "session ids", "description": "Check whether upstream session ids are valid and what credit they have."},
     {"name": "accounts", "description": "Your own upstream accounts, used only for your jobs."},
     {"name": "keys", "description": "Your own API keys."},

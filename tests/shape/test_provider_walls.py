@@ -14,8 +14,9 @@ from worker.core.catalog.provider_data import all_providers
 INSIDE = ("worker/providers/dreamina/", "worker/providers/ark/", "worker/core/catalog/providers/", "worker/sandbox/")
 # A vendor's interface may be one that our callers speak; these files take or answer it, or name it as a source.
 CALLERS_FORMATS = ("api/ark/", "api/app.py", "api/generation/media_fields.py")
-# A name that clients rely on: a field of `/v1/models`.
+# Names that clients rely on: a field of `/v1/models`, and a tag of the API's document.
 PUBLIC = {
+    "api/http/openapi.py": '"ark"',
     "api/generation/models/routes.py": "model_req_key",
     "api/generation/models/schemas.py": "model_req_key",
 }
@@ -75,7 +76,8 @@ def strings_in(text: str) -> Iterator[tuple[int, str]]:
 def concepts_in(name: str, text: str) -> list[str]:
     """What of an upstream the text of a file names: `line: word`."""
     found = []
-    text = text.replace(PUBLIC.get(name, "\0"), "public")
+    if name in PUBLIC:
+        text = text.replace(PUBLIC[name], PUBLIC[name].replace(PUBLIC[name].strip('"'), "public"))
     if name != REGISTRY and not name.startswith(CALLERS_FORMATS):
         for number, line in enumerate(text.splitlines(), start=1):
             found += [f"{number}: {match[0]}" for match in words().finditer(line)]
