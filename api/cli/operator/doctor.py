@@ -128,7 +128,7 @@ def _check_database() -> list[Finding]:
         Finding("database", ok=True, detail=f"Postgres {status['version']}"),
         _schema_finding(str(status["revision"])),
         _clock_finding(status["clock"], (before + time.time()) / 2),
-        _accounts_finding(status["accounts"]),
+        _accounts_finding(status["accounts"], status["closed_models"]),
         *_server_findings(),
         *_master_key_findings(),
         *([_EXIT_ADDRESS] if status["every_session_expired"] else []),
@@ -196,8 +196,10 @@ def _clock_finding(database_clock: float, our_clock: float) -> Finding:
     return Finding("clock", difference <= MAX_CLOCK_DIFFERENCE, f"{difference:.1f} s off the database clock", hint)
 
 
-def _accounts_finding(by_state: dict[str, int]) -> Finding:
+def _accounts_finding(by_state: dict[str, int], closed: list[str]) -> Finding:
     detail = ", ".join(f"{count} {state}" for state, count in sorted(by_state.items())) or "none yet"
+    if closed:
+        detail += f"; closed by upstream: {', '.join(closed)}; see `dreamery accounts reopen --help`"
     usable = not by_state or by_state.get("ok", 0) > 0
     hint = "No upstream account is usable: log in again upstream and use the new session ids."
     return Finding("accounts", usable, detail, "" if usable else hint)

@@ -5,9 +5,10 @@ gets a cooldown at most, because its caller receives the errors directly.
 """
 
 from collections.abc import Collection
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 
 from worker.core.catalog.provider_data import all_providers
 from worker.db.engine import Transaction
@@ -120,6 +121,19 @@ def record_session_works(tx: Transaction, account_id: UUID) -> bool:
         {"id": account_id, "code": EXPIRED, "stops": list(STOPS)},
     )
     return row is not None and bool(row.free)
+
+
+def closed_models(tx: Transaction, *, limit: int) -> list[Row[Any]]:
+    """Return models that are closed on accounts until an operator looks: `label`, `model`, `code`."""
+    return tx.all(
+        text(
+            """SELECT a.label, r.key AS model, r.value ->> 'code' AS code
+               FROM accounts a CROSS JOIN LATERAL jsonb_each(a.model_rests) r
+               WHERE a.model_rests <> '{}' AND a.state <> 'retired' AND r.value ->> 'until' = 'Infinity'
+               ORDER BY a.label, r.key LIMIT :limit"""
+        ),
+        {"limit": limit},
+    )
 
 
 def end_cooldown(tx: Transaction, account_id: UUID, *, code: str) -> bool:

@@ -8,7 +8,7 @@ from sqlalchemy import Row, text
 
 from worker.core.job_state import OPEN, JobState, sql_list
 from worker.core.settings import get_settings
-from worker.db.accounts import model_listings
+from worker.db.accounts import health, model_listings
 from worker.db.accounts.eligibility import candidates, free_at, works
 from worker.db.accounts.queue_lines import queue_order
 from worker.db.engine import Transaction
@@ -345,6 +345,7 @@ def database_check(tx: Transaction) -> dict[str, Any]:
         "clock": float(version.clock) if version else None,
         "revision": schema_revision(tx),
         "accounts": {row.state: row.n for row in by_state},
+        "closed_models": [f"{row.model} on {row.label} ({row.code})" for row in health.closed_models(tx, limit=10)],
         "every_session_expired": bool(model_listings.every_session_expired(tx)),
     }
 

@@ -11,6 +11,8 @@ from api.app import create_app
 from api.cli.main import app as cli
 from tests.support.engine import Engine
 from tests.support.servers.http_servers import running_app
+from worker.db.engine import transaction
+from worker.db.jobs.queries import database_check
 
 
 @pytest.fixture
@@ -76,3 +78,13 @@ def test_proof_asks_before_it_spends(run: Callable[..., Result]) -> None:
     assert "more than is left" in poor["steps"][0]["findings"][0]["text"]
     assert run("prove", "nobody").exit_code == 2
     assert run("prove", "studio", "--only", "everything").exit_code == 2
+
+
+def test_doctor_names_closed_models(engine: Engine, run: Callable[..., Result]) -> None:
+    parsed(run("add", "ark-one.1", "--provider", "ark", "--region", "sandbox", "--label", "studio", "--json"))
+    rests = '{"seedance-2.0": {"until": "Infinity", "code": "ModelNotOpen"}, "seedance-2.5": {"until": 99999999999}}'
+    engine.sql(f"UPDATE accounts SET model_rests = '{rests}'")
+    with transaction() as tx:
+        assert database_check(tx)["closed_models"] == ["seedance-2.0 on studio (ModelNotOpen)"]
+    output = CliRunner().invoke(cli, ["doctor", "--json"]).output
+    assert "closed by upstream: seedance-2.0 on studio (ModelNotOpen)" in output
