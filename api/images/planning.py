@@ -78,6 +78,7 @@ def plan_image_jobs(
         **user_params(model, body.user, body.safety_identifier),
         **({"adjusted": adjusted} if adjusted else {}),
         **({"output": output.as_params()} if output else {}),
+        **({"retry_unclear": True} if body.retry_unclear else {}),
     }
     order = {
         "prompt": prompt,

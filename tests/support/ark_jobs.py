@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 from tests.support.engine import Engine
 from worker.db.engine import transaction
 from worker.db.jobs import state_machine
+from worker.providers.registry import PROVIDERS
 from worker.sandbox.ark.state import ArkState
 from worker.sandbox.ark.tasks import Task
 
@@ -82,6 +83,14 @@ class ArkJobs:
             id=job,
             s=seconds,
         )
+        self.forget_lists()
+
+    def forget_lists(self) -> None:
+        """As if the last lists had been read long ago."""
+        self.engine.sql("DELETE FROM list_paces")
+        for main in self.state.mains.values():
+            main.listed_at = 0.0
+        PROVIDERS["ark"]()._tasks._recent.clear()  # type: ignore[attr-defined]
 
     def look(self, job: UUID, at: float) -> str:
         """Poll `at` seconds after the answer was lost."""
@@ -89,7 +98,4 @@ class ArkJobs:
             "SELECT extract(epoch FROM now() - absent_since)::float8 AS s FROM jobs WHERE id = :id", id=job
         )[0]
         self.lose_time(job, at - row.s)
-        self.engine.sql("DELETE FROM list_paces")
-        for main in self.state.mains.values():
-            main.listed_at = 0.0
         return self.engine.poll(self.engine.job_row(job).account_id)

@@ -11,7 +11,7 @@ from worker.core.concurrency.watchdog import watchdog
 from worker.core.observability import metrics
 from worker.core.observability.faults import UnexpectedError
 from worker.core.observability.logging import get_logger
-from worker.db.accounts import session_checks, unused_cleanup
+from worker.db.accounts import list_pace, session_checks, unused_cleanup
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, transaction
 from worker.db.jobs import idempotency, inputs
 from worker.tasks.stages import expire_results, orphaned_files
@@ -72,6 +72,7 @@ def _delete_requests() -> tuple[int]:
 
 def _delete_checks() -> tuple[int]:
     with transaction() as tx:
+        list_pace.delete_old(tx)
         return (session_checks.delete_old(tx, minutes=CHECK_MINUTES),)
 
 

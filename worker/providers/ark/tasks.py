@@ -8,6 +8,7 @@ import asyncio
 import re
 import time
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 from worker.core.errors import DreameryError
 from worker.core.observability.logging import get_logger
@@ -16,7 +17,7 @@ from worker.core.settings import get_settings
 from worker.providers.ark.client import CREATE_SECONDS, MOST_IDS, ArkClient
 from worker.providers.ark.models import model_id
 from worker.providers.ark.recovery_keys import SentVideo, echoes_keys, find_matches, keys_of, was_sent_then
-from worker.providers.ark.responses import Task
+from worker.providers.ark.responses import Task, TaskStatus
 from worker.providers.ark.task_records import record_of, unasked
 from worker.providers.base import Account, Found, LookupResult, OpenOrder, Record, RecordState
 from worker.providers.poll_rules import PollRules
@@ -36,6 +37,7 @@ _GET_PAUSE_SECONDS = 0.06
 # A task of this age must be in a list, else the lists of its account prove nothing.
 _LISTED_SECONDS = 300.0
 _MOST_PAGES = 100
+_SHARED_SECONDS = 3.0
 _ADAPTIVE = "adaptive"
 _NAME = re.compile(r"HTTP \d{3} ([\w.]+)")
 
@@ -51,11 +53,21 @@ def is_flex(order: OpenOrder) -> bool:
     return (order.order.get("options") or {}).get("service_tier") == "flex"
 
 
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """All tasks of a model, as of a moment of the monotonic clock. `complete` = none can be missing."""
+
+    at: float
+    tasks: list[Task]
+    complete: bool
+
+
 class ArkTasks:
     """The open video tasks of all accounts."""
 
     def __init__(self, client: ArkClient) -> None:
         self._client = client
+        self._recent: dict[tuple[str, str, bool], _Listed] = {}
 
     async def fetch_records(self, account: Account, orders: list[OpenOrder]) -> dict[str, Record]:
         """Return the records of these orders by submit key; upstream does not know those that are absent."""
@@ -117,16 +129,17 @@ class ArkTasks:
         if (hinted := await self._by_hint(account, order, owned)) is not None:
             return hinted
         try:
-            tasks = await self._list_all(account, order)
+            listed = await self._list_all(account, order)
         except DreameryError as error:
             if refusal_name(error).startswith("AccessDenied"):
                 return LookupResult(Found.UNKNOWN)
             raise
-        found = find_matches(_sent(account, order), tasks, owned=owned)
+        found = find_matches(_sent(account, order), listed.tasks, owned=owned)
         if found:
             first, *others = found
             return LookupResult(Found.FOUND, record_of(order, first), tuple(task.id for task in others))
-        return LookupResult(Found.ABSENT if account.facts.get("echo_proved") is True else Found.UNKNOWN)
+        proves = listed.complete and account.facts.get("echo_proved") is True
+        return LookupResult(Found.ABSENT if proves else Found.UNKNOWN)
 
     async def _by_hint(self, account: Account, order: OpenOrder, owned: Collection[str]) -> LookupResult | None:
         """Return the task that a callback named, if upstream says with our key that it is the one."""
@@ -144,22 +157,32 @@ class ArkTasks:
         ours = find_matches(sent, [task], owned=owned) if shows_keys else [task] if was_sent_then(sent, task) else []
         return LookupResult(Found.FOUND, record_of(order, task)) if ours else None
 
-    async def _list_all(self, account: Account, order: OpenOrder) -> list[Task]:
-        """Return all tasks of the order's model and lane."""
-        tasks: list[Task] = []
+    async def _list_all(self, account: Account, order: OpenOrder) -> "_Listed":
+        """Return all tasks of the order's model and lane. Several lost orders share a list."""
+        sent, flex = model_id(account, order.model), is_flex(order)
+        name, now = (account.id, sent, flex), time.monotonic()
+        self._recent = {key: one for key, one in self._recent.items() if now - one.at < _SHARED_SECONDS}
+        if (known := self._recent.get(name)) is not None:
+            return known
+        tasks: dict[str, Task] = {}
+        seen = total = 0
         for number in range(1, _MOST_PAGES + 1):
-            sent = model_id(account, order.model)
-            page = await self._client.list_recent(account, sent, page=number, flex=is_flex(order))
-            tasks += page.tasks
-            if not page.tasks or len(tasks) >= page.total:
+            page = await self._client.list_recent(account, sent, page=number, flex=flex)
+            tasks |= {task.id: task for task in page.tasks}
+            seen, total = seen + len(page.tasks), page.total
+            if not page.tasks or seen >= total:
                 break
-        return tasks
+        # No order is promised: a task that moved to an earlier page between two calls would be missing.
+        listed = self._recent[name] = _Listed(now, list(tasks.values()), complete=len(tasks) >= total)
+        return listed
 
     # ---- cancel
 
     async def cancel(self, account: Account, order: OpenOrder) -> bool:
         """Cancel a queued task. Return False if it runs or has ended: then it is finished and charged."""
         task = await self._client.get_task(account, order.upstream_id or "")
+        if task.status is TaskStatus.CANCELLED:
+            return True
         if record_of(order, task).state is not RecordState.QUEUED:
             return False  # a DELETE of an ended task removes it, and with it our proof
         try:

@@ -22,9 +22,7 @@ def ark(engine: Engine) -> ArkJobs:
 
 
 def poll(ark: ArkJobs, account: UUID) -> str:
-    ark.engine.sql("DELETE FROM list_paces")
-    for main in ark.state.mains.values():
-        main.listed_at = 0.0
+    ark.forget_lists()
     return ark.engine.poll(account)
 
 

@@ -73,9 +73,7 @@ class TwoUpstreams(RuleBasedStateMachine):
     def poll(self, number: int, seconds: float) -> None:
         for job in self.jobs:
             self.ark.lose_time(job, seconds)
-        self.engine.sql("DELETE FROM list_paces")
-        for main in self.ark.state.mains.values():
-            main.listed_at = 0.0
+        self.ark.forget_lists()
         self.engine.make_due()
         poll(account_id=[*self.accounts, self.web][number])
 

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from tests.bench.polling import LOADS, Load, adaptive, fixed, simulate
-from worker.core.polling import OpenJob, PollingPolicy, duration_to_learn, first_look, next_poll
+from worker.core.polling import OpenJob, PollingPolicy, SparsePolling, duration_to_learn, first_look, next_poll
 
 _FLOOR, _CEILING = 0.2, 60.0
 _SHORT = tuple(4 + 4 * n / 149 for n in range(150))  # evenly between 4 and 8 s
@@ -199,3 +199,26 @@ def test_without_learned_durations_a_load_starts_with_few_polls_and_learns() -> 
     result = simulate(_load("1 video, around 300 s, nothing learned"), adaptive())
     assert result.polls_per_job <= 20
     assert result.quantile(0.5) <= 6
+
+
+# ---- an upstream that limits its lists
+
+
+def test_sparse_polling_begins_at_an_early_quantile() -> None:
+    rules, durations = SparsePolling(), tuple(float(n) for n in range(100, 200))
+    assert rules.first_look(OpenJob(0.0, durations, "video")) == 110
+    assert rules.next_poll([OpenJob(20.0, durations, "video")]) == 90
+    assert rules.first_look(OpenJob(0.0, None, "video")) == 3
+
+
+@pytest.mark.parametrize(("age", "wait"), [(111.0, 5.55), (150.0, 7.5), (300.0, 10.0), (5000.0, 10.0)])
+def test_sparse_polling_then_follows_at_intervals(age: float, wait: float) -> None:
+    durations = tuple(float(n) for n in range(100, 200))
+    assert SparsePolling().next_poll([OpenJob(age, durations, "video")]) == pytest.approx(wait)
+
+
+def test_sparse_polling_serves_the_first_of_many() -> None:
+    durations = tuple(float(n) for n in range(100, 200))
+    jobs = [OpenJob(age, durations, "video") for age in (0.0, 109.9, 200.0)]
+    assert SparsePolling().next_poll(jobs) == 1.0, "never more often than lists are allowed"
+    assert SparsePolling().next_poll([]) is None

@@ -33,8 +33,8 @@ from worker.tasks.stages.polling.claimed_poll import ClaimedPoll
 
 log = get_logger("lost_answers")
 
-# After a search that failed. The deadline of the job ends this.
-_RETRY_SECONDS = 10.0
+# After a search that failed. If all of them fail for so long, nothing will be known of the job.
+_RETRY_SECONDS, _MOST_SECONDS = 10.0, 3600.0
 _USUAL_GRACE_SECONDS = 30.0
 # Ids of other jobs matter from so long before the claim on.
 _OWNED_SECONDS = 600.0
@@ -102,7 +102,9 @@ async def _find_one(account: AccountRow, job: OpenJob) -> float | None:
         result = await _look_up(account, job)
     except DreameryError as error:
         log.warning("look_up_failed", account=account.label, code=error.code, detail=error.detail)
-        return _RETRY_SECONDS
+        if job.unclear_for < _MOST_SECONDS:
+            return _RETRY_SECONDS
+        result = LookupResult(Found.UNKNOWN)
     if result.found is Found.FOUND and result.record is not None:
         await in_thread(_adopt, account, job, result)
         return 0.0
