@@ -110,7 +110,7 @@ def test_master_key_rotation_with_crashes(engine: Engine) -> None:
     engine.configure(FETCH_ALLOW=f"{engine.env['DREAMERY_FETCH_ALLOW']},proxy.example")
     scenario = RotationScenario(engine)
     old = ciphertexts(engine.env["DREAMERY_DATABASE_URL"])
-    assert len(old) == 6  # the demo account has a session too
+    assert len(old) == 7  # the demo accounts have secrets too
 
     scenario.configure_keys(BOTH)
     scenario.assert_data_is_readable()
