@@ -112,7 +112,7 @@ def test_pictures_run_on_it(platform: CheckedPlatform, upstream: Upstream) -> No
         files = [client.get(image["url"]) for image in answer.json()["data"]]
         assert [file.headers["content-type"] for file in files] == ["image/png"] * 2
         job = client.get(f"/admin/v1/jobs/{answer.headers['x-job-id']}").json()
-        assert (job["status"], job["account"]) == ("completed", "toys")
+        assert (job["status"], job["provider"], job["account"]) == ("completed", "toy", "toys")
     [order] = [order for order in upstream.orders.values() if order["prompt"] == "a paper boat"]
     assert (order["count"], order["width"], order["height"]) == (2, 512, 512)
 
