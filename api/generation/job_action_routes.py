@@ -79,7 +79,8 @@ def cancel_job_now(
 async def cancel_job(request: Request, job_id: str, caller: GenerateDep) -> Response:
     """A queued job is cancelled at once, a running one with its next poll (`cancelling` until then).
 
-    Upstream has no cancel call: it finishes and charges work that it has started. A job that has ended stays unchanged.
+    What an upstream has begun it finishes and charges. The web site has no cancel call at all; the official API cancels
+    what is in its queue, and otherwise the job goes on and `cancelling` ends. A job that has ended stays unchanged.
     """
     view = await run_in_threadpool(cancel_job_now, caller.viewer, parse_job_id(job_id))
     set_job_id_header(request, job_id)

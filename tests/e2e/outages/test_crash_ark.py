@@ -104,7 +104,9 @@ def test_random_kills_with_jobs_of_both_upstreams(platform: Platform) -> None:
     tokens = [f"storm{n}:sandbox" for n in range(1, 5)]
     ark = ark_requests(rng, platform, count=50, within=14)
     dreamina = random_requests(rng, count=40, tokens=tokens, within=14)
-    control(platform, "/_ark/lost", {"creates": 0.06, "images": 0.03, "lists": 0.1, "gets": 0.1, "seed": seed})
+    control(
+        platform, "/_ark/lost", {"creates": 0.06, "images": 0.03, "lists": 0.1, "gets": 0.1, "late": 1, "seed": seed}
+    )
     with Chaos(platform, seed=seed, pause=2.0) as chaos:
         _, failures = asyncio.run(run_clients(platform.url, [*ark, *dreamina], within=200))
     assert chaos.failure is None, chaos.failure

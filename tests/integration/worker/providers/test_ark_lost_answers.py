@@ -4,7 +4,10 @@ from uuid import UUID
 
 import pytest
 from starlette.responses import JSONResponse
+from starlette.testclient import TestClient
 
+from api.app import create_app
+from tests.integration.conftest import ADMIN_KEY
 from tests.support.ark_jobs import CREATE, ArkJobs
 from tests.support.engine import Engine
 from worker.tasks.dispatch import sweep
@@ -217,3 +220,41 @@ def test_second_try_is_the_last(ark: ArkJobs) -> None:
     row = ark.engine.job_row(job)
     assert (row.state, row.error_code, row.attempt) == ("failed", "submit_unclear", 2)
     assert ark.ledger()["totals"]["image_calls"] == 2
+
+
+# ---- what operators and callers see
+
+
+def test_operators_find_unclear_jobs_and_read_why(ark: ArkJobs) -> None:
+    account = ark.add_account()
+    unclear, fine = ark.add_image(account, prompt="a boat [[reset:after]]"), ark.add_image(account)
+    for job in (unclear, fine):
+        ark.engine.submit(job)
+    with TestClient(create_app(), headers={"Authorization": f"Bearer {ADMIN_KEY}"}) as client:
+        found = client.get("/admin/v1/jobs", params={"charge_doubt": True}).json()["data"]
+        assert [(one["id"], one["charge_doubt"]) for one in found] == [(f"job_{unclear.hex}", "submit_unclear")]
+        assert len(client.get("/admin/v1/jobs").json()["data"]) == 2
+        entries = client.get(f"/admin/v1/jobs/job_{unclear.hex}").json()["timeline"]["data"]
+        assert "may already have been charged" in entries[-1]["text"]["en"]
+
+
+def test_timeline_tells_of_a_search(ark: ArkJobs) -> None:
+    job = ark.add_video(ark.add_account(), prompt="waves [[reset:after]]")
+    ark.engine.submit(job)
+    with TestClient(create_app(), headers={"Authorization": f"Bearer {ADMIN_KEY}"}) as client:
+        entries = client.get(f"/admin/v1/jobs/job_{job.hex}").json()["timeline"]["data"]
+    assert "searched for upstream" in entries[-1]["text"]["en"]
+    assert "上游" in entries[-1]["text"]["zh"]
+
+
+@pytest.mark.parametrize(("path", "model"), [("images", "seedream-5.0-flash"), ("videos", "seedance-2.0-mini")])
+def test_request_may_allow_a_second_try(ark: ArkJobs, path: str, model: str) -> None:
+    ark.engine.sql("UPDATE accounts SET pool = true WHERE id = :id", id=ark.add_account())
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}", "Prefer": "respond-async", "X-Accounts": "provider=ark"}
+    with TestClient(create_app(), headers=headers) as client:
+        for wanted in (True, False):
+            body = {"model": model, "prompt": f"waves {wanted}", "retry_unclear": wanted}
+            answer = client.post(f"/v1/{path}/generations", json=body)
+            assert answer.status_code == 202, answer.text
+    rows = ark.engine.sql("SELECT params -> 'retry_unclear' AS wanted FROM jobs ORDER BY id")
+    assert [row.wanted for row in rows] == [True, None]
