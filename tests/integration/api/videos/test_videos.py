@@ -14,11 +14,11 @@ from api.app import create_app
 from api.auth.session_tokens import session_token_hash
 from api.jobs.schemas import Job
 from api.videos.schemas import AcceptedVideo, Video, VideoDeleted, VideoList, VideosAnswer, VideoTask, VideoTaskState
+from tests.integration.api.videos.video_rows import finish_video, set_state
 from tests.support.api_client import assert_error, new_key
 from tests.support.engine import Engine
 from tests.support.media_files import make_video
 from tests.support.uploads import make_image
-from tests.support.video_rows import finish_video, set_state
 from worker import storage
 from worker.core.media.video import inspect_video
 from worker.core.security.session_tokens import parse_tokens
