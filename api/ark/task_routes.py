@@ -24,6 +24,7 @@ from api.http.responses import base_url, json_response
 from api.jobs.routes import resolve_model_id
 from api.videos.planning import plan_videos, require_single_video
 from api.videos.schemas import VideoGenerationRequest
+from worker.core.catalog.models import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.job_state import JobState
@@ -124,7 +125,8 @@ async def list_tasks(
                 job_filter,
                 offset=(page_num - 1) * page_size,
                 limit=page_size,
-                tier=service_tier,
+                flex=service_tier == "flex",
+                flex_models=[one.id for one in get_catalog().video_models if one.flex],
                 expired_codes=EXPIRED_CODES,
                 expired={"failed": False, "expired": True}.get(status or ""),
             )

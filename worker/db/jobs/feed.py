@@ -1,5 +1,6 @@
 """Queries of a caller's jobs as a feed (who may see a change, what changed since a moment) and as numbered pages."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -11,8 +12,8 @@ from worker.db.engine import Transaction
 from worker.db.jobs.job_search import JobFilter, filter_conditions
 from worker.db.jobs.queries import JobView, Viewer, group_views, visibility_condition
 
-# An order without a service tier has the default one.
-_TIER = "coalesce(params -> 'order' -> 'options' ->> 'service_tier', 'default') = :tier"
+# The order of a job is read only if its model has more than one service tier: orders are large.
+_FLEX = "(model = ANY(CAST(:flex_models AS text[])) AND params -> 'order' -> 'options' ->> 'service_tier' = 'flex')"
 _EXPIRED = "coalesce(error_code, '') = ANY(CAST(:expired_codes AS text[]))"
 
 
@@ -74,21 +75,23 @@ def numbered_page(
     *,
     offset: int,
     limit: int,
-    tier: str,
+    flex: bool,
+    flex_models: Sequence[str],
     expired_codes: tuple[str, ...] = (),
     expired: bool | None = None,
 ) -> tuple[list[JobView], int]:
-    """Return a page of jobs, newest first, and how many there are. `tier` = the service tier that they asked for.
+    """Return a page of jobs, newest first, and how many there are.
 
+    `flex` = only those of the cheaper service tier, which `flex_models` have, or only the others.
     `expired` = only jobs that failed with one of `expired_codes`, or only others; None = all.
     """
     visible, values = visibility_condition(viewer)
     conditions, filter_values = filter_conditions(tx, filters)
-    conditions = [visible, *conditions, _TIER]
+    conditions = [visible, *conditions, _FLEX if flex else f"NOT coalesce({_FLEX}, false)"]
     if expired is not None:
         conditions.append(_EXPIRED if expired else f"NOT ({_EXPIRED})")
         values = {**values, "expired_codes": list(expired_codes)}
-    values = {**values, **filter_values, "tier": tier}
+    values = {**values, **filter_values, "flex_models": list(flex_models)}
     where = " AND ".join(conditions)
     total = tx.first(text(f"/* count_page */ SELECT count(*) AS n FROM jobs WHERE {where}"), values)
     rows = tx.all(
