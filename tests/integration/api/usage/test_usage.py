@@ -17,7 +17,7 @@ from tests.support.api_client import assert_error
 from tests.support.engine import Engine
 from worker.core.ids import new_id, public_id
 from worker.db.engine import transaction
-from worker.db.users import api_keys, result_counts, usage, users
+from worker.db.users import api_keys, quotas, result_counts, usage, users
 
 ENDED = {"succeeded", "failed", "cancelled"}
 
@@ -247,4 +247,18 @@ def test_report_uses_an_index_only_scan(data: UsageData, owner: str | None) -> N
         tx.run(text("SET LOCAL enable_seqscan = off"))
         tx.run(text("SET LOCAL enable_bitmapscan = off"))
         plan = "\n".join(row[0] for row in tx.all(text(f"EXPLAIN {statement}"), values))
+    assert "Index Only Scan using ix_jobs_usage_money on jobs" in plan
+
+
+def test_budgets_use_an_index_only_scan(data: UsageData) -> None:
+    account = data.engine.add_account()
+    for _ in range(300):
+        data.engine.add_job(account)
+    with psycopg.connect(data.engine.env["DREAMERY_DATABASE_URL"], autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE jobs")
+    values = {"zone": "UTC", "key_root": None, "owner": "user:x", "monthly": True}
+    with transaction() as tx:
+        tx.run(text("SET LOCAL enable_seqscan = off"))
+        tx.run(text("SET LOCAL enable_bitmapscan = off"))
+        plan = "\n".join(row[0] for row in tx.all(text(f"EXPLAIN {quotas._USED.text}"), values))
     assert "Index Only Scan using ix_jobs_usage_money on jobs" in plan
