@@ -107,6 +107,13 @@ class Transaction:
         """Run `action` after the commit. Its failure is logged and not raised: the commit cannot be undone."""
         self._after.append(action)
 
+    def end_unwritten(self) -> None:
+        """Roll back, as the last call of a transaction that wrote nothing: a commit would wait for the disk.
+
+        The actions of `on_commit` run all the same.
+        """
+        self._connection.rollback()
+
     def run_after_commit(self) -> None:
         """Run the actions that `on_commit` registered."""
         for action in self._after:

@@ -96,6 +96,9 @@ def _claim(account_id: UUID, request: ClaimRequest) -> ClaimBatch:
             batch = claims.claim_batch(tx, account_id, request)
             if batch.needs_uploads is not None:
                 tx.on_commit(partial(celery_app.enqueue_upload_references_soon, account_id))
+            if not batch.claims and not batch.set_aside:
+                # Each freed slot asks, and with few jobs mostly in vain. The next claim waits for the lock.
+                tx.end_unwritten()
             return batch
 
     return attempt()

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from uuid import UUID
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from starlette.responses import Response
 
@@ -18,7 +20,7 @@ from tests.support.engine import GENERATE, HISTORY, MEDIA, Engine
 from tests.support.platform import eventually
 from tests.support.servers.http_servers import RequestPause
 from worker.core.concurrency import continuations, event_loop
-from worker.db.engine import transaction
+from worker.db.engine import get_engine, transaction
 from worker.db.jobs import claims
 from worker.providers.base import OpenOrder, Record
 from worker.providers.registry import PROVIDERS
@@ -43,6 +45,24 @@ def test_one_message_submits_fifty_jobs_side_by_side(engine: Engine) -> None:
     assert set(engine.states(jobs)) == {"running"}
     assert engine.charge_count() == 50
     assert engine.ledger()["totals"]["duplicate_submit_ids"] == 0
+
+
+def test_claim_of_nothing_waits_for_no_disk(engine: Engine) -> None:
+    account, _ = add_jobs(engine, 0)
+    ends: list[str] = []
+    listeners = [(end, partial(lambda end, _: ends.append(end), end)) for end in ("commit", "rollback")]
+    for listener in listeners:
+        event.listen(get_engine(), *listener)
+    try:
+        assert claim_stage.claim_batch(claim_stage.ClaimOptions(), account).claims == []
+        assert ends == ["rollback"]
+        engine.add_job(account)
+        ends.clear()
+        assert len(claim_stage.claim_batch(claim_stage.ClaimOptions(), account).claims) == 1
+        assert ends == ["commit"]
+    finally:
+        for listener in listeners:
+            event.remove(get_engine(), *listener)
 
 
 def test_slots_hold_at_every_instant_with_batches(engine: Engine) -> None:
