@@ -57,7 +57,8 @@ async def plan_remix(path: str, source: JobView, prompt: str, caller: Caller, of
     extra_params = {"remixed_from_video_id": public_video_id(job.id), "asked_model": job.params["asked_model"]}
     if "openai_size" in job.params:
         extra_params["openai_size"] = job.params["openai_size"]
-    return await plan_videos_with(path, body, caller, offer, extra_params=extra_params)
+    # The model, which may have a name that means another one to the caller by now.
+    return await plan_videos_with(path, body, caller, offer.narrowed(job.providers), extra_params=extra_params)
 
 
 def _input_fields(job_id: UUID) -> dict[str, Any]:

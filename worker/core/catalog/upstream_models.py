@@ -5,6 +5,7 @@ tip, durations, ratios, fps, first_frame, end_frame, own}]}`. They only add to t
 always usable by the account, and upstream accepts more than it lists.
 """
 
+import copy
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic
@@ -112,6 +113,13 @@ class UpstreamModels:
     def regions(self, provider: str) -> set[str]:
         """Return the regions of the caller's accounts of a provider, as far as known."""
         return {group.region for group in self.accounts if group.provider == provider}
+
+    def narrowed(self, providers: Collection[str]) -> "UpstreamModels":
+        """Return what the accounts of these providers offer, for a job that stays with its provider."""
+        found = copy.copy(self)
+        found._only = providers if self._only is None else [name for name in providers if name in self._only]  # noqa: SLF001
+        found.accounts = tuple(group for group in self.accounts if group.provider in providers)
+        return found
 
     def choose(self, route: Route[Kind]) -> Choice[Kind]:
         """Return the model that a name means: the first one of which the caller has an account.

@@ -3,7 +3,7 @@ import { html, useEffect, useMemo, useRef, useState } from "../lib/ui/preact.js"
 import { api, hasScope, platformUrl } from "../lib/api/client.js";
 import { isOpen, jobDuration, publishJob, useJobEvents } from "../lib/api/jobs.js";
 import { useLoaded } from "../lib/api/loading.js";
-import { buildRequest, createReference, curlCommand, draft, fitToModel, modelsForMode, neutralValue, optionsOf, RATIOS, readImageFiles, updateDraft } from "../lib/state/draft.js";
+import { buildRequest, createReference, curlCommand, draft, findModel, fitToModel, modelsForMode, neutralValue, optionsOf, RATIOS, readImageFiles, updateDraft } from "../lib/state/draft.js";
 import { formatDuration, formatMoney, formatNumber, t } from "../lib/state/language.js";
 import { AgentChat } from "../lib/ui/agent_chat.js";
 import { Button, CheckboxGroup, CodeBlock, Dialog, EmptyState, ErrorMessage, Loading, PageHeader, RadioGroup, Select, TextField, toast, useAction } from "../lib/ui/components.js";
@@ -56,7 +56,8 @@ function mergeJob(jobs, job, deletedId) {
 
 function GenerationForm({ models, recent }) {
   const modeModels = modelsForMode(models, draft.value.mode);
-  const model = modeModels.find((item) => item.id === draft.value.model) ?? modeModels[0];
+  const model = findModel(modeModels, draft.value);
+  const several = new Set(modeModels.map((item) => item.provider)).size > 1;
   const values = fitToModel(draft.value, model);
   const request = buildRequest(values);
   const [showCurl, setShowCurl] = useState(false);
@@ -85,8 +86,8 @@ function GenerationForm({ models, recent }) {
       <textarea id="prompt" name="prompt" rows="5" required placeholder=${t(`play.placeholder_${values.mode}`)} value=${values.prompt}
         onInput=${(event) => updateDraft({ prompt: event.target.value })} onKeyDown=${submitOnCtrlEnter}></textarea></div>
     ${model.references > 0 && html`<${References} values=${values} model=${model} />`}
-    <${Select} label=${t("param.model")} value=${model.id} onChange=${(value) => updateDraft({ model: value })}
-      options=${modeModels.map((item) => [item.id, item.model_name])} hint=${model.id} />
+    <${Select} label=${t("param.model")} value=${model.id} onChange=${(value) => updateDraft({ model: value, provider: "" })}
+      options=${modeModels.map((item) => [item.id, several ? `${item.model_name} (${item.provider})` : item.model_name])} hint=${model.id} />
     <${RatioPicker} label=${t("param.ratio")} value=${values.ratio} options=${model.ratios ?? RATIOS} onChange=${(value) => updateDraft({ ratio: value })} />
     <div class="pair">
       <${Select} label=${t("param.resolution")} value=${values.resolution} options=${model.resolutions} onChange=${(value) => updateDraft({ resolution: value })} />

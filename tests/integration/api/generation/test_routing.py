@@ -182,3 +182,26 @@ def test_fetched_input_is_checked_by_the_limits_of_the_model(
     assert (failed.error_code, failed.submitted_at) == ("invalid_image", None)
     assert "each side must have 300 to 6000" in failed.error_message
     assert ark.tasks() == []
+
+
+def test_remix_and_estimate_stay_with_the_model(engine: Engine, http: TestClient, ark: ArkJobs) -> None:
+    ark.add_account(pool=True)
+    fields = {"model": "seedance-2.5", "prompt": "waves", "duration": 6, "generate_audio": False}
+    row = row_of(engine, ask(http, VIDEOS, **fields))
+    engine.sql(
+        "UPDATE jobs SET state = 'succeeded', finished_at = now(), attempt = 1, holds_slot = false WHERE id = :id",
+        id=row.id,
+    )
+    # By now the name means another model to the caller.
+    engine.add_account(pool=True)
+    model_availability.forget()
+    answer = http.post(f"/v1/videos/video_{row.id.hex}/remix", json={"prompt": "the same at night"})
+    assert answer.status_code == 200, answer.text
+    remixed = engine.job_row(parse_public_id("video", answer.json()["id"]))
+    assert (remixed.model, remixed.providers, remixed.currency) == ("seedance-2.5", ["ark"], "USD")
+    expected = {**row.params["order"], "prompt": "the same at night"}
+    assert remixed.params["order"] == expected
+    estimate = {"endpoint": VIDEOS, "body": {**fields, "model": "doubao-seedance-2-5-260628"}}
+    found = http.post("/v1/estimate", json=estimate).json()
+    assert (found["model"], found["currency"], found["refusals"]) == ("seedance-2.5", "USD", [])
+    assert found["credits"] == row.price

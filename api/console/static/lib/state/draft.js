@@ -5,7 +5,7 @@ import { navigate } from "./router.js";
 
 export const RATIOS = ["1:1", "4:3", "3:4", "16:9", "9:16", "3:2", "2:3", "21:9"];
 export const EMPTY_DRAFT = {
-  mode: "image", prompt: "", model: "", ratio: "", resolution: "", count: 0, duration: 0, seed: "", negative: "", strength: 0.5, options: {}, images: [],
+  mode: "image", prompt: "", model: "", provider: "", ratio: "", resolution: "", count: 0, duration: 0, seed: "", negative: "", strength: 0.5, options: {}, images: [],
 };
 
 export const draft = signal(EMPTY_DRAFT);
@@ -33,7 +33,19 @@ export async function readImageFiles(files) {
   );
 }
 
-export const modelsForMode = (models, mode) => models.filter((model) => model.kind === mode && !model.alias_of);
+// The rows of a mode, one for each model. A name may mean the model of another provider: then an alias stands for the model.
+export function modelsForMode(models, mode) {
+  const found = new Map();
+  for (const model of models.filter((item) => item.kind === mode)) {
+    const key = `${model.provider} ${model.alias_of ?? model.id}`;
+    if (!found.has(key) || !model.alias_of) found.set(key, model);
+  }
+  return [...found.values()];
+}
+
+// The row that a draft means: by its name, or by the model and provider of a job.
+export const findModel = (models, { model: name, provider }) =>
+  models.find((model) => provider && model.provider === provider && (model.alias_of ?? model.id) === name) ?? models.find((model) => model.id === name) ?? models[0];
 
 // The optional fields of a model that the form shows as switches and choices, and the value without a request.
 export const optionsOf = (model) => model.fields.filter(({ type }) => type === "boolean" || type === "choice");
@@ -55,6 +67,7 @@ export function fitToModel(values, model) {
   return {
     ...values,
     model: model.id,
+    provider: model.provider,
     ratio: supported(values.ratio, model.ratios ?? RATIOS),
     resolution: supported(values.resolution, model.resolutions, model.resolutions.includes("2k") ? "2k" : undefined),
     count: model.counts.length ? supported(values.count, model.counts, model.default_count) : 0,
@@ -98,6 +111,7 @@ export function draftFromJob(job) {
     mode: job.kind,
     prompt: input.prompt ?? "",
     model: job.model,
+    provider: job.provider ?? "",
     ratio: input.ratio ?? "",
     resolution: input.resolution ?? "",
     count: input.n ?? 0,
