@@ -1,5 +1,6 @@
 """Limits in money of users, keys and requests, on accounts that pay per use. Credits are counted apart."""
 
+import base64
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.integration.api.generation.test_quotas import client as client  # noq
 from tests.support.api_client import assert_error, forbids_retry
 from tests.support.ark_jobs import ArkJobs
 from tests.support.engine import Engine
+from tests.support.uploads import make_image
 
 # 18 thousandths of a dollar for one image of any size.
 MODEL, EACH = "seedream-5.0-flash", 0.018
@@ -162,3 +164,45 @@ def test_job_shows_money(client: TestClient, add: Add, ark: ArkJobs) -> None:
     finish(ark)
     done = client.get(f"/v1/jobs/{job['id']}", headers={"Authorization": f"Bearer {alice.key}"}).json()
     assert (done["usage"]["cost_charged"], done["usage"]["credits_charged"]) == (EACH, 18)
+
+
+IMAGES, VIDEOS = "/v1/images/generations", "/v1/videos/generations"
+CLIP = "https://example.com/clip.mp4"
+PICTURE = "data:image/png;base64," + base64.b64encode(make_image("red", side=1024)).decode()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "credits_each"),
+    [
+        (VIDEOS, {"model": "seedance-2.0", "duration": 5, "resolution": "720p", "ratio": "16:9"}, [763]),
+        (VIDEOS, {"model": "seedance-2.0", "duration": 5, "resolution": "1080p", "ratio": "16:9"}, [1887]),
+        (VIDEOS, {"model": "seedance-1.0-pro", "duration": 5, "resolution": "720p", "ratio": "16:9"}, [273]),
+        (
+            VIDEOS,
+            {"model": "seedance-1.0-pro", "duration": 5, "resolution": "720p", "ratio": "16:9", "service_tier": "flex"},
+            [137],
+        ),
+        # The length of the reference video is not known yet: the longest counts.
+        (
+            VIDEOS,
+            {"model": "seedance-2.0", "duration": 5, "resolution": "720p", "ratio": "16:9", "videos": [CLIP]},
+            [1862],
+        ),
+        (IMAGES, {"model": "seedream-5.0-pro", "size": "1024x1024", "n": 2}, [45, 45]),
+        (IMAGES, {"model": "seedream-5.0-pro", "size": "2048x2048", "n": 1}, [90]),
+        (IMAGES, {"model": "seedream-4.5", "size": "2048x2048", "n": 3, "series": True}, [120]),
+        (IMAGES, {"model": "seedream-5.0-pro", "size": "1024x1024", "n": 1, "images": [PICTURE] * 3}, [51]),
+        (IMAGES, {"model": "seedream-5.5", "size": "1024x1024", "n": 1, "images": [PICTURE]}, [28]),
+        (IMAGES, {"model": "seedream-5.0-pro", "n": 1, "layers": True, "image": PICTURE, "resolution": "2k"}, [765]),
+    ],
+)
+@pytest.mark.usefixtures("ark")
+def test_estimates_of_real_requests(
+    engine: Engine, client: TestClient, add: Add, endpoint: str, body: dict[str, Any], credits_each: list[int]
+) -> None:
+    engine.configure(PUBLIC_URL="https://dreamery.example")
+    request = {"endpoint": endpoint, "body": {"prompt": "a boat", **body}}
+    answer = client.post("/v1/estimate", json=request, headers={"Authorization": f"Bearer {add().key}"})
+    assert answer.status_code == 200, answer.text
+    assert [job["credits"] for job in answer.json()["jobs"]] == credits_each
+    assert answer.json()["cost"] == sum(credits_each) / 1000
