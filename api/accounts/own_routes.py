@@ -78,7 +78,7 @@ def list_own_accounts(caller: OwnAccountsReadDep, after: After = None, limit: Li
 
 
 @router.get("/providers", summary="List the providers of accounts", responses={200: {"model": ProviderList}})
-def list_providers(_caller: CallerDep) -> Response:
+def list_providers(_caller: OwnAccountsReadDep) -> Response:
     """Lists the upstreams that accounts can belong to, with their regions, credentials and currencies."""
     return json_response(providers_object())
 

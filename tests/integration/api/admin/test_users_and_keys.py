@@ -86,6 +86,8 @@ ROUTES = [
     ("PATCH", "/admin/v1/accounts/account_x"),
     ("DELETE", "/admin/v1/accounts/account_x"),
     ("POST", "/admin/v1/accounts/account_x/check"),
+    ("POST", "/admin/v1/accounts/account_x/prove"),
+    ("GET", "/admin/v1/accounts/account_x/prove/step_x"),
     ("GET", "/admin/v1/accounts/account_x/credits"),
     ("GET", "/admin/v1/prices"),
     ("PATCH", "/admin/v1/keys/key_x"),
@@ -116,6 +118,7 @@ def test_every_admin_route_is_covered(admin):
             .replace("account_x", "{account_id}")
             .replace("job_x", "{job_id}")
             .replace("session_x", "{session_id}")
+            .replace("step_x", "{step_id}")
             .replace("worker_x", "{name}"),
         )
         for method, path in ROUTES
