@@ -6,6 +6,7 @@ once upstream itself has confirmed it.
 
 import json
 import re
+from functools import partial
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -37,7 +38,7 @@ async def take_report(request: Request, provider: str, token: str) -> Response:
         with transaction() as tx:
             job = lost_answers.note_callback(tx, submit_key, hint=hint)
             if job is not None and polling.schedule_poll(tx, job.account_id):
-                tx.on_commit(lambda: celery_app.enqueue_poll(job.account_id))
+                tx.on_commit(partial(celery_app.enqueue_poll, job.account_id))
             return job is not None
 
     if not await run_in_threadpool(note):

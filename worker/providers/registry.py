@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from worker.core.settings import Settings, get_settings
 from worker.providers.base import Provider
+from worker.providers.poll_rules import PollRules
 
 Capability = TypeVar("Capability")
 
@@ -32,6 +33,11 @@ def get_provider(account: OfProvider) -> Provider:
     # Without the lock the first threads of a worker would create several instances, each with its own connections.
     with _create_lock:
         return PROVIDERS[account.provider]()
+
+
+def poll_rules(account: OfProvider) -> PollRules:
+    """Return how open orders of the account are asked for. That calls nothing outside."""
+    return get_provider(account).capabilities.polling
 
 
 def required(capability: Capability | None) -> Capability:

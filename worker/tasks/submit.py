@@ -33,7 +33,7 @@ from worker.db.jobs.claims import Claim, NeedsUploads
 from worker.db.jobs.set_aside import SetAside
 from worker.messaging import celery_app, pubsub
 from worker.providers.base import Account, NotSentError, Submitted
-from worker.providers.registry import get_provider
+from worker.providers.registry import get_provider, poll_rules
 from worker.tasks.stages import build_order, handle_refusal, immediate_images, upload_references
 from worker.tasks.stages.account_session import decrypt_account, needs_look_up, prepare_account_async
 from worker.tasks.stages.claim import ClaimOptions, claim_batch, claim_job, find_account
@@ -339,7 +339,7 @@ def _first_looks(tx: Transaction, items: list[tuple[Claim, Submitted]]) -> dict[
         if submitted.record is not None:
             continue
         stats = durations.find_duration_stats(tx, claim.kind, claim.model, claim.params)
-        sparse = get_provider(claim.account).capabilities.polling.sparse
+        sparse = poll_rules(claim.account).sparse
         in_flight = JobInFlight(0.0, stats.generation if stats else None, claim.kind)
         look = first_look(in_flight) if sparse is None else sparse.first_look(in_flight)
         looks[claim.account.id] = min(look, looks.get(claim.account.id, look))

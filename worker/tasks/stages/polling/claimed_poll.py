@@ -12,7 +12,7 @@ from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.polling import OpenJob, PollClaim
 from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import durations
-from worker.providers.registry import get_provider
+from worker.providers.registry import poll_rules
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class ClaimedPoll:
 
     def _next_poll(self, left: set[UUID]) -> float | None:
         settings, claim = get_settings(), self.claim
-        sparse = get_provider(self.account).capabilities.polling.sparse
+        sparse = poll_rules(self.account).sparse
         policy = PollingPolicy(
             floor=claim.floor or settings.poll_min_seconds,
             ceiling=claim.ceiling or settings.poll_max_seconds,
@@ -57,7 +57,7 @@ def claim_polls(account_ids: list[UUID]) -> list[ClaimedPoll | None]:
     """Claim the polls of these accounts. Return for each the poll, or None if it is not due."""
     with transaction() as tx:
         claims = polling.claim_polls(tx, set(account_ids))
-        rules = {account_id: get_provider(claim.account).capabilities.polling for account_id, claim in claims.items()}
+        rules = {account_id: poll_rules(claim.account) for account_id, claim in claims.items()}
         detailed = {account_id for account_id, one in rules.items() if one.needs_orders}
         jobs = polling.open_jobs(tx, claims, detailed=detailed)
         if idle := [account_id for account_id in claims if not jobs[account_id]]:

@@ -17,7 +17,7 @@ from worker.db.jobs import progress_and_leases, state_machine
 from worker.messaging import celery_app
 from worker.providers.base import Record, RecordState
 from worker.providers.poll_rules import PollRules
-from worker.providers.registry import get_provider
+from worker.providers.registry import poll_rules
 from worker.tasks.stages import cooldowns
 from worker.tasks.stages.fail_job import announce, fail_job
 from worker.tasks.stages.polling import charges
@@ -96,14 +96,14 @@ def _settle(tx: Transaction, account: AccountRow, job: OpenJob, record: Record |
 def _is_over(tx: Transaction, account: AccountRow, job: OpenJob, record: Record | None) -> bool:
     """Return whether upstream finished the job. A job missing for a moment still counts, to respect the slot limit."""
     if record is None:
-        rules = get_provider(account).capabilities.polling
+        rules = poll_rules(account)
         return progress_and_leases.mark_absent(tx, job_id=job.id, attempt=job.attempt) >= rules.absent_seconds
     return record.state in _OVER
 
 
 def _settle_absent(tx: Transaction, account: AccountRow, job: OpenJob) -> bool:
     if job.state == JobState.RUNNING:
-        rules = get_provider(account).capabilities.polling
+        rules = poll_rules(account)
         if progress_and_leases.mark_absent(tx, job_id=job.id, attempt=job.attempt) < rules.absent_seconds:
             return False
         return _fail(tx, job, code=rules.absent_code, detail="absent from upstream's history")
