@@ -14,6 +14,7 @@ from tests.support.api_client import assert_error, forbids_retry
 from tests.support.ark_jobs import ArkJobs
 from tests.support.engine import Engine
 from tests.support.uploads import make_image
+from worker.core.ids import public_id
 
 # 18 thousandths of a dollar for one image of any size.
 MODEL, EACH = "seedream-5.0-flash", 0.018
@@ -206,3 +207,35 @@ def test_estimates_of_real_requests(
     assert answer.status_code == 200, answer.text
     assert [job["credits"] for job in answer.json()["jobs"]] == credits_each
     assert answer.json()["cost"] == sum(credits_each) / 1000
+
+
+def test_operator_sees_money_of_an_account_and_the_list_prices(
+    engine: Engine, client: TestClient, add: Add, ark: ArkJobs
+) -> None:
+    assert ask(add()).status_code == 202
+    finish(ark)
+    admin = {"Authorization": f"Bearer {engine.env['DREAMERY_ADMIN_KEY']}"}
+    account = engine.sql("SELECT account_id FROM jobs LIMIT 1")[0].account_id
+    shown = client.get(f"/admin/v1/accounts/{public_id('account', account)}/credits", headers=admin).json()
+    assert (shown["currency"], shown["credits"], shown["left"]) == ("USD", None, None)
+    assert [(day["jobs"], day["credits"], day["settled"]) for day in shown["spent"]] == [(1, 18, 18)]
+    prices = client.get("/admin/v1/prices", params={"model": MODEL}, headers=admin).json()["data"]
+    lines = [(line["currency"], line["price"], line["unit"], line["credits"], line["source"]) for line in prices]
+    assert lines == [("USD", 0.018, "image", 18, "list"), ("CNY", 0.126, "image", 126, "list")]
+
+
+def test_limits_in_money_are_set_over_http(engine: Engine, client: TestClient, add: Add) -> None:
+    alice = add()
+    admin = {"Authorization": f"Bearer {engine.env['DREAMERY_ADMIN_KEY']}"}
+    path = f"/admin/v1/users/{public_id('user', alice.user_id)}"
+    body = {"limits": {"usd_per_month": 2.5, "max_cost": 0.125}, "soft_limits": {"usd_per_month": 2}}
+    changed = client.patch(path, json=body, headers=admin)
+    assert changed.status_code == 200, changed.text
+    assert (changed.json()["limits"]["usd_per_month"], changed.json()["limits"]["max_cost"]) == (2.5, 0.125)
+    assert changed.json()["soft_limits"]["usd_per_month"] == 2
+    for wrong in ({"usd_per_month": -1}, {"max_cost": "cheap"}, {"eur_per_day": 1}):
+        assert client.patch(path, json={"limits": wrong}, headers=admin).status_code == 400
+    key = client.patch(
+        f"/admin/v1/keys/{public_id('key', alice.key_id)}", json={"limits": {"max_cost": 0.01}}, headers=admin
+    )
+    assert key.json()["limits"]["max_cost"] == 0.01
