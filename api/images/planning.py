@@ -65,10 +65,6 @@ def plan_image_jobs(
     counts = [n] if series or body.series else model.split_into_jobs(n)
     options = {**_size_option(model, sized, size), **image_options(body, model, n=n)}
     prompt, adjusted = _final_prompt(body, model, flags.prompt)
-    # Sorted, so that ids of the same millisecond follow the order of the images.
-    ids = sorted(new_id() for _ in counts)
-    # Jobs after the first use other seeds, otherwise they generate the same images again.
-    seed = body.seed if body.seed is not None else random.randrange(2**32)  # noqa: S311
     params = {
         "n": n,
         "flags": flags.values,
@@ -87,20 +83,32 @@ def plan_image_jobs(
         **({"options": options} if options else {}),
         **({"key": model.key} if model.listed else {}),
     }
-    jobs = [
+    counted = [count if model.counts and not series else None for count in counts]
+    orders = [{**order, "count": count} for count in counted]
+    return _jobs(body, caller, model, params=params, orders=orders, offer=offer), n
+
+
+def _jobs(
+    body: ImageGenerationRequest,
+    caller: Caller,
+    model: ImageModel,
+    *,
+    params: dict[str, Any],
+    orders: list[dict[str, Any]],
+    offer: UpstreamModels,
+) -> list[NewJob]:
+    # Sorted, so that ids of the same millisecond follow the order of the images.
+    ids = sorted(new_id() for _ in orders)
+    # Jobs after the first use other seeds, otherwise they generate the same images again.
+    seed = body.seed if body.seed is not None else random.randrange(2**32)  # noqa: S311
+    seeds = [order_seed(model, seed, requested=body.seed is not None, number=number) for number in range(len(orders))]
+    return [
         NewJob(
-            id=ids[number],
+            id=job_id,
             owner=caller.owner,
             kind="image",
             model=model.id,
-            params={
-                **params,
-                "order": {
-                    **order,
-                    "count": count if model.counts and not series else None,
-                    "seed": order_seed(model, seed, requested=body.seed is not None, number=number),
-                },
-            },
+            params={**params, "order": {**order, "seed": own}},
             providers=[model.provider],
             account_ids=offer.accounts_with(model.key) if model.listed else [],
             user_id=caller.user_id,
@@ -108,9 +116,8 @@ def plan_image_jobs(
             webhook_url=body.webhook or None,
             metadata=_metadata(body),
         )
-        for number, count in enumerate(counts)
+        for job_id, order, own in zip(ids, orders, seeds, strict=True)
     ]
-    return jobs, n
 
 
 def _checked_choice(body: ImageGenerationRequest, caller: Caller, offer: UpstreamModels) -> Choice[ImageModel]:
