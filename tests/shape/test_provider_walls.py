@@ -14,9 +14,10 @@ from worker.core.catalog.provider_data import all_providers
 INSIDE = ("worker/providers/dreamina/", "worker/providers/ark/", "worker/core/catalog/providers/", "worker/sandbox/")
 # A vendor's interface may be one that our callers speak; these files take or answer it, or name it as a source.
 CALLERS_FORMATS = ("api/ark/", "api/app.py", "api/generation/media_fields.py")
-# Names that clients rely on: a field of `/v1/models`, and a tag of the API's document.
+# Names that clients rely on: a field of `/v1/models`, a tag of the API's document, and the form of a vendor's task ids.
 PUBLIC = {
     "api/http/openapi.py": '"ark"',
+    "worker/core/messages/chinese.toml": "cgt-",
     "api/generation/models/routes.py": "model_req_key",
     "api/generation/models/schemas.py": "model_req_key",
 }
