@@ -92,7 +92,7 @@ PLANTED = [
     ("worker/sandbox/responses.py", "import worker.core.ids", "sandbox imports nothing of ours"),
     ("worker/tasks/poll.py", "import worker.sandbox.options", "nothing imports the sandbox"),
     ("worker/providers/ark/http.py", "import worker.providers.dreamina.signing", "providers are independent"),
-    ("worker/tasks/stages/build_order.py", "import worker.providers.ark.models", "nothing imports a provider"),
+    ("worker/tasks/stages/orders/build_order.py", "import worker.providers.ark.models", "nothing imports a provider"),
     ("worker/tasks/deliver_webhooks.py", "import sqlalchemy", "sqlalchemy is used in worker.db only"),
     ("api/jobs/watcher.py", "import redis", "redis and celery are used in worker.messaging only"),
     ("worker/tasks/dispatch.py", "import httpx", "httpx is used in providers and safe_fetch only"),

@@ -34,12 +34,13 @@ from worker.db.jobs.set_aside import SetAside
 from worker.messaging import celery_app, pubsub
 from worker.providers.base import Account, NotSentError, Submitted
 from worker.providers.registry import get_provider, poll_rules
-from worker.tasks.stages import build_order, handle_refusal, immediate_images, upload_references
+from worker.tasks.stages import handle_refusal
 from worker.tasks.stages.account_session import decrypt_account, needs_look_up, prepare_account_async
 from worker.tasks.stages.claim import ClaimOptions, claim_batch, claim_job, find_account
 from worker.tasks.stages.fail_job import announce
 from worker.tasks.stages.files import fetch_references
 from worker.tasks.stages.lease_renewal import LeaseLostError
+from worker.tasks.stages.orders import build_order, immediate_images, upload_references
 from worker.tasks.stages.polling import charges
 from worker.tasks.stages.polling.next_poll import poll_later
 

@@ -1,6 +1,6 @@
 """Calls of this process that take minutes and are paid whether or not anyone waits: a stop waits for them longer.
 
-A process that was told to stop and has such calls says so with a file, which `dreamery up` reads before it kills it.
+A process that has to stop and has such calls says so with a file, which `dreamery up` reads before it kills it.
 """
 
 import os
@@ -39,7 +39,7 @@ def number_open() -> int:
 
 
 def announce() -> None:
-    """The process was told to stop: if there are open calls, say so."""
+    """The process has to stop: if there are open calls, say so."""
     if number_open():
         file = busy_marker(get_settings().data_dir, os.getpid())
         with suppress(OSError):

@@ -25,9 +25,10 @@ from worker.messaging import celery_app
 from worker.providers.base import Account, NotSentError
 from worker.providers.refusals import RefusedError, Scope
 from worker.providers.registry import get_provider
-from worker.tasks.stages import cooldowns, verdicts, worker_keys
+from worker.tasks.stages import cooldowns, worker_keys
 from worker.tasks.stages.account_session import SecretLockedError, forget_hosts, prepare_account
 from worker.tasks.stages.fail_job import announce, fail_job, record_fault
+from worker.tasks.stages.orders import verdicts
 from worker.tasks.stages.polling import lost_answers
 
 log = get_logger("handle_refusal")

@@ -18,8 +18,8 @@ from worker.providers.registry import PROVIDERS
 from worker.tasks import save as save_task
 from worker.tasks.poll import poll
 from worker.tasks.save import save_batch
-from worker.tasks.stages import build_order, upload_references
 from worker.tasks.stages.files import fetch_references
+from worker.tasks.stages.orders import build_order, upload_references
 from worker.tasks.submit import submit, submit_batch
 
 SECRET = "a secret of the exception 4711"

@@ -24,7 +24,7 @@ from worker.db.jobs.claims import claim_next
 from worker.db.jobs.inputs import NewInput
 from worker.providers.ark import client, orders
 from worker.tasks import submit as submit_task
-from worker.tasks.stages import build_order, immediate_images
+from worker.tasks.stages.orders import build_order, immediate_images
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ def test_rest_of_a_model_never_becomes_shorter(engine: Engine, ark: ArkJobs) -> 
     assert list(engine.account_row(account).model_rests) == [VIDEO_MODEL]
 
 
-def test_account_alone_claims_with_the_same_statements_as_ever(engine: Engine) -> None:
+def test_account_alone_claims_with_the_the_same_three_statements(engine: Engine) -> None:
     account = engine.add_account(max_images=5)
     for _ in range(3):
         engine.add_job(account)

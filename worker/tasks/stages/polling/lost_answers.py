@@ -26,9 +26,9 @@ from worker.db.jobs import state_machine
 from worker.messaging import celery_app
 from worker.providers.base import Found, LookupResult, OpenOrder
 from worker.providers.registry import get_provider, required
-from worker.tasks.stages import immediate_images
 from worker.tasks.stages.account_session import call_upstream_async
 from worker.tasks.stages.fail_job import announce, fail_job, record_fault
+from worker.tasks.stages.orders import immediate_images
 from worker.tasks.stages.polling.claimed_poll import ClaimedPoll
 
 log = get_logger("lost_answers")

@@ -1,4 +1,4 @@
-"""A stopping worker waits for calls that are paid anyway, and says so to whoever would kill it."""
+"""A stopping worker waits for calls that are paid anyway, and says so to the process that would kill it."""
 
 import asyncio
 import os
