@@ -1,10 +1,12 @@
 """Tells which credentials in `Authorization` are keys of accounts: their form says nothing, the database decides.
 
-A platform without such accounts makes no query per request: whether there are any is asked every few seconds.
+A platform without such accounts makes no query per request: whether there are any is asked every few seconds, and each
+text that is no key at most that often.
 """
 
 import time
 from collections.abc import Iterable
+from typing import ClassVar
 
 from starlette.concurrency import run_in_threadpool
 
@@ -17,38 +19,59 @@ from worker.db.engine import transaction
 
 Tokens = tuple[tuple[str, SessionToken], ...]
 _ASK_AGAIN_SECONDS = 3.0
+_MOST_MISSES = 20_000
 
 
 class _KeyAccounts:
-    """Whether there are accounts with keys, as far as this process knows."""
+    """What this process knows: whether there are accounts with keys, and which texts are none, by hash."""
 
     exist = False
     asked_at: float | None = None
+    misses: ClassVar[dict[str, float]] = {}
 
 
 def forget() -> None:
     """Ask again with the next request, because accounts were added."""
     _KeyAccounts.asked_at = None
+    _KeyAccounts.misses.clear()
 
 
 async def resolve_tokens(bearer: str) -> Tokens:
     """Parse a credential into session ids and keys with their lookup hashes. Raises the error of an unusable one."""
     tokens = parse_session_tokens(bearer)
-    default = get_settings().default_region
+    default, now = get_settings().default_region, time.monotonic()
     # A text that names a region is a session id.
-    unnamed = [token for _, token in tokens if token.region == default and token.provider == first_provider()]
-    if not unnamed or not await run_in_threadpool(_keys_exist):
+    unnamed = {
+        digest: token
+        for digest, token in tokens
+        if token.region == default and token.provider == first_provider() and not _missed(digest, now)
+    }
+    if not unnamed or not (_KeyAccounts.exist if _is_fresh(now) else await run_in_threadpool(_keys_exist)):
         return tokens
-    known = await run_in_threadpool(_find_keys, unnamed)
+    known = await run_in_threadpool(_find_keys, unnamed.values())
+    _note_misses([digest for digest, token in unnamed.items() if token not in known], now)
     return tuple(known.get(token, (digest, token)) for digest, token in tokens)
 
 
+def _is_fresh(now: float) -> bool:
+    return _KeyAccounts.asked_at is not None and now - _KeyAccounts.asked_at <= _ASK_AGAIN_SECONDS
+
+
+def _missed(digest: str, now: float) -> bool:
+    at = _KeyAccounts.misses.get(digest)
+    return at is not None and now - at <= _ASK_AGAIN_SECONDS
+
+
+def _note_misses(digests: Iterable[str], now: float) -> None:
+    if len(_KeyAccounts.misses) > _MOST_MISSES:
+        _KeyAccounts.misses.clear()
+    _KeyAccounts.misses.update(dict.fromkeys(digests, now))
+
+
 def _keys_exist() -> bool:
-    now = time.monotonic()
-    if _KeyAccounts.asked_at is None or now - _KeyAccounts.asked_at > _ASK_AGAIN_SECONDS:
-        with transaction() as tx:
-            _KeyAccounts.exist = accounts.any_of_other_provider(tx, first_provider())
-        _KeyAccounts.asked_at = now
+    with transaction() as tx:
+        _KeyAccounts.exist = accounts.any_of_other_provider(tx, first_provider())
+    _KeyAccounts.asked_at = time.monotonic()
     return _KeyAccounts.exist
 
 

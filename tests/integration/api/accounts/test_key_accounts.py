@@ -213,3 +213,23 @@ def test_account_of_a_new_platform_can_be_added_by_name(engine: Engine, token: s
         [account] = client.post(ADMIN, json=body).json()["data"]
         assert (account["outcome"], account["label"]) == ("returned", "studio")
         assert client.post(ADMIN, json=body).json()["data"][0]["outcome"] == "duplicate"
+
+
+def test_a_text_is_a_key_as_soon_as_an_account_has_it(
+    engine: Engine, http: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(http, "another-key", region="intl")
+    seen: list[str] = []
+
+    async def note(_request: Any, _action: str, tokens: Any) -> list[Any]:
+        seen.extend(token.provider for _, token in tokens)
+        return [{"points": None, "received": 0} for _ in tokens]
+
+    monkeypatch.setattr("api.accounts.session_check_routes.run_checks", note)
+    headers = {"Authorization": "Bearer later-a-key"}
+    for _ in range(2):
+        http.post("/token/points", headers=headers)
+    add(http, "later-a-key", region="cn")
+    http.post("/token/points", headers=headers)
+    assert seen == ["dreamina", "dreamina", "ark"]
+    assert len(engine.sql("SELECT 1 FROM accounts")) == 2
