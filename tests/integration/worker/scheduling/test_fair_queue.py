@@ -19,7 +19,6 @@ from worker.db.scheduling import fair_queue
 from worker.db.users import users
 from worker.tasks import dispatch
 
-
 pytestmark = pytest.mark.usefixtures("each_provider")
 
 
