@@ -59,7 +59,7 @@ def choose_currency(job: NewJob, groups: Iterable[AccountGroup]) -> str | None:
     offered = [one for one in fitting if model is None or model.is_available_in(one.region)] or fitting
     if not offered or any(one.currency is None for one in offered):
         return None
-    working = [one for one in offered if one.usable] or offered
+    working = [one for one in offered if one.usable and job.model not in one.resting] or offered
     order = get_catalog().currencies
     return min((one.currency or "" for one in working), key=lambda name: order.index(name) if name in order else 99)
 
@@ -121,7 +121,8 @@ def cooldown_error(cooldown: Cooldown, *, has_tokens: bool) -> DreameryError:
 
 def usable_accounts(tx: Transaction, caller: Caller, jobs: Collection[NewJob]) -> list[GroupedAccounts]:
     """Return the healthy accounts that the user's jobs may run on. Raises the reason when there are none for a job."""
-    found = model_listings.grouped_accounts(tx, user_id=caller.user_id, choice=caller.account_choice)
+    groups = model_listings.grouped_accounts(tx, user_id=caller.user_id, choice=caller.account_choice)
+    found = [one for one in groups if one.ids]
     if caller.providers is not None:
         found = [one for one in found if one.group.provider in caller.providers]
     own = {one.group.provider for one in found}

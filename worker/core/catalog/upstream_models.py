@@ -40,12 +40,15 @@ class ModelListing:
 
 @dataclass(frozen=True, slots=True)
 class AccountGroup:
-    """Accounts of a caller that are alike. `usable` = one of them can take work now."""
+    """Accounts of a caller that are alike. `usable` = one of them can work now; `resting` = models that none of these
+    can make now.
+    """
 
     provider: str
     region: str
     currency: str | None = None  # None = credits of the upstream
     usable: bool = True
+    resting: frozenset[str] = frozenset()
 
 
 def may_offer(
@@ -147,7 +150,7 @@ class UpstreamModels:
 
     def _has_account(self, model: ImageModel | VideoModel, *, usable: bool = False) -> bool:
         return any(
-            group.usable or not usable
+            (group.usable and model.id not in group.resting) or not usable
             for group in self.accounts
             if group.provider == model.provider and self.may_offer(model, [group.region])
         )

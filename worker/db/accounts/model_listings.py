@@ -1,6 +1,7 @@
 """Model lists of accounts, and the schedule of background account checks."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,13 +24,17 @@ RECENT_DAYS = 7
 # The newest lists of a large pool are sufficient.
 _MOST_LISTINGS = 50
 
+# Also accounts that cannot work now: they still are the caller's accounts of their provider.
 _GROUPED = text(
     f"""/* grouped_accounts */
-    SELECT a.provider, a.region, a.currency, array_agg(a.id) AS ids,
-        bool_or(a.rest_until IS NULL OR a.rest_until <= clock_timestamp()) AS usable
-    FROM accounts a CROSS JOIN (SELECT CAST(:user_id AS uuid) AS user_id, '{{}}'::uuid[] AS account_ids,
-        CAST(:choice AS text) AS account_choice, {NO_NEEDS}) w
-    WHERE a.state = 'ok' AND {may_use("a", "w")} GROUP BY a.provider, a.region, a.currency"""
+    SELECT provider, region, currency, coalesce(array_agg(id) FILTER (WHERE healthy), '{{}}') AS ids,
+        jsonb_agg(DISTINCT model_rests) FILTER (WHERE working) AS rests
+    FROM (SELECT a.*, a.state = 'ok' AS healthy,
+            a.state = 'ok' AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp()) AS working
+        FROM accounts a CROSS JOIN (SELECT CAST(:user_id AS uuid) AS user_id, '{{}}'::uuid[] AS account_ids,
+            CAST(:choice AS text) AS account_choice, {NO_NEEDS}) w
+        WHERE a.state <> 'retired' AND {may_use("a", "w")}) a
+    GROUP BY provider, region, currency"""
 )
 _CLAIM = text(
     f"""/* claim_refresh */
@@ -111,18 +116,28 @@ def listings(tx: Transaction, hashes: list[str], *, user_id: UUID | None, choice
 
 @dataclass(frozen=True, slots=True)
 class GroupedAccounts:
-    """Healthy accounts that are alike. `usable` of the group: one of them is not in a cooldown."""
+    """Accounts of a caller that are alike, and the ids of the healthy ones."""
 
     group: AccountGroup
     ids: list[UUID]
 
 
 def grouped_accounts(tx: Transaction, *, user_id: UUID | None, choice: str) -> list[GroupedAccounts]:
-    """Return the healthy accounts that a user's jobs may run on, by provider, region and currency."""
-    rows = tx.all(_GROUPED, {"user_id": user_id, "choice": choice})
+    """Return the accounts that a user's jobs may run on, by provider, region and currency."""
+    now = time.time()
     return [
-        GroupedAccounts(AccountGroup(row.provider, row.region, row.currency, row.usable), list(row.ids)) for row in rows
+        GroupedAccounts(
+            AccountGroup(row.provider, row.region, row.currency, row.rests is not None, _resting(row.rests, now)),
+            list(row.ids),
+        )
+        for row in tx.all(_GROUPED, {"user_id": user_id, "choice": choice})
     ]
+
+
+def _resting(rests: list[dict[str, Any]] | None, now: float) -> frozenset[str]:
+    """Return the models that rest on every account of these."""
+    of_accounts = [{model for model, rest in one.items() if float(rest["until"]) > now} for one in rests or ()]
+    return frozenset(set.intersection(*of_accounts)) if of_accounts else frozenset()
 
 
 def expired_sessions_to_recheck(tx: Transaction, *, within: float, limit: int) -> list[tuple[AccountRow, str]]:

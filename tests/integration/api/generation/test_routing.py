@@ -1,6 +1,7 @@
 """Which provider runs a request: the caller's accounts, `X-Accounts`, currencies; and what the job and lists say."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.support.api_client import assert_error
 from tests.support.ark_jobs import ArkJobs
 from tests.support.engine import Engine
 from tests.support.uploads import MediaHost, make_image
+from worker.core.catalog.models import get_catalog
 from worker.core.ids import parse_public_id
 
 IMAGES, VIDEOS, CHAT = "/v1/images/generations", "/v1/videos/generations", "/v1/chat/completions"
@@ -122,6 +124,34 @@ def test_there_is_no_failover_without_a_route(engine: Engine, http: TestClient, 
     assert row.providers == ["dreamina"], "it waits"
     engine.submit(row.id)
     assert engine.job_row(row.id).state == "queued"
+    # An account that cannot work at all is no reason to spend money at another provider.
+    engine.sql("UPDATE accounts SET state = 'needs_login' WHERE id = :id", id=web)
+    assert_error(ask(http, VIDEOS, model="seedance-2.0", prompt="b"), 503, "accounts_need_login")
+
+
+@pytest.fixture
+def routed(engine: Engine, tmp_path: Path) -> Iterator[None]:
+    path = tmp_path / "own.toml"
+    path.write_text('[routes]\n"seedance-2.0" = ["ark", "dreamina"]\n')
+    engine.configure(CATALOG_FILE=str(path))
+    get_catalog.cache_clear()
+    yield
+    engine.configure(CATALOG_FILE="")
+    get_catalog.cache_clear()
+
+
+@pytest.mark.usefixtures("routed")
+def test_route_of_the_operator_moves_on(engine: Engine, http: TestClient, ark: ArkJobs) -> None:
+    engine.add_account(pool=True)
+    paid = ark.add_account(pool=True)
+    row = row_of(engine, ask(http, VIDEOS, model="seedance-2.0", prompt="waves"))
+    assert (row.providers, row.params["route"]["rule"]) == (["ark"], "operator")
+    # The model is closed on the only account that pays per use.
+    rest = '{"seedance-2.0": {"until": "Infinity", "code": "ModelNotOpen"}}'
+    engine.sql("UPDATE accounts SET model_rests = CAST(:rest AS jsonb) WHERE id = :id", rest=rest, id=paid)
+    answer = ask(http, VIDEOS, model="seedance-2.0", prompt="b")
+    assert (row_of(engine, answer).providers, answer.json()["route"]["rule"]) == (["dreamina"], "operator")
+    assert row_of(engine, ask(http, VIDEOS, model="seedance-2.0-mini", prompt="c", accounts="provider=ark")).currency
 
 
 def test_image_runs_to_its_end_and_again(engine: Engine, http: TestClient, ark: ArkJobs) -> None:
