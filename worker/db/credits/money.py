@@ -22,7 +22,7 @@ from worker.db.engine import Transaction
 
 UNKNOWN_DAYS = 7
 
-# A new attempt owes nothing of an earlier one, which upstream has certainly not charged.
+# A new attempt owes nothing of an earlier one: upstream has not charged that, or `charge_doubt` says that it may have.
 _KEEP_RATES = text(
     """/* keep_rates */
     UPDATE jobs SET rates = c.rates, price = coalesce(c.price, jobs.price), charged = NULL, settled_at = NULL
