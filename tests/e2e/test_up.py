@@ -427,7 +427,7 @@ def test_killed_demo_is_cleaned_up_by_the_next_demo(tmp_path: Path) -> None:
         )
     assert result.returncode == 0, result.stdout + result.stderr
     files = list((tmp_path / "out").iterdir())
-    assert sorted(file.suffix == ".mp4" for file in files) == [False, False, False, False, True]
+    assert sorted(file.suffix == ".mp4" for file in files) == [False] * 5 + [True] * 2
     assert "Done — 完成" in result.stdout, "the agent's answer"
     assert all(str(file) in result.stdout for file in files)
     assert list(temporary.iterdir()) == [], "the next demo deletes the data of the killed one"
