@@ -64,3 +64,13 @@ def test_unknown_provider_is_refused(http: TestClient) -> None:
     refused = http.post("/admin/v1/keys", json={"user": "anna", "providers": ["other"]})
     assert "dreamina, ark" in assert_error(refused, 400, "invalid_value", param="providers")
     assert make_key(http)["providers"] is None
+
+
+def test_retry_stays_within_the_providers_of_the_key(http: TestClient) -> None:
+    wide, narrow = make_key(http)["key"], make_key(http, providers=["ark"])["key"]
+    job = start(http, wide, "jimeng-4.0").json()["id"]
+    headers = {"Authorization": f"Bearer {wide}"}
+    assert http.post(f"/v1/jobs/{job}/cancel", headers=headers).json()["status"] == "cancelled"
+    refused = http.post(f"/v1/jobs/{job}/retry", json={}, headers={"Authorization": f"Bearer {narrow}"})
+    assert refused.status_code in {400, 403, 404}, refused.text
+    assert http.post(f"/v1/jobs/{job}/retry", json={"async": True}, headers=headers).status_code < 300
