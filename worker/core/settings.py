@@ -206,7 +206,11 @@ class Settings(BaseSettings):
     )
     watchdog_seconds: float = Field(40, gt=0, description="a worker exits when one of its tasks runs longer than this")
     lease_seconds: float = Field(60, gt=0, description="lease of a claimed job; another worker may claim it afterwards")
-    unclear_grace_seconds: float = Field(30, gt=0, description="an unknown submit key counts as lost after this time")
+    unclear_grace_seconds: float = Field(
+        30,
+        gt=0,
+        description="an unknown submit key counts as lost after this time, after ten times that where it must be searched for",
+    )
     provider_constants: dict[str, str] = Field({}, description="constants of providers, by the names of their settings")
     models_refresh_seconds: float = Field(
         21600, ge=60, description="how often the model list of an account is refreshed"
