@@ -1,6 +1,7 @@
 """Money of jobs on the official API: our books are those of the upstream, whatever happens to the jobs."""
 
 import json
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -197,3 +198,20 @@ def test_report_of_an_earlier_attempt_settles_nothing(engine: Engine, ark: ArkJo
         money.settle_reported(tx, [money.Reported(job, row.attempt, {"tokens": 1_000_000})])
         money.settle_reported(tx, [money.Reported(job, row.attempt, credits=0)])
     assert engine.job_row(job).charged == 3500, "the first report counts"
+
+
+def test_reference_videos_count_at_their_own_price(engine: Engine, ark: ArkJobs) -> None:
+    engine.configure(PUBLIC_URL="https://dreamery.test")
+    job = video(ark, ark.add_account(), "seedance-2.0", options={"mode": "reference"}, resolution="720p", seconds=5)
+    with transaction() as tx:
+        inputs.add_inputs(tx, [job], [replace(input_in_request(RED, f"inputs/{job.hex}/0.mp4"), media="video")])
+    engine.sql("UPDATE job_inputs SET milliseconds = 5000, mime = 'video/mp4'")
+    engine.sql("UPDATE jobs SET params = params || '{\"clips\": [5.0]}' WHERE id = :id", id=job)
+    engine.submit(job)
+    row = engine.job_row(job)
+    assert row.rates == {"currency": "USD", "per_million": "4.3"}
+    assert row.price == 937, "output at least twice"
+    ark.finish()
+    assert engine.run_until_final(job) == ["succeeded"]
+    [cost] = upstream_costs(ark).values()
+    assert engine.job_row(job).charged == cost > 762, "more than without the reference"
