@@ -209,7 +209,7 @@ class Settings(BaseSettings):
     unclear_grace_seconds: float = Field(
         30,
         gt=0,
-        description="an unknown submit key counts as lost after this time, after ten times that where it must be searched for",
+        description="an unknown submit key counts as lost after this time (searched for: after ten times that)",
     )
     provider_constants: dict[str, str] = Field({}, description="constants of providers, by the names of their settings")
     models_refresh_seconds: float = Field(
