@@ -126,7 +126,7 @@ def _find_or_add(tx: Transaction, request: Request, person: Person, role: str) -
     if signed_in is None:
         row = users.add_user(tx, name=person.name, role=role)
         if row is None:
-            # Whoever owns that user signs in as it first, and then here: that links the two.
+            # The owner of that user signs in as it first, and then here: that links the two.
             raise DreameryError("sign_in_failed", detail="name_taken")
         signed_in = UUID(str(row.id))
     sign_in.add_identity(tx, person.issuer, person.subject, signed_in)
