@@ -91,6 +91,32 @@ def users_enable(user: _User, url: UrlOption = "", key: KeyOption = "", *, as_js
     print_object(user_object, as_json=as_json)
 
 
+@users_app.command("invite", epilog="Example: dreamery users invite alice --hours 24")
+def users_invite(
+    user: _User,
+    hours: Annotated[float, typer.Option(help="The link works for this time, once; at most 720.")] = 72,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Create a link that signs a user in to the console once. It is shown only here; a new one replaces it."""
+    path = f"/admin/v1/users/{quote_segment(user)}/invitations"
+    print_object(platform_client(url, key).post(path, {"hours": hours}), as_json=as_json)
+
+
+@users_app.command("sign-in", epilog="Example: dreamery users sign-in alice")
+def users_sign_in(user: _User, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False) -> None:
+    """Show whether a user has a password or an open invitation, and in which browsers it is signed in."""
+    print_object(platform_client(url, key).get(f"/admin/v1/users/{quote_segment(user)}/sign-in"), as_json=as_json)
+
+
+@users_app.command("sign-out", epilog="Example: dreamery users sign-out alice")
+def users_sign_out(user: _User, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False) -> None:
+    """Sign a user out of all browsers."""
+    print_object(platform_client(url, key).delete(f"/admin/v1/users/{quote_segment(user)}/sessions"), as_json=as_json)
+
+
 @users_app.command("role", epilog="Example: dreamery users role alice viewer")
 def users_role(
     user: _User,

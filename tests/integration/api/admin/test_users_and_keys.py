@@ -443,6 +443,10 @@ def test_admin_commands(admin):
     assert works(admin, fresh["key"])
     assert not works(admin, made["key"])
     assert run_json(admin, "keys", "disable", fresh["id"])["status"] == "revoked"
+    invitation = run_json(admin, "users", "invite", name, "--hours", "2")
+    assert "/console/invitation#" in invitation["url"]
+    assert run_json(admin, "users", "sign-in", name)["invitation_expires_at"] == invitation["expires_at"]
+    assert run_json(admin, "users", "sign-out", name)["sessions"] == []
     assert run_json(admin, "users", "disable", name)["disabled"] is True
     assert run_json(admin, "users", "show", name)["disabled"] is True
     assert run_json(admin, "users", "enable", name)["disabled"] is False
