@@ -19,7 +19,7 @@ from api.http.errors import error_responses
 from api.http.fields import Text
 from api.http.preferences import parse_idempotency_key, set_job_id_header
 from api.http.responses import base_url, json_response
-from api.jobs.routes import job_not_found, parse_job_id, parse_kinds, parse_statuses, resolve_model_id
+from api.jobs.routes import job_not_found, parse_job_id, parse_kinds, parse_statuses, resolve_model_ids
 from api.jobs.schemas import AcceptedJob, RetryRequest
 from api.jobs.serialization import job_object
 from api.jobs.timeline import timeline_object
@@ -98,7 +98,7 @@ def list_jobs(
         job_filter = JobFilter(
             states=parse_statuses(status),
             kinds=parse_kinds(kind),
-            model=resolve_model_id(model),
+            models=resolve_model_ids(model),
             created_after=datetime.fromtimestamp(min(since, 4e9), UTC) if since is not None else None,
             user_id=find_user(tx, user).id if user is not None else None,
             account_id=account_id,

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Request, Response
 
-from api.admin.routes import NO_GRACE, key_object, known_providers, page_response, require_model_id
+from api.admin.routes import NO_GRACE, key_object, known_providers, page_response, require_model_ids
 from api.admin.schemas import NewOwnKey, OwnKey, OwnKeyCreate, OwnKeyList, Rotation
 from api.auth.dependencies import Caller, CallerDep, audit_actor
 from api.http.errors import error_responses
@@ -97,7 +97,7 @@ def _new_key(body: OwnKeyCreate, caller: Caller, calling_key: Any) -> api_keys.N
         caller.require_scope(scope)
     models = sorted(caller.models) if caller.models is not None else None
     if body.models is not None:
-        models = [require_model_id(name) for name in body.models]
+        models = require_model_ids(body.models)
         for model in models:
             caller.require_model(model)
     providers = known_providers(body.providers) or calling_key.providers

@@ -184,7 +184,7 @@ def change_user(request: Request, user: str, change: UserChange, admin: AdminDep
 @router.post("/keys", summary="Create an API key", status_code=201, responses={201: {"model": NewApiKey}})
 def make_key(request: Request, body: ApiKeyCreate, admin: AdminDep) -> Response:
     """Creates a key. The key is shown only in this response; only a hash is stored."""
-    models = [require_model_id(name) for name in body.models] if body.models is not None else None
+    models = require_model_ids(body.models) if body.models is not None else None
     with transaction() as tx:
         owner = find_user(tx, body.user)
         new_key = api_keys.NewKey(
@@ -205,12 +205,17 @@ def make_key(request: Request, body: ApiKeyCreate, admin: AdminDep) -> Response:
     return json_response({**key_object(row), "key": key}, status=201)
 
 
-def require_model_id(name: str) -> str:
-    """Return the model id of a name or alias, for the models of a key. Raises model_not_found."""
-    catalog = get_catalog()
-    if name == AGENT:
-        return name
-    return catalog.video_model(name).id if catalog.knows_video(name) else catalog.image_model(name).id
+def require_model_ids(names: list[str]) -> list[str]:
+    """Return the ids of all models that have these names, for the models of a key. Raises model_not_found."""
+    catalog, found = get_catalog(), dict[str, None]()
+    for name in names:
+        if name == AGENT:
+            found[name] = None
+        elif catalog.knows_video(name):
+            found |= dict.fromkeys(model.id for model in catalog.video_route(name).models)
+        else:
+            found |= dict.fromkeys(model.id for model in catalog.image_route(name).models)
+    return list(found)
 
 
 def known_providers(names: list[str] | None) -> list[str] | None:

@@ -21,7 +21,7 @@ from api.http.errors import error_responses
 from api.http.fields import Text
 from api.http.preferences import parse_idempotency_key, set_job_id_header
 from api.http.responses import base_url, json_response
-from api.jobs.routes import resolve_model_id
+from api.jobs.routes import resolve_model_ids
 from api.videos.planning import plan_videos, require_single_video
 from api.videos.schemas import VideoGenerationRequest
 from worker.core.catalog.models import get_catalog
@@ -112,7 +112,7 @@ async def list_tasks(
     job_filter = JobFilter(
         states=states,
         kinds=["video"],
-        model=resolve_model_id(model),
+        models=resolve_model_ids(model),
         ids=ids,
         created_after=datetime.now(UTC) - _KEPT,
     )

@@ -107,7 +107,7 @@ async def list_jobs(
     job_filter = JobFilter(
         states=parse_statuses(status),
         kinds=parse_kinds(kind),
-        model=resolve_model_id(model),
+        models=resolve_model_ids(model),
         prompt=q or None,
         favourite=favourite,
         created_after=_parse_time(created_after, "created_after"),
@@ -163,12 +163,13 @@ def _parse_metadata(filters: list[str] | None) -> dict[str, str] | None:
     return pairs or None
 
 
-def resolve_model_id(name: str | None) -> str | None:
-    """Resolve an alias to the model id, which jobs store; an unknown name stays as it is."""
+def resolve_model_ids(name: str | None) -> list[str] | None:
+    """Return the ids of all models that have a name, as jobs store them; an unknown name stays as it is."""
+    if name is None:
+        return None
     catalog = get_catalog()
     models: list[ImageModel | VideoModel] = [*catalog.image_models, *catalog.video_models]
-    matches = (model.id for model in models if name in {model.id, *model.aliases})
-    return next(matches, name)
+    return [model.id for model in models if name in {model.id, *model.aliases}] or [name]
 
 
 def parse_kinds(kind: str | None) -> list[str] | None:

@@ -11,7 +11,7 @@ from api.admin.routes import find_key, find_user
 from api.auth.dependencies import AdminDep, Caller, ReadDep
 from api.http.errors import error_responses
 from api.http.fields import Text
-from api.jobs.routes import resolve_model_id
+from api.jobs.routes import resolve_model_ids
 from api.usage.report import count_quota_usage, make_report, parse_report_request, read_limit_statuses, report_response
 from api.usage.schemas import UsageReport
 from worker.core.errors import DreameryError
@@ -62,7 +62,7 @@ async def own_usage(
     """
     report_request = parse_report_request(request, days=(first, last), group_by=group_by, form=form, allowed=OWN_GROUPS)
     key_root = None if caller.has_scope("read") else caller.key_root
-    usage_filter = UsageFilter(owner=caller.owner, key_root=key_root, model=resolve_model_id(model))
+    usage_filter = UsageFilter(owner=caller.owner, key_root=key_root, models=resolve_model_ids(model))
     body = await run_in_threadpool(make_report, report_request, usage_filter)
     body["limits"] = await read_limit_statuses(request, caller, await run_in_threadpool(count_quota_usage, caller))
     return report_response(report_request, body)
@@ -118,7 +118,7 @@ async def all_usage(
         owner=subject.owner if subject else None,
         key_root=subject.key_root if subject else None,
         account_id=account_id,
-        model=resolve_model_id(model),
+        models=resolve_model_ids(model),
     )
     body = await run_in_threadpool(make_report, report_request, usage_filter)
     body["limits"] = []

@@ -31,7 +31,7 @@ class JobFilter:
 
     states: list[str] | None = None
     kinds: list[str] | None = None
-    model: str | None = None
+    models: list[str] | None = None
     prompt: str | None = None  # text that the prompt must contain
     favourite: bool | None = None
     created_after: datetime | None = None
@@ -49,7 +49,7 @@ def filter_conditions(tx: Transaction, filters: JobFilter) -> tuple[list[str], d
     parts: list[tuple[Any, str, dict[str, Any]]] = [
         (filters.states, "state = ANY(CAST(:states AS text[]))", {"states": filters.states}),
         (filters.kinds, "kind = ANY(CAST(:kinds AS text[]))", {"kinds": filters.kinds}),
-        (filters.model, "model = :model", {"model": filters.model}),
+        (filters.models, "model = ANY(CAST(:models AS text[]))", {"models": filters.models}),
         (filters.ids, "id = ANY(CAST(:ids AS uuid[]))", {"ids": filters.ids}),
         (filters.group_id, "group_id = :group_id", {"group_id": filters.group_id}),
         (filters.user_id, "user_id = :of_user", {"of_user": filters.user_id}),

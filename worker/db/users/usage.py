@@ -50,7 +50,7 @@ class UsageFilter:
     owner: str | None = None
     key_root: UUID | None = None
     account_id: UUID | None = None
-    model: str | None = None
+    models: list[str] | None = None
 
 
 def today(tx: Transaction) -> date:
@@ -77,7 +77,7 @@ def report(
         "owner": filters.owner,
         "key_root": filters.key_root,
         "account_id": filters.account_id,
-        "model": filters.model,
+        "models": filters.models,
     }
     # A generic plan does not know whether the report is about a small or the largest user, a day or a year.
     tx.run(text("SET LOCAL plan_cache_mode = force_custom_plan"))
@@ -99,7 +99,7 @@ def _statement(filters: UsageFilter, groups: Sequence[str], *, counted: bool = T
         "j.created_at < (CAST(:last AS timestamp) + interval '1 day') AT TIME ZONE :zone",
         *(["j.owner = :owner"] if filters.owner is not None else []),
         *(["j.account_id = :account_id"] if filters.account_id is not None else []),
-        *(["j.model = :model"] if filters.model is not None else []),
+        *(["j.model = ANY(CAST(:models AS text[]))"] if filters.models is not None else []),
         *(["coalesce(k.root_id, k.id) = :key_root"] if filters.key_root is not None else []),
     ]
     keys = "LEFT JOIN api_keys k ON k.id = j.api_key_id" if "key" in groups or filters.key_root is not None else ""
