@@ -46,11 +46,11 @@ from api.videos import generation_routes as video_generation_routes
 from api.videos import routes as video_routes
 from api.webhooks import delivery_routes as webhook_delivery_routes
 from api.webhooks import endpoint_routes as webhook_endpoint_routes
-from worker.core.catalog.provider_data import all_providers, first_provider
+from worker.core.catalog.provider_data import first_provider
 from worker.core.observability import tracing
 from worker.core.observability.logging import configure_logging, get_logger
 from worker.core.security import production_checks
-from worker.core.security.session_tokens import SANDBOX, parse_tokens
+from worker.core.security.session_tokens import SANDBOX, demo_tokens, parse_tokens
 from worker.core.settings import Settings, get_settings
 from worker.db.accounts import accounts, management
 from worker.db.accounts.accounts import DEMO_LABEL
@@ -101,19 +101,13 @@ ROUTES = (
     health_routes,
 )
 
-# A session id of the sandbox; added to an empty pool, so that `dreamery up` works without a real account. So are the
-# keys of the other interfaces that it imitates.
-DEMO_TOKEN = "demo:sandbox"  # noqa: S105
-
-
-def demo_tokens() -> list[str]:
-    """Return the sandbox's credential of each provider."""
-    return [DEMO_TOKEN, *(f"{one.name}-{DEMO_TOKEN}" for one in all_providers().values() if not one.has_sessions)]
-
 
 @retry_when_database_unavailable
 def _bootstrap(settings: Settings) -> None:
-    """Create the first admin and its API key; with a sandbox and an empty pool, also accounts of the sandbox."""
+    """Create the first admin and its API key; with a sandbox and an empty pool, also accounts of the sandbox.
+
+    So `dreamery up` works without a real account.
+    """
     root_key.load_root_key()
     with transaction() as tx:
         if settings.admin_key.get_secret_value():

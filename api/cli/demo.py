@@ -20,6 +20,7 @@ from api.cli.progress_bars import add_job_bars, job_progress
 from worker.core.catalog.models import get_catalog
 from worker.core.catalog.provider_data import ProviderData, all_providers
 from worker.core.media.video import InvalidMediaError, inspect_video
+from worker.core.security.session_tokens import DEMO_TOKEN
 from worker.local.processes import StartError, stop_when_parent_dies
 from worker.local.supervisor import Platform, PlatformOptions
 
@@ -30,7 +31,6 @@ VIDEO_SECONDS = 5
 VIDEO_SIZE = (1280, 720)
 QUESTION = "Draw a small sailing boat in the harbour"
 CHAT = "/v1/chat/completions"
-DEMO_ACCOUNT = "demo:sandbox"
 JOB_SECONDS = 4.0
 TIMEOUT_SECONDS = 180.0
 _FOLDER_PREFIX = "dreamery-demo-"
@@ -57,10 +57,10 @@ def run_demo(out: Path, *, die_with_parent: bool) -> None:
         with console.status("Starting Postgres, Redis, API, worker and sandbox ..."):
             platform.start()
         console.print(f"The platform runs at {platform.url} ({time.monotonic() - began:.1f} s to start).")
-        _make_all(_Demo(platform, Client(platform.url, DEMO_ACCOUNT), out, console))
+        _make_all(_Demo(platform, Client(platform.url, DEMO_TOKEN), out, console))
         for provider in all_providers().values():
             if not provider.has_sessions:
-                key = f"{provider.name}-{DEMO_ACCOUNT}"
+                key = f"{provider.name}-{DEMO_TOKEN}"
                 _make_with_key(_Demo(platform, Client(platform.url, key), out, console), provider)
     except KeyboardInterrupt:
         raise ClientError("Stopped before the demo was complete.") from None

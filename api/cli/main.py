@@ -97,6 +97,7 @@ def up(  # noqa: PLR0917 - each is an option of the command
     """Run the whole platform on this machine until Ctrl-C: servers, API, worker with scheduler, sandbox, Flower."""
     from api.cli.operator.run_platform import replace_this_process
     from worker.core.security import configuration
+    from worker.core.security.session_tokens import demo_tokens
     from worker.local.platform_settings import PlatformOptions, read_platform_settings
 
     options = PlatformOptions(
@@ -111,7 +112,7 @@ def up(  # noqa: PLR0917 - each is an option of the command
     )
     configuration.warn_about_names()
     settings = read_platform_settings(throwaway=False, profile=options.profile)
-    replace_this_process(options, settings, die_with_parent=die_with_parent, sandbox_key=SANDBOX_KEY)
+    replace_this_process(options, settings, die_with_parent=die_with_parent, sandbox_keys=demo_tokens())
 
 
 @app.command(epilog="Example: dreamery demo --out results")

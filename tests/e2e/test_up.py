@@ -81,7 +81,7 @@ def test_up_prints_addresses_and_key(up: RunningUp) -> None:
     assert f"http://127.0.0.1:{up.port}" in up.output
     assert key.startswith("sk-dreamery-")
     assert key in up.output
-    assert "demo:sandbox" in up.output
+    assert "demo:sandbox and ark-demo:sandbox" in up.output
     assert re.search(r"Flower +http://127.0.0.1:\d+", up.output)
     for folder in (up.data, up.data / "keys"):
         assert folder.stat().st_mode & 0o077 == 0

@@ -22,7 +22,7 @@ _OPTIONS = [item.name for item in fields(PlatformOptions) if item.name not in {"
 
 
 def replace_this_process(
-    options: PlatformOptions, settings: PlatformSettings, *, die_with_parent: bool, sandbox_key: str
+    options: PlatformOptions, settings: PlatformSettings, *, die_with_parent: bool, sandbox_keys: list[str]
 ) -> NoReturn:
     """Become the supervisor of this platform. The process id stays."""
     values = {name: getattr(options, name) for name in _OPTIONS}
@@ -30,7 +30,7 @@ def replace_this_process(
         "options": {**values, "data_dir": str(options.data_dir) if options.data_dir else None},
         "settings": asdict(settings),
         "parent": os.getppid() if die_with_parent else None,
-        "sandbox_key": sandbox_key,
+        "sandbox_keys": sandbox_keys,
         "default_data_dir": str(Path(settings.data_dir).resolve()),
     }
     readable, writable = os.pipe()
@@ -69,7 +69,7 @@ def _print_notice(line: str) -> None:
 
 
 def _print_addresses(
-    platform: Platform, *, settings: PlatformSettings, sandbox_key: str, default_data_dir: str
+    platform: Platform, *, settings: PlatformSettings, sandbox_keys: list[str], default_data_dir: str
 ) -> None:
     custom_folder = str(platform.data_dir) != default_data_dir
     hint = f"\n             other commands find it with DREAMERY_DATA_DIR={platform.data_dir}" if custom_folder else ""
@@ -78,7 +78,7 @@ def _print_addresses(
     memory = platform.available_memory // 1_000_000
     # A key that was given is known, and this output often ends in a log.
     admin_key = "as given in DREAMERY_ADMIN_KEY" if settings.admin_key else platform.admin_key
-    sandbox = f"the key {sandbox_key} generates test images, no account needed"
+    sandbox, sandbox_key = f"{' and '.join(sandbox_keys)} are test keys, no account needed", sandbox_keys[0]
     if settings.env == "production":
         sandbox, sandbox_key = "off in production", "$DREAMERY_ADMIN_KEY"
     print(
@@ -120,7 +120,7 @@ def main() -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     _print_addresses(
-        platform, settings=settings, sandbox_key=plan["sandbox_key"], default_data_dir=plan["default_data_dir"]
+        platform, settings=settings, sandbox_keys=plan["sandbox_keys"], default_data_dir=plan["default_data_dir"]
     )
     platform.wait()
     _print_status("Stopping ...")

@@ -15,6 +15,8 @@ from worker.core.security.ip_addresses import is_public
 MAX_TOKENS = 100
 # The region of every provider that means the sandbox instead of the upstream.
 SANDBOX = "sandbox"
+# A session id of the sandbox for the first steps with a platform.
+DEMO_TOKEN = f"demo:{SANDBOX}"
 
 _SUFFIX = re.compile(r":([A-Za-z]+)$")
 _PROXY = re.compile(r"(https?|socks[45]?[ah]?)://", re.IGNORECASE)
@@ -155,6 +157,11 @@ def proxy_without_credentials(proxy: str) -> str:
     """Return a canonical proxy without its user part."""
     kind, _, rest = proxy.partition("://")
     return f"{kind}://{rest.rpartition('@')[2]}"
+
+
+def demo_tokens() -> list[str]:
+    """Return the credentials for the first steps with a platform: the sandbox's for each provider."""
+    return [DEMO_TOKEN, *(f"{one.name}-{DEMO_TOKEN}" for one in all_providers().values() if not one.has_sessions)]
 
 
 def mask_token(token: SessionToken) -> str:
