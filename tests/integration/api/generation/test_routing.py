@@ -108,6 +108,10 @@ def test_name_of_several_providers_and_the_choice_of_accounts(engine: Engine, ht
     row = row_of(engine, answer)
     assert (row.model, row.providers, row.account_choice) == ("seedance-2.0", ["ark"], "pool")
     assert answer.json()["route"] is None, "the caller left one model"
+    found = http.get("/v1/jobs", params={"model": "seedance-2.0"}).json()["data"]
+    assert {job["provider"] for job in found} == {"dreamina", "ark"}, "all models with the name"
+    key = http.post("/v1/keys", json={"name": "narrow", "models": ["seedance-2.0"]}).json()
+    assert key["models"] == ["jimeng-video-seedance-2.0", "seedance-2.0"]
     assert_error(ask(http, model="jimeng-4.0", accounts="provider=ark"), 404, "model_not_found", "model")
     assert_error(ask(http, model=FLASH, accounts="provider=mars"), 400, "invalid_value", "x-accounts")
     assert_error(ask(http, model=FLASH, accounts="own, pool"), 400, "invalid_value", "x-accounts")
