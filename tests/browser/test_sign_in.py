@@ -69,7 +69,7 @@ def test_an_invited_user_sets_a_password_and_returns_with_it(
         again.goto(link)
         expect(again.get_by_text("This invitation has been used")).to_be_visible()
         again.get_by_role("button", name="To the sign-in page").click()
-        again.get_by_role("radio", name="Name and password").check()
+        again.get_by_role("radio", name="By name").check()
         again.get_by_label("Name", exact=True).fill(name)
         again.get_by_label("Password", exact=True).fill("wrong words together")
         again.get_by_role("button", name="Sign in").click()
@@ -97,7 +97,7 @@ def test_a_session_that_ended_says_why_and_keeps_the_prompt(
         client.http.delete(f"/admin/v1/users/{name}/sessions")
         expect(guest.get_by_role("status").filter(has_text="session has ended")).to_be_visible()
         key = client.http.post("/admin/v1/keys", json={"user": name}).json()["key"]
-        guest.get_by_label("API key").last.fill(key)
+        guest.get_by_label("API key").fill(key)
         guest.get_by_role("button", name="Sign in").click()
         expect(guest.get_by_role("textbox", name="Prompt", exact=True)).to_have_value("a boat that is not lost")
         client.http.patch(f"/admin/v1/users/{name}", json={"disabled": True})

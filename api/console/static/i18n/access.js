@@ -74,6 +74,6 @@ export default {
   "signin.password_hint": ["No password yet? Ask an administrator for an invitation.", "还没有密码？请向管理员索取邀请。"],
   "signin.show": ["Show", "显示"],
   "signin.title": ["Sign in to Dreamery", "登录 Dreamery"],
-  "signin.with_key": ["API key", "API 密钥"],
-  "signin.with_password": ["Name and password", "用户名和密码"],
+  "signin.with_key": ["By key", "使用密钥"],
+  "signin.with_password": ["By name", "使用用户名"],
 };

@@ -17,7 +17,7 @@ const providerLabel = document.documentElement.dataset.oidc;
 export function SecretField({ label, hint, error, value, onInput, ...rest }) {
   const [shown, setShown] = useState(false);
   return html`<${Field} label=${label} hint=${hint} error=${error}>${(id, describedBy) => html`<div class="secret-field">
-    <input id=${id} aria-describedby=${describedBy} type=${shown ? "text" : "password"} spellcheck="false" autocapitalize="off" value=${value} onInput=${(event) => onInput(event.target.value)} ...${rest} />
+    <input id=${id} aria-describedby=${describedBy} type=${shown ? "text" : "password"} spellcheck=${false} autocapitalize="off" value=${value} onInput=${(event) => onInput(event.target.value)} ...${rest} />
     <${Button} small kind="quiet" aria-pressed=${shown} onClick=${() => setShown(!shown)}>${t(shown ? "signin.hide" : "signin.show")}<//></div>`}<//>`;
 }
 
