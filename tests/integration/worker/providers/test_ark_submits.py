@@ -17,7 +17,7 @@ from tests.support.ark_jobs import CREATE, IMAGES, ArkJobs
 from tests.support.engine import Engine
 from tests.support.platform import eventually
 from tests.support.servers.http_servers import running_app
-from tests.support.uploads import MediaHost
+from tests.support.uploads import MediaHost, make_image
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, transaction
 from worker.db.jobs import inputs
 from worker.db.jobs.claims import claim_next
@@ -292,9 +292,9 @@ def test_link_of_a_picture_is_fetched_before_the_claim(engine: Engine, ark: ArkJ
     account = ark.add_account()
     job = ark.add_image(account)
     with transaction() as tx:
-        inputs.add_inputs(tx, [job], [NewInput(url=host.add_file("/red", RED))])
+        inputs.add_inputs(tx, [job], [NewInput(url=host.add_file("/red", make_image("red", side=64)))])
     bodies = bodies_of(engine, IMAGES)
-    assert engine.run_until_final(job) == ["succeeded"]
+    assert engine.run_until_final(job) == ["succeeded"], engine.job_row(job).error_message
     assert bodies[0]["image"].startswith("data:image/")
     assert totals(ark)["image_calls"] == 1
 
