@@ -45,6 +45,8 @@ _PAGE_HEADERS = {
     "X-Frame-Options": "DENY",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+# Below these paths are calls, not pages.
+_CALLS = ("session/", "sign-in")
 _MEDIA_TYPES = {".js": "text/javascript", ".svg": "image/svg+xml", ".css": "text/css", ".json": "application/json"}
 
 
@@ -149,6 +151,8 @@ async def static_file(version: str, path: str) -> Response:
 @router.get("/{path:path}", include_in_schema=False)
 async def page(request: Request) -> Response:
     """The console page, for every console URL; its router reads the rest of the path."""
+    if request.path_params.get("path", "").startswith(_CALLS):
+        raise DreameryError("method_not_allowed")
     version, contents = await run_in_threadpool(_assets)
     base = base_url(request)
     # Set by the server, so that the page need not send a request that fails without a session.

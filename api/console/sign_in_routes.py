@@ -82,7 +82,7 @@ async def _begin(request: Request, caller: Caller, *, method: str, keep: bool) -
 
 
 @router.post(
-    "/invitation",
+    "/session/invitation/look",
     summary="Look at an invitation",
     responses={200: {"model": Invitation, "description": "The invitation."}, **error_responses(403, 410, 429)},
 )

@@ -15,7 +15,7 @@ from tests.support.api_client import IMAGES, ApiClient, assert_error, new_key
 PUBLIC = {
     "/healthz", "/readyz", "/metrics", "/ping", "/v1/files/{file_id}/content", "/v1/files/{file_id}/thumbnail",
     # What they send proves who they are.
-    "/console/session/password", "/console/session/invitation", "/console/invitation",
+    "/console/session/password", "/console/session/invitation", "/console/session/invitation/look",
 }  # fmt: skip
 # They use the session ids of the request and change no data of the platform.
 SESSION_CHECKS = {"/token/check", "/token/points", "/token/receive"}

@@ -62,7 +62,7 @@ def test_invitation_signs_in_once_and_sets_the_password(admin: ApiClient, name: 
     token = invite(admin, name)
     assert methods(admin, name)["invitation_expires_at"] is not None
     with browser(admin) as client:
-        looked = client.post("/console/invitation", json={"token": token}).json()
+        looked = client.post("/console/session/invitation/look", json={"token": token}).json()
         assert (looked["user"], looked["state"]) == (name, "open")
         session = signed_in(client, "invitation", token=token, password=PASSWORD)
         assert (session["user"], session["role"]) == (name, "member")
@@ -75,7 +75,7 @@ def test_invitation_signs_in_once_and_sets_the_password(admin: ApiClient, name: 
         assert_error(
             second.post("/console/session/invitation", json={"token": token}), 410, "invitation_invalid", "token"
         )
-        assert second.post("/console/invitation", json={"token": token}).json()["state"] == "used"
+        assert second.post("/console/session/invitation/look", json={"token": token}).json()["state"] == "used"
         assert signed_in(second, "password", name=name, password=PASSWORD)["user"] == name
         (cookie,) = [cookie for cookie in second.cookies.jar if cookie.name == "dreamery_session"]
         assert cookie.expires is None, "the session ends with the browser"
@@ -118,14 +118,14 @@ def test_an_expired_invitation_and_one_of_a_disabled_user(admin: ApiClient, name
     token = invite(admin, name)
     with browser(admin) as client:
         admin.http.patch(f"/admin/v1/users/{name}", json={"disabled": True})
-        assert client.post("/console/invitation", json={"token": token}).json()["state"] == "disabled"
+        assert client.post("/console/session/invitation/look", json={"token": token}).json()["state"] == "disabled"
         assert_error(
             client.post("/console/session/invitation", json={"token": token}), 410, "invitation_invalid", "token"
         )
         admin.http.patch(f"/admin/v1/users/{name}", json={"disabled": False})
         with psycopg.connect(admin.platform.database_url) as database:
             database.execute("UPDATE invitations SET expires_at = now() - interval '1 second'")
-        assert client.post("/console/invitation", json={"token": token}).json()["state"] == "expired"
+        assert client.post("/console/session/invitation/look", json={"token": token}).json()["state"] == "expired"
         assert_error(
             client.post("/console/session/invitation", json={"token": token}), 410, "invitation_invalid", "token"
         )
@@ -156,7 +156,7 @@ def test_another_site_cannot_sign_in(admin: ApiClient, name: str) -> None:
         for path, body in (
             ("session/password", {"name": name, "password": PASSWORD}),
             ("session/invitation", {"token": token}),
-            ("invitation", {"token": token}),
+            ("session/invitation/look", {"token": token}),
         ):
             assert_error(client.post(f"/console/{path}", json=body, headers=elsewhere), 403, "csrf_failed")
 

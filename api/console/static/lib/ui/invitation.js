@@ -15,7 +15,7 @@ export function UseInvitation() {
   useEffect(() => {
     // The secret leaves the address bar and the history at once.
     history.replaceState(null, "", location.pathname);
-    api.post("/console/invitation", { token: token || "-" }).then(setFound, setError);
+    api.post("/console/session/invitation/look", { token: token || "-" }).then(setFound, setError);
   }, []);
   const accept = async (event) => {
     event.preventDefault();
