@@ -100,6 +100,17 @@ def model_works(account: str, job: str) -> str:
         OR coalesce(CAST({_rest_end(rests, job)} AS float8) <= extract(epoch FROM clock_timestamp()), true))"""
 
 
+def names_one_of(named: str, ids: str) -> str:
+    """SQL: whether the accounts that a job names (the column `account_ids`) include one of these.
+
+    Each change of a job writes its entries of all indexes again. That of a GIN index takes a kilobyte, so the many jobs
+    that name one account have a tree instead.
+    """
+    return (
+        f"""(cardinality({named}) = 1 AND {named}[1] = ANY({ids}) OR cardinality({named}) > 1 AND {named} && {ids})"""
+    )
+
+
 def candidates(job: str) -> str:
     """SQL for FROM: the accounts, as `a`, that the job may run on.
 

@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import text
 
 from worker.core.job_state import OPEN, sql_list
+from worker.db.accounts.eligibility import names_one_of
 from worker.db.engine import Transaction
-from worker.db.schema.jobs import names_one_of
 
 _OPEN = sql_list(OPEN)
 _NAMED = names_one_of("j.account_ids", "CAST(:ids AS uuid[])")

@@ -9,7 +9,7 @@ from sqlalchemy import Row, text
 from worker.core.job_state import OPEN, JobState, sql_list
 from worker.core.settings import get_settings
 from worker.db.accounts import health, model_listings
-from worker.db.accounts.eligibility import candidates, free_at, works
+from worker.db.accounts.eligibility import candidates, free_at, names_one_of, works
 from worker.db.accounts.queue_lines import queue_order
 from worker.db.engine import Transaction
 from worker.db.jobs import conversations, durations
@@ -17,7 +17,6 @@ from worker.db.jobs.conversations import AgentReply
 from worker.db.jobs.durations import DurationStats
 from worker.db.jobs.job_search import JobFilter as JobFilter  # noqa: PLC0414 - callers import it from here
 from worker.db.jobs.job_search import filter_conditions
-from worker.db.schema.jobs import names_one_of
 
 
 @dataclass(frozen=True, slots=True)

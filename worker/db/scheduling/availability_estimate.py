@@ -9,9 +9,8 @@ from sqlalchemy import Row, text
 from worker.core.settings import get_settings
 from worker.db.accounts.available_credits import covers, credits_left, is_insufficient
 from worker.db.accounts.concurrency import free_slots, slot_limits, slots_of
-from worker.db.accounts.eligibility import ANY_NEEDS, NEEDS, Needs, free_at, may_use
+from worker.db.accounts.eligibility import ANY_NEEDS, NEEDS, Needs, free_at, may_use, names_one_of
 from worker.db.engine import Transaction
-from worker.db.schema.jobs import names_one_of
 
 
 @dataclass(frozen=True, slots=True)

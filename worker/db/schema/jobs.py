@@ -30,18 +30,6 @@ LINE = (
     "currency, model), 0::bigint)"
 )
 
-
-def names_one_of(named: str, ids: str) -> str:
-    """SQL: whether the accounts that a job names (the column `account_ids`) include one of these.
-
-    Each change of a job writes its entries of all indexes again. That of a GIN index takes a kilobyte, so the many jobs
-    that name one account have a tree instead.
-    """
-    return (
-        f"""(cardinality({named}) = 1 AND {named}[1] = ANY({ids}) OR cardinality({named}) > 1 AND {named} && {ids})"""
-    )
-
-
 _USAGE = ["id", "user_id", "api_key_id", "account_id", "kind", "model", "state", "attempt", "price", "charged",
           "result_count", "result_seconds", "currency"]  # fmt: skip
 
@@ -151,7 +139,7 @@ jobs = Table(
         "deadline_at",
         postgresql_where=text(f"state IN {sql_list(OPEN)}"),
     ),
-    # For `names_one_of`. Jobs that name no account are found by their user.
+    # For `names_one_of` (`worker/db/accounts/eligibility.py`). Jobs that name no account are found by their user.
     Index("ix_jobs_one_account", text("(account_ids[1])"), postgresql_where=text("cardinality(account_ids) = 1")),
     Index(
         "ix_jobs_many_accounts",
