@@ -1,6 +1,6 @@
 // Application shell: sign-in, navigation and the current page.
 import { html, render, useEffect, useRef, useState } from "./lib/ui/preact.js";
-import { hasScope, loadSession, session, signOut } from "./lib/api/client.js";
+import { hasScope, loadSession, session, signOut, unreachable } from "./lib/api/client.js";
 import { connected } from "./lib/api/event_stream.js";
 import { openJobIds, startJobFeed } from "./lib/api/jobs.js";
 import { formatNumber, t } from "./lib/state/language.js";
@@ -13,6 +13,13 @@ import { UseInvitation } from "./lib/ui/invitation.js";
 import { PAGES } from "./routes.js";
 
 const visiblePages = () => PAGES.filter((page) => page.icon && (!page.scope || hasScope(page.scope)));
+
+// Pages are small. Once they are loaded, the menu works without a connection.
+function preloadPages() {
+  const load = () => visiblePages().forEach((page) => page.load().catch(() => {}));
+  const timer = setTimeout(load, 1000);
+  return () => clearTimeout(timer);
+}
 
 function Navigation({ activePage, onNavigate }) {
   const pages = visiblePages();
@@ -33,19 +40,20 @@ function CurrentUser() {
 function Page({ found }) {
   const [loaded, setLoaded] = useState(null);
   const [error, setError] = useState(null);
-  const [attempt, setAttempt] = useState(0);
   const page = found?.page;
+  // The browser may keep the failure of a module, and after an update the old modules are gone: load the whole page.
+  const reload = () => loadSession().then(() => location.reload(), setError);
   useEffect(() => {
     if (!page) return;
     setError(null);
-    page.load().then((module) => setLoaded({ page, Body: module.default }), setError);
-  }, [page, attempt]);
+    page.load().then((module) => setLoaded({ page, Body: module.default }), () => setError(unreachable()));
+  }, [page]);
   useEffect(() => {
     document.title = `${t(page ? `nav.${page.name}` : "page.unknown")} · Dreamery`;
   });
   if (!page) return html`<${EmptyState} icon="search" title=${t("page.unknown")}><${Link} to="">${t("page.home")}<//><//>`;
   if (page.scope && !hasScope(page.scope)) return html`<${EmptyState} icon="key" title=${t("page.forbidden")}>${t("page.forbidden_text")}<//>`;
-  if (error) return html`<${ErrorMessage} error=${error} onRetry=${() => setAttempt(attempt + 1)} />`;
+  if (error) return html`<${ErrorMessage} error=${error} onRetry=${reload} />`;
   if (loaded?.page !== page) return html`<${Loading} />`;
   return html`<${loaded.Body} key=${page.path + JSON.stringify(found.params)} params=${found.params} query=${route.value.query} />`;
 }
@@ -54,6 +62,7 @@ function Shell() {
   const [menu, setMenu] = useState(false);
   const main = useRef(null);
   useEffect(startJobFeed, []);
+  useEffect(preloadPages, []);
   const found = matchRoute(PAGES, route.value.path);
   const activePage = found?.page.parent ?? found?.page.name;
   const skipToContent = (event) => {

@@ -40,10 +40,14 @@ class Template:
 
 
 def chinese_message(kind: ErrorKind, message: str | None) -> str:
-    """Return the Chinese text of an error. A text without a translation follows the general one in brackets."""
+    """Return the Chinese text of an error. What has no translation follows the general text in brackets."""
     if not message or message == kind.message:
         return kind.message_zh
-    return translate(message) or f"{kind.message_zh}（{message}）"
+    if (whole := translate(message)) is not None:
+        return whole
+    # Upstream's own words follow our sentence, which is translated already.
+    rest = message.removeprefix(kind.message).strip()
+    return f"{kind.message_zh}（{translate(rest) or rest}）"
 
 
 def translate(text: str, depth: int = 0) -> str | None:

@@ -33,7 +33,7 @@ export default function Accounts({ query }) {
   const changed = (account) => loaded.setData((all) => all.map((item) => (item.id === account.id ? { ...item, ...account } : item)));
   return html`<${PageHeader} title=${t("nav.accounts")} lead=${t("accounts.lead")}><${Button} kind="primary" icon="plus" onClick=${() => setAdding(true)}>${t("accounts.add")}<//><//>
     ${accounts.length > 0 && html`<${AccountSummary} accounts=${accounts} state=${query.state} />`}
-    ${accounts.length > 8 && html`<div class="filters two" role="search"><div class="field"><label for="search">${t("accounts.search")}</label><input id="search" type="search" value=${query.q ?? ""} onInput=${(event) => setQuery({ q: event.target.value })} /></div>
+    ${accounts.length > 8 && html`<div class="filters two" role="search"><div class="field"><label for="search">${t("accounts.search")}</label><input id="search" type="search" value=${query.q ?? ""} onInput=${(event) => setQuery({ q: event.target.value }, { typed: "q" })} /></div>
       <${Select} label=${t("filter.status")} value=${query.state ?? ""} onChange=${(state) => setQuery({ state })} options=${[["", t("filter.any")], ...STATES.map((item) => [item, t(`status.${item}`)])]} /></div>`}
     ${loaded.error && !loaded.data && html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} />`}
     ${!loaded.data && !loaded.error && html`<${Loading} />`}

@@ -33,7 +33,7 @@ export default function Audit({ query }) {
   return html`<${PageHeader} title=${t("nav.audit")} lead=${t("audit.lead")}><${Button} icon="repeat" busy=${state.loading} onClick=${() => load(null)}>${t("audit.reload")}<//>
       <a class="button" download href=${exportUrl("csv")}><${Icon} name="download" size=${18} /><span>CSV</span></a><a class="button" download href=${exportUrl("jsonl")}><${Icon} name="download" size=${18} /><span>JSONL</span></a><//>
     <div class="filters three" role="search"><${Select} label=${t("audit.area")} value=${isArea ? query.action ?? "" : "other"} onChange=${(action) => action !== "other" && setQuery({ action })} options=${[["", t("filter.any")], ...AREAS.map((item) => [item, t(`audit.area_${item}`)]), ...(isArea ? [] : [["other", query.action]])]} />
-      <${TextField} label=${t("audit.action")} value=${query.action ?? ""} onInput=${(action) => setQuery({ action: action.trim() })} placeholder="key.revoke" maxlength="60" spellcheck="false" />
+      <${TextField} label=${t("audit.action")} value=${query.action ?? ""} onInput=${(action) => setQuery({ action: action.trim() }, { typed: "action" })} placeholder="key.revoke" maxlength="60" spellcheck="false" />
       <${Select} label=${t("audit.period")} value=${query.since ?? ""} onChange=${(since) => setQuery({ since })} options=${[["", t("audit.any_time")], ...Object.keys(PERIODS).map((item) => [item, t(`audit.period_${item}`)])]} /></div>
     ${state.error && html`<${ErrorMessage} error=${state.error} onRetry=${() => load(null)} />`}
     ${!state.loading && !state.error && !state.entries.length && html`<div class="card"><${EmptyState} icon="book" title=${t("audit.none")} /></div>`}

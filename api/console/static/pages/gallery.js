@@ -35,7 +35,7 @@ export default function Gallery({ query }) {
           <${Button} onClick=${() => setSelected(new Set(pages.items.slice(0, MAX_JOBS_IN_ZIP).map((job) => job.id)))}>${t("gallery.select_all")}<//>
           <a class="button primary ${selected.size ? "" : "off"}" aria-disabled=${!selected.size} download href=${selected.size ? platformUrl(`v1/files/archive?ids=${[...selected].join(",")}`) : undefined}><${Icon} name="download" size=${18} /><span>${t("gallery.zip")}</span></a>
           <${Button} kind="quiet" icon="close" label=${t("gallery.cancel_selection")} onClick=${() => setSelected(null)} />`}<//>
-    <div class="filters gallery-filters" role="search"><${SearchField} label=${t("filter.prompt")} value=${query.q ?? ""} onChange=${(q) => setQuery({ q })} />
+    <div class="filters gallery-filters" role="search"><${SearchField} label=${t("filter.prompt")} value=${query.q ?? ""} onChange=${(q) => setQuery({ q }, { typed: "q" })} />
       <${RadioGroup} label=${t("filter.kind")} value=${kind} onChange=${(value) => setQuery({ kind: value === "all" ? "" : value })}
         options=${[["all", t("filter.any")], ["image", t("kind.images"), "image"], ["video", t("kind.videos"), "video"]]} />
       <button type="button" class="button ${favourite ? "on" : ""}" aria-pressed=${favourite} onClick=${() => setQuery({ favourite: favourite ? "" : "true" })}><${Icon} name="star" fill=${favourite} size=${18} /><span>${t("gallery.favourites")}</span></button></div>

@@ -50,7 +50,7 @@ function Filters({ filter }) {
   }, []);
   const withAll = (options) => [["", t("filter.any")], ...options];
   return html`<div class="filters" role="search">
-    <${SearchField} label=${t("filter.prompt")} value=${filter.q ?? ""} onChange=${(q) => setQuery({ q })} />
+    <${SearchField} label=${t("filter.prompt")} value=${filter.q ?? ""} onChange=${(q) => setQuery({ q }, { typed: "q" })} />
     <${Select} label=${t("filter.status")} value=${filter.status ?? ""} onChange=${(status) => setQuery({ status })} options=${withAll(STATUSES.map((item) => [item, t(`status.${item}`)]))} />
     <${Select} label=${t("filter.kind")} value=${filter.kind ?? ""} onChange=${(kind) => setQuery({ kind })} options=${withAll(KINDS.map((item) => [item, t(`kind.${item}`)]))} />
     <${Select} label=${t("filter.model")} value=${filter.model ?? ""} onChange=${(model) => setQuery({ model })} options=${withAll(models.map((item) => [item.id, item.model_name]))} />

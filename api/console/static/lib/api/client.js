@@ -28,6 +28,9 @@ export class ApiError extends Error {
   }
 }
 
+// The server, or the network before it, does not respond.
+export const unreachable = () => new ApiError(0, { message: t("error.unreachable"), code: "unreachable" });
+
 async function call(method, path, body, { headers = {}, signal: abort, raw = false } = {}) {
   const requestHeaders = { "Accept-Language": language.value === "zh" ? "zh-CN" : "en", ...headers };
   if (method !== "GET" && session.value) requestHeaders["X-CSRF-Token"] = session.value.csrf_token;
@@ -40,8 +43,7 @@ async function call(method, path, body, { headers = {}, signal: abort, raw = fal
   try {
     response = await fetch(platformUrl(path), { method, headers: requestHeaders, body: content, signal: abort, credentials: "same-origin" });
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new ApiError(0, { message: t("error.unreachable"), code: "unreachable" });
+    throw error.name === "AbortError" ? error : unreachable();
   }
   if (!response.ok) {
     const failure = await response.json().catch(() => null);
@@ -53,7 +55,10 @@ async function call(method, path, body, { headers = {}, signal: abort, raw = fal
     throw new ApiError(response.status, failure?.error, response.headers);
   }
   if (raw) return response;
-  return response.status === 204 ? null : response.json();
+  if (response.status === 204) return null;
+  return response.json().catch((error) => {
+    throw error.name === "AbortError" ? error : unreachable();
+  });
 }
 
 const withQuery = (path, query) => {

@@ -24,12 +24,12 @@ export function subscribe(path, handlers) {
     source = new EventSource(platformUrl(path + after));
     source.onopen = () => {
       retryDelay = 500;
-      clearTimeout(timers.lost);
+      stop("lost");
       connected.value = true;
     };
     source.onerror = () => {
-      clearTimeout(timers.lost);
-      timers.lost = setTimeout(() => { connected.value = false; }, LOST_AFTER_MS);
+      // Errors follow each other faster than the patience, so the first of them starts it.
+      timers.lost ||= setTimeout(() => { connected.value = false; }, LOST_AFTER_MS);
       if (source?.readyState !== EventSource.CLOSED) return;
       source = null;
       timers.reconnect = setTimeout(reconnect, retryDelay);
@@ -49,23 +49,39 @@ export function subscribe(path, handlers) {
     if (session.value) open();
   }
 
+  function stop(timer) {
+    clearTimeout(timers[timer]);
+    timers[timer] = 0;
+  }
+
   function close() {
     source?.close();
     source = null;
-    Object.values(timers).forEach(clearTimeout);
+    Object.keys(timers).forEach(stop);
   }
 
   function onVisibilityChange() {
-    clearTimeout(timers.hidden);
+    stop("hidden");
     if (document.hidden) timers.hidden = setTimeout(close, CLOSE_HIDDEN_AFTER_MS);
     else open();
   }
 
-  document.addEventListener("visibilitychange", onVisibilityChange);
+  // The browser knows at once that the network is gone; an open connection would notice it after minutes.
+  function onOffline() {
+    connected.value = false;
+  }
+
+  function onOnline() {
+    close();
+    if (!document.hidden) open();
+  }
+
+  const listeners = [[document, "visibilitychange", onVisibilityChange], [window, "offline", onOffline], [window, "online", onOnline]];
+  for (const [target, name, listener] of listeners) target.addEventListener(name, listener);
   open();
   return () => {
     stopped = true;
-    document.removeEventListener("visibilitychange", onVisibilityChange);
+    for (const [target, name, listener] of listeners) target.removeEventListener(name, listener);
     close();
     connected.value = true;
   };

@@ -17,19 +17,20 @@ addEventListener("popstate", () => {
 // The URL path of a page such as `jobs/job_1?status=failed`.
 export const pagePath = (path) => (path ? `${root}/${path}` : root);
 
-export function navigate(path, { replace = false } = {}) {
+export function navigate(path, { replace = false, state = null } = {}) {
   const before = route.value.path;
-  history[replace ? "replaceState" : "pushState"](null, "", pagePath(path));
+  history[replace ? "replaceState" : "pushState"](state, "", pagePath(path));
   route.value = readLocation();
   if (route.value.path !== before) scrollTo(0, 0);
 }
 
-// Change parts of the query; an empty value removes the parameter.
-export function setQuery(changes) {
+// Change parts of the query; an empty value removes the parameter. Each change is a step that Back undoes; `typed` = the
+// parameter that is being typed: all its changes in a row are one step.
+export function setQuery(changes, { typed = null } = {}) {
   const query = { ...route.value.query, ...changes };
   const set = Object.entries(query).filter(([, value]) => value !== "" && value !== undefined && value !== null);
   const text = new URLSearchParams(set).toString();
-  navigate(route.value.path + (text ? `?${text}` : ""), { replace: true });
+  navigate(route.value.path + (text ? `?${text}` : ""), { replace: typed !== null && history.state?.typed === typed, state: typed && { typed } });
 }
 
 export function Link({ to, children, ...rest }) {

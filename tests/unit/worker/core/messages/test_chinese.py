@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from tests.support.platform import ROOT
 from worker.core.errors import ERRORS
 from worker.core.messages.chinese import chinese_message, read_entries, split_template, translate
+from worker.providers.dreamina.error_codes import message_for
 
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 # Texts that only operators see, in a shell; and texts that are put together elsewhere from parts listed there.
@@ -125,6 +126,22 @@ def test_unknown_text_is_kept_behind_the_general_sentence():
     kind = ERRORS["generation_failed"]
     assert chinese_message(kind, "Something upstream said.") == f"{kind.message_zh}（Something upstream said.）"
     assert chinese_message(kind, None) == chinese_message(kind, kind.message) == kind.message_zh
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("content_policy_violation", "The text does not meet our guidelines."),
+        ("upstream_error", "server busy (5000)"),
+        ("insufficient_quota", "积分不足"),
+        ("generation_failed", "a {b} {} c"),
+    ],
+)
+def test_only_the_words_of_upstream_stay_english(code, words):
+    kind = ERRORS[code]
+    assert chinese_message(kind, message_for(code, words)) == f"{kind.message_zh}（上游：{words}）"
+    # What is ours behind the sentence is translated too.
+    assert kind.message not in chinese_message(kind, f"{kind.message} Something of ours.")
 
 
 class _Fields(BaseModel):
