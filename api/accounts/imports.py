@@ -25,7 +25,9 @@ from worker.db.accounts import management, session_checks
 from worker.db.engine import Transaction, transaction
 from worker.db.users import audit_log
 
-_SEPARATORS = re.compile(r"[,\n\r]+")
+_LINES = re.compile(r"\r\n|\n|\r")
+# So many letters of an entry without a readable session id are returned: enough to find it.
+_FIRST_LETTERS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,9 @@ class AccountOwner:
 
 @dataclass(slots=True)
 class _Entry:
-    line: int
+    line: int  # its place in the text
+    number: int  # of the entry, without empty lines and comments
+    text: str
     token: SessionToken | None = None
     error: DreameryError | None = None
     account_id: UUID | None = None
@@ -78,18 +82,26 @@ def _polling_of(body: AccountCreate) -> dict[str, Any]:
 
 
 def _parse_entries(text: str, region: str, provider: ProviderData) -> list[_Entry]:
-    parts = [part.strip() for part in _SEPARATORS.split(text)]
-    parts = [part for part in parts if part and not part.startswith("#")]
+    parts = _split_entries(text)
     if not parts:
         raise DreameryError("invalid_value", "`tokens` contains no session id.", param="tokens")
     if len(parts) > MAX_TOKENS:
         message = f"At most {MAX_TOKENS} session ids are accepted per request. Send the rest in another request."
         raise DreameryError("invalid_value", message, param="tokens")
-    return [_parse_entry(part, line, region, provider) for line, part in enumerate(parts, start=1)]
+    return [_parse_entry(part, line, number, region, provider) for number, (line, part) in enumerate(parts, start=1)]
 
 
-def _parse_entry(part: str, line: int, region: str, provider: ProviderData) -> _Entry:
-    entry = _Entry(line)
+def _split_entries(text: str) -> list[tuple[int, str]]:
+    """Return the entries with their places. Each line and each comma begin one; comments and empty ones count."""
+    places: list[str] = []
+    for line in _LINES.split(text):
+        places += [line] if line.strip().startswith("#") else line.split(",")
+    numbered = ((place, part.strip()) for place, part in enumerate(places, start=1))
+    return [(place, part) for place, part in numbered if part and not part.startswith("#")]
+
+
+def _parse_entry(part: str, line: int, number: int, region: str, provider: ProviderData) -> _Entry:
+    entry = _Entry(line, number, part)
     try:
         # Session ids may name their region, and the sandbox's ones their provider.
         entry.token = parse_token(part, line, region, None if provider.name == first_provider() else provider.name)
@@ -143,7 +155,7 @@ def _register_all(  # noqa: PLR0917 - bound as one function
                 continue
             changes = dict(columns)
             if body.label:
-                changes["label"] = f"{body.label} {entry.line}" if several else body.label
+                changes["label"] = f"{body.label} {entry.number}" if several else body.label
             management.change_account(tx, account_id, changes)
             accounts_by_check[entry.check] = account_id
             details: dict[str, Any] = {
@@ -186,6 +198,11 @@ def _may_see(row: Any, caller: Caller) -> bool:
     return caller.has_scope("admin") or (row is not None and row.user_id is not None and row.user_id == caller.user_id)
 
 
+def _first_letters(text: str) -> str:
+    """Return the beginning of an unreadable entry; of a short one, which may be a password, only a part."""
+    return f"{text[: min(_FIRST_LETTERS, len(text) // 3)]}\u2026"
+
+
 def _result_object(entries: list[_Entry], results: dict[UUID, dict[str, Any]]) -> dict[str, Any]:
     with transaction() as tx:
         rows = management.get_accounts_details(
@@ -199,7 +216,7 @@ def _result_object(entries: list[_Entry], results: dict[UUID, dict[str, Any]]) -
             check = account_check_object(row, results.get(entry.check)) if checked else None
             imported.append({**account_object(row), "line": entry.line, "outcome": entry.outcome, "check": check})
         elif entry.error is not None:
-            token = mask_token(entry.token) if entry.token is not None else None
+            token = mask_token(entry.token) if entry.token is not None else _first_letters(entry.text)
             error = {"code": entry.error.code, "message": entry.error.message}
             refused.append({"line": entry.line, "token": token, "error": error})
     return {"object": "list", "data": imported, "refused": refused, "has_more": False}

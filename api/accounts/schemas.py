@@ -252,7 +252,7 @@ class AccountList(BaseModel):
 class ImportedAccount(Account):
     """An account after an import."""
 
-    line: int = Field(description="number of the entry, from 1")
+    line: int = Field(description="place of the entry, from 1; comments and empty lines count")
     outcome: Literal["added", "returned", "duplicate"] = Field(
         description="`returned`: a known account that is usable again; `duplicate`: already an account, unchanged"
     )
@@ -262,8 +262,8 @@ class ImportedAccount(Account):
 class RejectedEntry(BaseModel):
     """An entry that could not be imported."""
 
-    line: int
-    token: str | None = Field(description="masked session id; null if it could not be parsed")
+    line: int = Field(description="place of the entry, from 1; comments and empty lines count")
+    token: str | None = Field(description="masked session id, or the first letters of an entry that is not readable")
     error: CheckError
 
 

@@ -27,6 +27,13 @@ def _refusals(field: str, account: str) -> str:
     return f"(CASE {account}.provider {cases} END)"
 
 
+def unproved(account: str) -> str:
+    """SQL: the refused logins of an account whose credential is new: if upstream does not know it, it is wrong, and the
+    first refusal counts. The first success sets it to 0.
+    """
+    return f"({_refusals('login_refusals', account)} - 1)"
+
+
 def keys_only(account: str) -> str:
     """SQL: whether the credential of the account is a key, which upstream refuses only for a reason that lasts."""
     names = ", ".join(f"'{name}'" for name, one in sorted(all_providers().items()) if not one.has_sessions)

@@ -9,7 +9,7 @@ from sqlalchemy import Row, text
 from worker.core.quotas import OWN_ACCOUNTS, UNLIMITED
 from worker.core.security.session_tokens import SANDBOX
 from worker.core.settings import get_settings
-from worker.db.accounts import accounts
+from worker.db.accounts import accounts, health
 from worker.db.accounts.accounts import DEMO_LABEL, PresentedToken
 from worker.db.accounts.available_credits import credits_left
 from worker.db.accounts.eligibility import ANY_NEEDS, NEEDS, Needs, is_open, jobs_today, may_use, opens_at
@@ -107,7 +107,8 @@ def register_account(
     tx.run(
         text(
             f"""UPDATE accounts SET user_id = :user_id, pool = :pool, groups = CAST(:groups AS text[]), state = 'ok',
-                   state_code = NULL, state_at = clock_timestamp(), login_refusals = 0, risk_refusals = 0,
+                   state_code = NULL, state_at = clock_timestamp(), risk_refusals = 0,
+                   login_refusals = {health.unproved("accounts")},
                    refresh_due_at = clock_timestamp(), secret = :secret, model_rests = '{{}}',
                    limit_group = CASE WHEN {same} THEN limit_group END,
                    model_ids = CASE WHEN {same} THEN model_ids ELSE '{{}}' END,
@@ -216,10 +217,10 @@ def replace_session(tx: Transaction, account_id: UUID, token: PresentedToken) ->
         return False
     tx.run(
         text(
-            """UPDATE accounts SET lookup_hash = :h, region = :region, currency = :currency, secret = :secret,
-                   model_rests = '{}', proxy = :proxy,
+            f"""UPDATE accounts SET lookup_hash = :h, region = :region, currency = :currency, secret = :secret,
+                   model_rests = '{{}}', proxy = :proxy,
                    proxy_hash = :proxy_hash, proxy_place = :place, cluster = NULL, cluster_at = NULL,
-                   login_refusals = 0, refresh_due_at = clock_timestamp(),
+                   login_refusals = {health.unproved("accounts")}, refresh_due_at = clock_timestamp(),
                    rest_until = CASE WHEN rest_code = 'upstream_session_expired' THEN NULL ELSE rest_until END,
                    rest_code = CASE WHEN rest_code = 'upstream_session_expired' THEN NULL ELSE rest_code END,
                    state_code = CASE WHEN state = 'needs_login' THEN NULL ELSE state_code END,

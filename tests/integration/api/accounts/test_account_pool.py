@@ -88,8 +88,8 @@ def test_import_reports_the_outcome_of_each_entry(engine: Engine, http: TestClie
     found = add(http, "\r\n".join(lines), label="studio", check=True)
     outcomes = [(one["line"], one["outcome"], one["label"]) for one in found["data"]]
     assert outcomes == [
-        (1, "added", "studio 1"), (2, "added", "studio 2"), (3, "added", "studio 3"), (4, "added", "studio 4"),
-        (6, "duplicate", engine.account_row(known).label), (7, "duplicate", "studio 1"),
+        (2, "added", "studio 1"), (3, "added", "studio 2"), (4, "added", "studio 3"), (6, "added", "studio 4"),
+        (8, "duplicate", engine.account_row(known).label), (9, "duplicate", "studio 1"),
     ]  # fmt: skip
     us, cn, jp, dead, _, again = found["data"]
     assert again["id"] == us["id"]
@@ -104,16 +104,32 @@ def test_import_reports_the_outcome_of_each_entry(engine: Engine, http: TestClie
     assert [us["check"]["region"], cn["check"]["region"], jp["check"]["region"]] == ["us", "cn", "JP"]
     assert dead["check"]["live"] is False
     assert dead["check"]["error"]["code"] == "upstream_session_expired"
-    assert (dead["state"], dead["state_code"]) == ("resting", "upstream_session_expired")
+    assert (dead["state"], dead["state_code"]) == ("needs_login", "upstream_session_expired"), "it never worked"
     assert found["data"][4]["check"] is None
-    assert [(one["line"], one["error"]["code"]) for one in found["refused"]] == [
-        (5, "invalid_api_key"), (8, "invalid_api_key"),
+    assert [(one["line"], one["token"], one["error"]["code"]) for one in found["refused"]] == [
+        (7, "not a \u2026", "invalid_api_key"), (10, "nowher\u2026", "invalid_api_key"),
     ]  # fmt: skip
-    assert "Token 5" in found["refused"][0]["error"]["message"]
+    assert "Token 7" in found["refused"][0]["error"]["message"]
     assert len(engine.sql("SELECT 1 FROM accounts")) == 5
     stored = str(engine.sql("SELECT a::text FROM accounts a UNION ALL SELECT l::text FROM audit_log l"))
     for secret in ("plain-import-0001", "plain-import-000002", "x-jp-import-000003", "dead-import-000004"):
         assert secret not in json.dumps(found) + stored
+
+
+@pytest.mark.parametrize(
+    ("tokens", "places"),
+    [
+        ("# one, two\nplaces-a-000001:sandbox", [2]),
+        ("\n\nplaces-b-000001:sandbox\n\nplaces-b-000002:sandbox\n", [3, 5]),
+        ("places-c-000001:sandbox,,places-c-000002:sandbox", [1, 3]),
+        ("places-d-000001:sandbox\rplaces-d-000002:sandbox", [1, 2]),
+        ("  # x\r\n\r\n places-e-000001:sandbox", [3]),
+    ],
+)
+def test_entries_are_named_by_their_place_in_the_text(http: TestClient, tokens: str, places: list[int]) -> None:
+    found = add(http, tokens)
+    assert [one["line"] for one in found["data"]] == places
+    assert found["refused"] == []
 
 
 def test_import_without_usable_entries_is_an_error(http: TestClient) -> None:
@@ -257,6 +273,7 @@ def end_cooldowns_soon(engine: Engine) -> None:
 
 def test_repeatedly_refused_session_needs_a_login(engine: Engine, http: TestClient) -> None:
     [one] = add(http, "dead-for-good-0001:sandbox")["data"]
+    engine.sql("UPDATE accounts SET login_refusals = 0")  # it worked once
     presented = engine.add_account(session="dead-presented-001")
     engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id = :id", id=presented)
     refresh_accounts()
@@ -281,6 +298,21 @@ def test_repeatedly_refused_session_needs_a_login(engine: Engine, http: TestClie
     assert http.patch(path, json={"paused": False, "rested": True}).json()["state"] == "needs_login"
     assert "checked 1 accounts" in refresh_accounts()
     assert read_account(http, one)["state"] == "needs_login"
+
+
+@pytest.mark.usefixtures("worker")
+def test_new_credential_that_upstream_does_not_know_needs_a_login_at_once(engine: Engine, http: TestClient) -> None:
+    [one] = add(http, "plain-typed-000001:sandbox", check=True)["data"]
+    assert (one["state"], engine.account_row(account_row_id(one)).login_refusals) == ("ok", 0)
+    path = f"{ADMIN}/{one['id']}"
+    assert http.patch(path, json={"session": "dead-mistyped-0001:sandbox"}).json()["state"] == "ok"
+    checked = http.post(f"{path}/check").json()
+    assert (checked["state"], checked["check"]["live"]) == ("needs_login", False)
+    assert http.patch(path, json={"session": "plain-right-00001:sandbox"}).json()["state"] == "ok"
+    assert http.post(f"{path}/check").json()["state"] == "ok"
+    http.delete(path)
+    [back] = add(http, "plain-right-00001:sandbox", check=True)["data"]
+    assert (back["outcome"], back["state"]) == ("returned", "ok")
 
 
 def test_successful_check_ends_needs_login(engine: Engine, http: TestClient) -> None:
