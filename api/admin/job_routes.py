@@ -22,7 +22,7 @@ from api.http.responses import base_url, json_response
 from api.jobs.routes import job_not_found, parse_job_id, parse_kinds, parse_statuses, resolve_model_ids
 from api.jobs.schemas import AcceptedJob, RetryRequest
 from api.jobs.serialization import job_object
-from api.jobs.timeline import timeline_object
+from api.jobs.timeline.entries import timeline_object
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
 from worker.core.quotas import NO_LIMITS

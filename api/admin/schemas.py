@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.http.fields import Moment, Text, example
 from api.jobs.schemas import JOB_EXAMPLE, Job
-from api.jobs.timeline_schemas import Timeline
+from api.jobs.timeline.schemas import Timeline
 from worker.db.scheduling.fair_queue import HEAD_START_PER_PRIORITY, MOST_PRIORITY
 
 Role = Literal["admin", "member", "viewer"]

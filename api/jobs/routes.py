@@ -19,8 +19,8 @@ from api.jobs.eta import estimate_eta
 from api.jobs.events import job_events
 from api.jobs.schemas import Job, JobList
 from api.jobs.serialization import STATES_OF, job_object
-from api.jobs.timeline import timeline_object
-from api.jobs.timeline_schemas import Timeline
+from api.jobs.timeline.entries import timeline_object
+from api.jobs.timeline.schemas import Timeline
 from api.jobs.watcher import JobWatcher
 from worker.core.catalog.models import ImageModel, VideoModel, get_catalog
 from worker.core.errors import DreameryError

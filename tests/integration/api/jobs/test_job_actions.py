@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from api.jobs.schemas import AcceptedJob, Job
-from api.jobs.timeline_schemas import Timeline
+from api.jobs.timeline.schemas import Timeline
 from tests.support.api_client import ApiClient, assert_error, new_key
 from tests.support.uploads import make_image
 from worker.core.errors import ERRORS

@@ -316,7 +316,7 @@ def test_fault_in_a_conversation_ends_it_and_it_is_never_sent_again(
 
 
 def test_timeline_names_the_fault_but_not_its_text(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    from api.jobs.timeline import timeline_object
+    from api.jobs.timeline.entries import timeline_object
 
     job = engine.add_saving_job(engine.add_account())
     monkeypatch.setattr(save_task.files, "add_files", raises(KeyError(SECRET)))
