@@ -6,6 +6,7 @@ cookie instead of a key (`api/auth/dependencies.py`).
 
 import hashlib
 import mimetypes
+import re
 from functools import lru_cache
 from html import escape
 from importlib.resources import files
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Body, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from api.auth.console_session import (
     check_origin,
@@ -147,12 +149,19 @@ async def static_file(version: str, path: str) -> Response:
     return Response(content, media_type=media_type, headers={"Cache-Control": cache})
 
 
+class _PagePath(PathConvertor):
+    """A path that is not below the calls, so that a call with another method is answered as such."""
+
+    regex = rf"(?!{'|'.join(map(re.escape, _CALLS))}).*"
+
+
+register_url_convertor("console_page", _PagePath())
+
+
 @router.get("", include_in_schema=False)
-@router.get("/{path:path}", include_in_schema=False)
+@router.get("/{path:console_page}", include_in_schema=False)
 async def page(request: Request) -> Response:
     """The console page, for every console URL; its router reads the rest of the path."""
-    if request.path_params.get("path", "").startswith(_CALLS):
-        raise DreameryError("method_not_allowed")
     version, contents = await run_in_threadpool(_assets)
     base = base_url(request)
     # Set by the server, so that the page need not send a request that fails without a session.

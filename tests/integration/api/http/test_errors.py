@@ -97,7 +97,9 @@ def test_body_without_content_type_is_parsed_as_json(client):
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
-@pytest.mark.parametrize("path", ["/nowhere", "/v1/nothing/here", "/v1/images/variations", "/v1/responses"])
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/v1/nothing/here", "/v1/images/variations", "/v1/responses", "/console/sign-in/x"]
+)
 def test_unknown_url_returns_404(client, method, path):
     assert path in assert_error(client.http.request(method, path), 404, "unknown_url")
 
@@ -105,7 +107,9 @@ def test_unknown_url_returns_404(client, method, path):
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [("GET", IMAGES, "POST"), ("OPTIONS", IMAGES, "POST"), ("DELETE", "/v1/models", "GET"), ("PUT", "/v1/jobs", "GET"),
-     ("GET", "/v1/jobs/job_x/cancel", "POST"), ("PATCH", "/healthz", "GET")],
+     ("GET", "/v1/jobs/job_x/cancel", "POST"), ("PATCH", "/healthz", "GET"),
+     ("GET", "/console/sign-in/sessions", "DELETE"), ("GET", "/console/sign-in/sessions/1", "DELETE"),
+     ("GET", "/console/session/password", "POST")],
 )  # fmt: skip
 def test_unsupported_method_returns_405(client, method, path, allow):
     response = client.http.request(method, path)
