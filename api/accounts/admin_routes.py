@@ -12,6 +12,7 @@ from api.accounts.proof_schemas import ProofRequest, ProofStepResult
 from api.accounts.proofs import read_step, run_step
 from api.accounts.schemas import (
     Account,
+    AccountAfterClaim,
     AccountImportResult,
     AccountList,
     AdminAccountChange,
@@ -105,6 +106,16 @@ async def check_account(request: Request, account_id: str, admin: AdminDep) -> R
     An account that needed a login is usable again when upstream accepts its session.
     """
     return json_response(await account_changes.check_account(request, account_id, admin, user_id=None))
+
+
+@router.post(
+    "/{account_id}/receive",
+    summary="Claim the daily credits of an account now",
+    responses={200: {"model": AccountAfterClaim}, **error_responses(429, 504)},
+)
+async def receive_credits(request: Request, account_id: str, admin: AdminDep) -> Response:
+    """A worker claims the free credits of the day, and the updated account is returned. Repeating is harmless."""
+    return json_response(await account_changes.receive_credits(request, account_id, admin, user_id=None))
 
 
 @router.post(

@@ -148,28 +148,48 @@ def retire_account(request: Request, account_id: str, caller: Caller, *, user_id
 
 async def check_account(request: Request, account_id: str, caller: Caller, *, user_id: UUID | None) -> dict[str, Any]:
     """Let a worker check the account now, and return it with the result. Raises check_timeout (504)."""
+    row, result = await _ask_upstream(request, account_id, caller, user_id, "checkup")
+    return {**account_object(row), "check": account_check_object(row, result)}
+
+
+async def receive_credits(request: Request, account_id: str, caller: Caller, *, user_id: UUID | None) -> dict[str, Any]:
+    """Let a worker claim the daily credits, and return the account with the result. Raises check_timeout (504)."""
+    row, result = await _ask_upstream(request, account_id, caller, user_id, "receive")
+    return {**account_object(row), "receive": {"gained": result.get("received"), "error": result.get("error")}}
+
+
+async def _ask_upstream(
+    request: Request, account_id: str, caller: Caller, user_id: UUID | None, what: str
+) -> tuple[Any, dict[str, Any]]:
+    """Return the account row and what upstream answered. Raises check_timeout (504)."""
     check = new_id()
-    start = partial(_start_check, request, account_id, caller, user_id, check)
+    start = partial(_start_check, request, account_id, caller, user_id, check, what)
     results = await wait_for_results(request, [check], start, owner=caller.owner)
     result = results.get(check)
     if result is None:
         raise DreameryError("check_timeout")
-    row = await run_in_threadpool(partial(_read_account, account_id, user_id))
-    return {**account_object(row), "check": account_check_object(row, result)}
+    return await run_in_threadpool(partial(_read_account, account_id, user_id)), result
 
 
-def _start_check(request: Request, account_id: str, caller: Caller, user_id: UUID | None, check: UUID) -> list[UUID]:
+def _start_check(  # noqa: PLR0917 - bound as one function
+    request: Request, account_id: str, caller: Caller, user_id: UUID | None, check: UUID, what: str
+) -> list[UUID]:
     with transaction() as tx:
         row = find_account(tx, account_id, user_id=user_id)
         if row.state == "retired":
             raise DreameryError("account_retired")
         ensure_capacity(tx, caller.owner, 1)
-        session_checks.create_account_checks(tx, owner=caller.owner, accounts_by_check={check: row.id})
-        # If no worker answers in time, the next background check includes this account.
-        management.schedule_check(tx, row.id)
-        audit_log.record_action(tx, audit_actor(request, caller), "account.check", public_id("account", row.id))
+        session_checks.create_account_checks(tx, owner=caller.owner, accounts_by_check={check: row.id}, what=what)
+        if what == "checkup":
+            # If no worker answers in time, the next background check includes this account.
+            management.schedule_check(tx, row.id)
+        action = _ACTIONS[what]
+        audit_log.record_action(tx, audit_actor(request, caller), action, public_id("account", row.id))
         tx.on_commit(partial(enqueue_checks, [check]))
     return [check]
+
+
+_ACTIONS = {"checkup": "account.check", "receive": "account.receive"}
 
 
 def _read_account(account_id: str, user_id: UUID | None) -> Any:

@@ -9,10 +9,13 @@ from api.accounts import changes as account_changes
 from api.accounts.imports import AccountOwner, import_accounts
 from api.accounts.schemas import (
     Account,
+    AccountAfterClaim,
     AccountChange,
     AccountCreate,
+    AccountCredits,
     AccountImportResult,
     AccountList,
+    AvailableAccounts,
     CheckedAccount,
     ProviderList,
 )
@@ -21,6 +24,7 @@ from api.auth.dependencies import Caller, CallerDep
 from api.http.errors import error_responses
 from api.http.fields import After, Limit, after_id
 from api.http.responses import json_response
+from api.usage.credit_routes import Days, credits_object
 from worker.core.errors import DreameryError
 from worker.db.accounts import management
 from worker.db.engine import transaction
@@ -83,6 +87,25 @@ def list_providers(_caller: OwnAccountsReadDep) -> Response:
     return json_response(providers_object())
 
 
+@router.get(
+    "/available", summary="Get the kinds of accounts that you can use", responses={200: {"model": AvailableAccounts}}
+)
+def get_available_accounts(caller: OwnAccountsReadDep) -> Response:
+    """Returns how many accounts are your own, whether you may use those of the platform, and whether all of them belong
+    to the sandbox.
+    """
+    with transaction() as tx:
+        found = management.available(tx, user_id=_user_id_of(caller))
+    return json_response(
+        {
+            "object": "account.availability",
+            "own": found.own,
+            "platform": found.platform,
+            "sandbox_only": found.sandbox_only,
+        }
+    )
+
+
 @router.get("/{account_id}", summary="Get your own account", responses={200: {"model": Account}})
 def get_own_account(account_id: str, caller: OwnAccountsReadDep) -> Response:
     """Returns its state with the reason, limits, last known credits and the number of running jobs."""
@@ -116,3 +139,23 @@ def retire_own_account(request: Request, account_id: str, caller: OwnAccountsMan
 async def check_own_account(request: Request, account_id: str, caller: OwnAccountsManageDep) -> Response:
     """A worker reads the credits and models from upstream, free of charge, and the updated account is returned."""
     return json_response(await account_changes.check_account(request, account_id, caller, user_id=_user_id_of(caller)))
+
+
+@router.get(
+    "/{account_id}/credits", summary="Get the credits of your own account", responses={200: {"model": AccountCredits}}
+)
+def get_own_credits(account_id: str, caller: OwnAccountsReadDep, days: Days = 30) -> Response:
+    """Returns the credit readings, the credits reserved for open jobs, and the credits spent per day."""
+    return json_response(credits_object(account_id, days, user_id=_user_id_of(caller)))
+
+
+@router.post(
+    "/{account_id}/receive",
+    summary="Claim the daily credits of your own account now",
+    responses={200: {"model": AccountAfterClaim}, **error_responses(429, 504)},
+)
+async def receive_own_credits(request: Request, account_id: str, caller: OwnAccountsManageDep) -> Response:
+    """A worker claims the free credits of the day, and the updated account is returned. Repeating is harmless."""
+    return json_response(
+        await account_changes.receive_credits(request, account_id, caller, user_id=_user_id_of(caller))
+    )

@@ -301,6 +301,30 @@ class CheckedAccount(Account):
     check: AccountCheck
 
 
+class CreditClaim(BaseModel):
+    """The result of a claim of the daily credits."""
+
+    gained: int | None = Field(description="0 = there were none to claim; null = upstream did not answer")
+    error: CheckError | None = None
+
+
+class AccountAfterClaim(Account):
+    """An account after a claim of its daily credits."""
+
+    receive: CreditClaim
+
+
+class AvailableAccounts(BaseModel):
+    """What the caller's jobs run on."""
+
+    object: Literal["account.availability"]
+    own: int = Field(description="number of your own accounts")
+    platform: bool = Field(description="whether you may use accounts of the platform")
+    sandbox_only: bool = Field(
+        description="true = all of them are accounts of the sandbox: results are test images and videos"
+    )
+
+
 def model_counts(models: dict[str, Any] | None) -> dict[str, int] | None:
     """Return the number of models of each kind in a stored model list."""
     return None if models is None else {kind: len(rows) for kind, rows in models.items()}

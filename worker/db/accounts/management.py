@@ -1,6 +1,7 @@
 """Account management by administrators and owners. `accounts.py` has what jobs need."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -314,6 +315,28 @@ def unusable_reason(tx: Transaction, *, user_id: UUID | None, choice: str, needs
     if "needs_login" in states:
         return "accounts_need_login"
     return "accounts_blocked" if states else "no_account_available"
+
+
+@dataclass(frozen=True, slots=True)
+class Available:
+    """The accounts that a user's jobs may run on."""
+
+    own: int
+    platform: bool
+    sandbox_only: bool  # there are some, and all belong to the sandbox
+
+
+def available(tx: Transaction, *, user_id: UUID) -> Available:
+    """Return what the user's jobs may run on, in any state but retired."""
+    row = tx.all(
+        text(
+            f"""SELECT count(*) FILTER (WHERE NOT a.pool) AS own, coalesce(bool_or(a.pool), false) AS platform,
+                    coalesce(bool_and(a.region = :sandbox), false) AS sandbox_only
+                FROM accounts a CROSS JOIN {_REQUEST} WHERE a.state <> 'retired' AND {may_use("a", "w")}"""
+        ),
+        {"user_id": user_id, "choice": "any", "sandbox": SANDBOX, **ANY_NEEDS.values()},
+    )[0]
+    return Available(row.own, row.platform, row.sandbox_only)
 
 
 def is_known_time_zone(tx: Transaction, zone: str) -> bool:
