@@ -37,6 +37,7 @@ from api.images import routes as image_routes
 from api.jobs import archive_routes, callback_routes, favourite_routes, file_routes, input_routes, pin_routes
 from api.jobs import routes as job_routes
 from api.jobs.feed import JobFeeds
+from api.jobs.timeline import waiting_routes
 from api.jobs.watcher import JobWatcher
 from api.operations import drain_routes, health_routes, system_routes
 from api.usage import credit_routes
@@ -74,6 +75,7 @@ ROUTES = (
     job_routes,
     job_action_routes,
     pin_routes,
+    waiting_routes,
     estimate_routes,
     model_routes,
     own_account_routes,

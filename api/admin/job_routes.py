@@ -82,6 +82,7 @@ def list_jobs(
         str | None, Query(description="one or more of `image`, `video` and `chat`, comma-separated")
     ] = None,
     model: Annotated[Text | None, Query(description="a model's id or alias")] = None,
+    q: Annotated[Text | None, Query(max_length=200, description="text that the prompt contains")] = None,
     charge_doubt: Annotated[
         bool, Query(description="only jobs that upstream may have charged without a result, or more than once")
     ] = False,
@@ -99,6 +100,7 @@ def list_jobs(
             states=parse_statuses(status),
             kinds=parse_kinds(kind),
             models=resolve_model_ids(model),
+            prompt=q or None,
             created_after=datetime.fromtimestamp(min(since, 4e9), UTC) if since is not None else None,
             user_id=find_user(tx, user).id if user is not None else None,
             account_id=account_id,

@@ -61,3 +61,28 @@ class Timeline(BaseModel):
     route: JobRoute | None = Field(None, description="how the model was chosen; null = the name meant only one")
     data: list[TimelineEntry]
     seconds: dict[str, float] = Field(description="total seconds in each state")
+
+
+class WaitReasonObject(BaseModel):
+    """Accounts that do not take the job now, for the same reason."""
+
+    reason: str = Field(
+        description="`ready`, `busy`, `pace`, `resting`, `model_resting`, `credits`, `off_hours`, `daily_cap`, "
+        "`needs_login`, `blocked`, `paused`, `refused`; `delay` = the job itself waits before its next attempt"
+    )
+    accounts: int = Field(description="how many accounts; 0 for `delay`")
+    labels: list[str] | None = Field(description="names of the first of them, for administrators")
+    until: int | None = Field(description="unix seconds: the earliest end of it, if it is known")
+    code: str | None = Field(description="the error code that caused it")
+    text: TimelineText
+
+
+class Waiting(BaseModel):
+    """Why a job waits."""
+
+    object: Literal["job.waiting"]
+    id: str
+    status: str
+    position: int | None = Field(description="position in the queue, 1 = next; null = it does not wait")
+    text: TimelineText
+    data: list[WaitReasonObject] = Field(description="the reason of most accounts first; empty = it does not wait")

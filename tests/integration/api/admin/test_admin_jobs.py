@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from api.admin.schemas import AdminJobDetails, AdminJobList
 from api.cli.api_client import ClientError
 from api.cli.main import app
+from api.jobs.timeline.schemas import Waiting
 from tests.support.api_client import ApiClient, assert_error, new_key
 from tests.support.platform import ROOT, clean_env
 from worker.core.settings import get_settings
@@ -74,6 +75,7 @@ def test_jobs_of_all_users_are_listed_and_filtered(admin, add: Add) -> None:
     assert list_job_ids(admin, user=bob) == [theirs]
     assert list_job_ids(admin, user=alice, status="failed") == [broken]
     assert list_job_ids(admin, user=alice, model="jimeng-image-3.0") == [broken]
+    assert list_job_ids(admin, user=alice, q="FAIL:20") == [broken]
     assert list_job_ids(admin, user=alice, since=time.time() + 60) == []
     assert list_job_ids(admin, user=alice, limit=1) == [broken]
     assert list_job_ids(admin, user=alice, limit=1, after=broken) == [mine]
@@ -92,6 +94,10 @@ def test_jobs_of_all_users_are_listed_and_filtered(admin, add: Add) -> None:
 def test_admin_cancels_and_retries_a_job(admin, add: Add) -> None:
     alice, one = add(jobs_per_day=1)
     job = one.start_job("a boat [[seconds:20]]")["id"]
+    reasons = admin.http.get(f"/admin/v1/jobs/{job}/waiting")
+    assert Waiting.model_validate(reasons.json()).id == job, reasons.text
+    own = one.http.get(f"/v1/jobs/{job}/waiting").json()
+    assert all(reason["labels"] is None for reason in own["data"])
     cancelled = admin.http.post(f"/admin/v1/jobs/{job}/cancel").json()
     assert (cancelled["id"], cancelled["user"]) == (job, alice)
     assert one.wait_for_status(job, "cancelled")
@@ -107,6 +113,8 @@ def test_admin_cancels_and_retries_a_job(admin, add: Add) -> None:
     assert limits["jobs_per_day"]["used"] == 2
     one.cancel(new)
     assert_error(admin.http.post("/admin/v1/jobs/job_x/cancel"), 404, "job_not_found")
+    assert_error(admin.http.get("/admin/v1/jobs/job_x/waiting"), 404, "job_not_found")
+    assert_error(admin.http.get(f"/v1/jobs/{job}/waiting"), 404, "job_not_found")
 
 
 def test_admin_cannot_retry_a_job_of_a_session_id_caller(admin) -> None:
