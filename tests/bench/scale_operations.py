@@ -131,7 +131,9 @@ OPERATIONS = (
     Operation(
         "feed: changes of a minute", lambda tx: feed.find_changed_jobs(tx, _HEAVY, since=time.time() - 60, limit=_ROWS)
     ),
-    Operation("claim an account for its credit history", settlement.claim_account),
+    Operation(
+        "claim an account for its credit history", lambda tx: settlement.claim_account(tx, providers=["dreamina"])
+    ),
     Operation("month of the heavy user for a budget", _budget),
     Operation("own usage, 90 days by day", _usage(90, "day", _OWNER)),
     Operation("usage of all, 30 days by user", _usage(30, "user")),
