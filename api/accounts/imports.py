@@ -67,8 +67,11 @@ async def import_accounts(
     columns = columns_of(provider, fields, account_owner.user_id) | _polling_of(body)
     entries = _parse_entries(body.tokens, region, provider)
     check_ids = [entry.check for entry in entries]
-    register = partial(_register_all, request, entries, body, columns, caller, account_owner)
+    removed: list[UUID] = []
+    register = partial(_register_all, request, entries, body, columns, caller, account_owner, removed)
     results = await wait_for_results(request, check_ids, register, owner=caller.owner)
+    if removed:
+        await run_in_threadpool(partial(_return_sandbox_accounts, removed))
     known_keys.forget()
     if not any(entry.account_id for entry in entries):
         raise _no_account_error(entries)
@@ -128,8 +131,12 @@ def _register_all(  # noqa: PLR0917 - bound as one function
     columns: dict[str, Any],
     caller: Caller,
     account_owner: AccountOwner,
+    removed: list[UUID],
 ) -> list[UUID]:
-    """Register all usable entries in one transaction and return the ids of the checks that were started."""
+    """Register all usable entries in one transaction and return the ids of the checks that were started.
+
+    `removed` receives the sandbox accounts that left the pool.
+    """
     usable = [
         (session_token_hash(entry.token), entry) for entry in entries if entry.token is not None and entry.error is None
     ]
@@ -172,14 +179,19 @@ def _register_all(  # noqa: PLR0917 - bound as one function
         if account_owner.user_id is not None and most is not None:
             _refuse_too_many(tx, account_owner.user_id, most, added=len(accounts_by_check))
         # After the loop, because the order of the entries is arbitrary.
-        management.remove_sandbox_accounts(
-            tx, [entry.account_id for _, entry in usable if entry.account_id is not None]
-        )
+        joined = [entry.account_id for _, entry in usable if entry.account_id is not None]
+        removed += management.remove_sandbox_accounts(tx, joined)
         if not (accounts_by_check and body.check and has_capacity(tx, caller.owner, len(accounts_by_check))):
             return []  # a check of each account is due anyway
         session_checks.create_account_checks(tx, owner=caller.owner, accounts_by_check=accounts_by_check)
         tx.on_commit(partial(enqueue_checks, list(accounts_by_check)))
     return list(accounts_by_check)
+
+
+def _return_sandbox_accounts(removed: list[UUID]) -> None:
+    """Let a new platform keep working when the first account that was added is not recognised by its upstream."""
+    with transaction() as tx:
+        management.return_sandbox_accounts(tx, removed)
 
 
 def _refuse_too_many(tx: Transaction, user_id: UUID, most: int, *, added: int) -> None:

@@ -147,16 +147,30 @@ def count_own_accounts(tx: Transaction, user_id: UUID) -> int:
     return int(row.n) if row is not None else 0
 
 
-def remove_sandbox_accounts(tx: Transaction, joined: list[UUID]) -> None:
-    """Remove sandbox accounts from the pool when a real account joins, so that their results never mix. Sandbox
-    accounts added in the same request stay.
+def remove_sandbox_accounts(tx: Transaction, joined: list[UUID]) -> list[UUID]:
+    """Remove sandbox accounts from the pool when a real account joins, so that their results never mix. Return them.
+
+    Sandbox accounts added in the same request stay.
     """
+    rows = tx.all(
+        text(
+            """UPDATE accounts SET pool = false WHERE pool AND region = :sandbox AND NOT (id = ANY(:joined))
+               AND EXISTS (SELECT 1 FROM accounts r WHERE r.id = ANY(:joined) AND r.pool AND r.region <> :sandbox)
+               RETURNING id"""
+        ),
+        {"joined": joined, "sandbox": SANDBOX},
+    )
+    return [row.id for row in rows]
+
+
+def return_sandbox_accounts(tx: Transaction, removed: list[UUID]) -> None:
+    """Put sandbox accounts back into the pool, if no other account of the pool is recognised by its upstream."""
     tx.run(
         text(
-            """UPDATE accounts SET pool = false WHERE pool AND region = 'sandbox' AND NOT (id = ANY(:joined))
-               AND EXISTS (SELECT 1 FROM accounts r WHERE r.id = ANY(:joined) AND r.pool AND r.region <> 'sandbox')"""
+            """UPDATE accounts SET pool = true WHERE id = ANY(:removed) AND user_id IS NULL AND state <> 'retired'
+               AND NOT EXISTS (SELECT 1 FROM accounts r WHERE r.pool AND r.state NOT IN ('needs_login', 'retired'))"""
         ),
-        {"joined": joined},
+        {"removed": removed},
     )
 
 
@@ -327,12 +341,13 @@ class Available:
 
 
 def available(tx: Transaction, *, user_id: UUID) -> Available:
-    """Return what the user's jobs may run on, in any state but retired."""
+    """Return what the user's jobs may run on, without accounts that upstream does not recognise."""
     row = tx.all(
         text(
             f"""SELECT count(*) FILTER (WHERE NOT a.pool) AS own, coalesce(bool_or(a.pool), false) AS platform,
                     coalesce(bool_and(a.region = :sandbox), false) AS sandbox_only
-                FROM accounts a CROSS JOIN {_REQUEST} WHERE a.state <> 'retired' AND {may_use("a", "w")}"""
+                FROM accounts a CROSS JOIN {_REQUEST}
+                WHERE a.state NOT IN ('needs_login', 'retired') AND {may_use("a", "w")}"""
         ),
         {"user_id": user_id, "choice": "any", "sandbox": SANDBOX, **ANY_NEEDS.values()},
     )[0]

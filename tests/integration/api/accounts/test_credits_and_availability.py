@@ -93,3 +93,16 @@ def test_own_account_of_another_user_is_not_found(http: TestClient, member: Call
     one = add(http, "us-own-of-anna-0002", OWN, anna)
     assert_error(http.post(f"{OWN}/{one['id']}/receive", headers=ben), 404, "account_not_found")
     assert_error(http.get(f"{OWN}/{one['id']}/credits", headers=ben), 404, "account_not_found")
+
+
+@pytest.mark.usefixtures("worker")
+def test_sandbox_stays_while_no_real_account_is_recognised(engine: Engine, http: TestClient) -> None:
+    demo = engine.add_account(pool=True)
+    one = add(http, "dead-mistyped-0001:cn", check=True)
+    assert one["state"] == "needs_login"
+    assert engine.account_row(demo).pool
+    http.delete(f"{ADMIN}/{one['id']}")
+    assert add(http, "plain-typed-well-1:cn", check=True)["state"] == "ok"
+    assert not engine.account_row(demo).pool
+    add(http, "dead-second-00001:cn", check=True)
+    assert not engine.account_row(demo).pool, "a real account works"
