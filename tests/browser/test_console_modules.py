@@ -26,8 +26,10 @@ def call(page: Page, path: str, name: str, *values: Any) -> Any:
 
 
 def test_durations_are_rounded_once(page: Page) -> None:
-    shown = [call(page, "lib/state/language.js", "formatDuration", n) for n in (0.4, 9.96, 59.6, 100, 3599, 5400, None)]
-    assert shown == ["0.4 s", "10.0 s", "1 min 0 s", "1 min 40 s", "59 min 59 s", "1 h 30 min", "–"]
+    shown = [
+        call(page, "lib/state/language.js", "formatDuration", n) for n in (0.4, 9.96, 59.6, 100, 3599, 5400, 7205, None)
+    ]
+    assert shown == ["0.4 s", "10.0 s", "1 min", "1 min 40 s", "59 min 59 s", "1 h 30 min", "2 h", "–"]
 
 
 def test_curl_command_passes_a_shell_unchanged(page: Page) -> None:

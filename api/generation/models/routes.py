@@ -126,6 +126,7 @@ def _video_facts(model: VideoModel) -> dict[str, Any]:
         "fps": [model.fps],
         "first_frame": model.first_frame,
         "end_frame": model.end_frame,
+        "frame_decides_ratio": model.frame_decides_ratio,
         "omni": model.omni,
     }
 

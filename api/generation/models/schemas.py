@@ -44,6 +44,9 @@ class Model(BaseModel):
     fps: list[int] | None = None
     first_frame: bool | None = None
     end_frame: bool | None = Field(None, description="accepts an image of the last frame")
+    frame_decides_ratio: bool | None = Field(
+        None, description="with a first frame, its ratio replaces the requested one"
+    )
     omni: bool | None = Field(None, description="accepts images, videos and audio that the prompt refers to")
 
 

@@ -142,6 +142,7 @@ def _estimate(endpoint: str, plan: GenerationPlan, caller: Caller) -> Fields:
         first.model,
         jobs,
         eta=eta if error is None else None,
+        time_is_learned=duration_stats is not None,
         availability=availability,
         refusals=tuple(refusals),
     )
@@ -246,6 +247,7 @@ def _answer(
     jobs: list[tuple[NewJob, Price | None]],
     *,
     eta: Eta | None = None,
+    time_is_learned: bool = False,
     availability: Availability = _NO_ACCOUNTS,
     refusals: tuple[DreameryError, ...] = (),
 ) -> Fields:
@@ -259,6 +261,7 @@ def _answer(
         **_cost(jobs[0][0].currency if jobs else None, total),
         "known": known,
         "eta": {"p50": eta.p50, "p90": eta.p90} if eta is not None else None,
+        "time_source": None if eta is None else "learned" if time_is_learned else "default",
         "accounts": {
             "candidates": availability.accounts,
             "at_all": availability.usable,

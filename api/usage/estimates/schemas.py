@@ -98,6 +98,7 @@ class Estimate(BaseModel):
         cost=None,
         known=True,
         eta={"p50": 20, "p90": 45},
+        time_source="learned",
         accounts={"candidates": 3, "at_all": 3, "now": 2},
         refusals=[],
     )
@@ -111,5 +112,8 @@ class Estimate(BaseModel):
     cost: float | None = Field(description="the sum in `currency`; null = for credits, or one price is unknown")
     known: bool = Field(description="whether `credits` is known")
     eta: JobEta | None = Field(description="seconds until the last result; null = no job, or no account could run it")
+    time_source: Literal["learned", "default"] | None = Field(
+        description="`learned`: from the times of such jobs; `default`: no such job has ended yet; null = no `eta`"
+    )
     accounts: AccountsFor
     refusals: list[Refusal] = Field(description="empty: the call would be accepted")

@@ -105,7 +105,9 @@ export default {
   "theme.light": ["light", "浅色"],
   "theme.now": ["Theme: {theme}", "主题：{theme}"],
 
+  "unit.h": ["{h} h", "{h} 小时"],
   "unit.h_min": ["{h} h {m} min", "{h} 小时 {m} 分"],
+  "unit.min": ["{m} min", "{m} 分钟"],
   "unit.min_s": ["{m} min {s} s", "{m} 分 {s} 秒"],
   "unit.s": ["{n} s", "{n} 秒"],
 };

@@ -16,6 +16,7 @@ from tests.support.engine import Engine
 from worker.core.ids import parse_public_id, public_id
 from worker.db.credits.balances import record_credits
 from worker.db.engine import transaction
+from worker.db.jobs import durations
 from worker.tasks.sync_credits import sync_credits
 
 IMAGES, VIDEOS, CHAT = "/v1/images/generations", "/v1/videos/generations", "/v1/chat/completions"
@@ -144,9 +145,19 @@ def test_invalid_request_fails_like_the_real_call(http: TestClient, endpoint: st
 def test_probe_is_free_and_agent_price_is_unknown(http: TestClient) -> None:
     title = {"model": "jimeng-4.0", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
     answer = estimate(http, CHAT, title)
-    assert (answer["credits"], answer["jobs"], answer["eta"]) == (0, [], None)
+    assert (answer["credits"], answer["jobs"], answer["eta"], answer["time_source"]) == (0, [], None, None)
     answer = estimate(http, CHAT, {"model": "agent", "messages": [{"role": "user", "content": "draw three boats"}]})
     assert (answer["credits"], answer["known"], answer["jobs"][0]["kind"]) == (None, False, "chat")
+
+
+def test_estimate_tells_whether_its_time_was_learned(http: TestClient, engine: Engine) -> None:
+    body = {"prompt": "a boat", "resolution": "1k", "n": 1}
+    durations.clear_cache()
+    assert estimate(http, IMAGES, body)["time_source"] == "default"
+    for _ in range(5):
+        run_jobs(http, engine, IMAGES, body, f"{SESSION}:sandbox")
+    durations.clear_cache()
+    assert estimate(http, IMAGES, body)["time_source"] == "learned"
 
 
 def test_refusals_are_reported_with_reasons(http: TestClient, engine: Engine) -> None:

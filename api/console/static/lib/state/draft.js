@@ -1,36 +1,43 @@
 // The values of the playground form, which other pages can fill in, and the API request they make.
 import { signal } from "../ui/preact.js";
 import { platformUrl } from "../api/client.js";
+import { keepDraft, loadUploads } from "./draft_storage.js";
+import { createReference } from "./pictures.js";
 import { navigate } from "./router.js";
 
 export const RATIOS = ["1:1", "4:3", "3:4", "16:9", "9:16", "3:2", "2:3", "21:9"];
 export const EMPTY_DRAFT = {
   mode: "image", prompt: "", model: "", provider: "", ratio: "", resolution: "", count: 0, duration: 0, seed: "", negative: "", strength: 0.5, options: {}, images: [],
+  imagesAs: "", missingUploads: 0, modeSettings: {},
 };
 
+// The settings that belong to the model; each mode has its own.
+const MODEL_SETTINGS = ["model", "provider", "ratio", "resolution", "count", "duration", "options"];
+const pick = (values, names) => Object.fromEntries(names.map((name) => [name, values[name]]));
+
 export const draft = signal(EMPTY_DRAFT);
+keepDraft(draft, EMPTY_DRAFT);
 export const updateDraft = (values) => {
   draft.value = { ...draft.value, ...values };
 };
+// Set when another page or a result filled in the form: the form shows and focuses the prompt.
+export const showPrompt = signal(false);
 
-let lastId = 0;
-// A reference image: `source` is a link to a result of this platform or the data URL of a file.
-export const createReference = (source, name) => ({ id: ++lastId, source, name });
+// Change the mode; the settings of the other mode come back with it.
+export function changeMode(mode) {
+  const { mode: before, modeSettings } = draft.value;
+  if (mode === before) return;
+  const saved = { ...modeSettings, [before]: pick(draft.value, MODEL_SETTINGS) };
+  draft.value = { ...draft.value, ...(saved[mode] ?? pick(EMPTY_DRAFT, MODEL_SETTINGS)), mode, modeSettings: saved };
+}
 
-// Read image files as data URLs; other files are skipped.
-export async function readImageFiles(files) {
-  const images = [...files].filter((file) => file.type.startsWith("image/"));
-  return Promise.all(
-    images.map(
-      (file) =>
-        new Promise((resolve, reject) => {
-          const reader = new FileReader();
-          reader.onload = () => resolve(createReference(reader.result, file.name));
-          reader.onerror = () => reject(reader.error);
-          reader.readAsDataURL(file);
-        }),
-    ),
-  );
+// Fill in the form and show it; the settings of the other modes stay.
+export function openDraft(values) {
+  const { mode, modeSettings } = draft.value;
+  draft.value = { ...EMPTY_DRAFT, modeSettings: { ...modeSettings, [mode]: pick(draft.value, MODEL_SETTINGS) }, ...values };
+  showPrompt.value = true;
+  navigate(`?mode=${draft.value.mode}`);
+  loadUploads(draft);
 }
 
 // The rows of a mode, one for each model. A name may mean the model of another provider: then an alias stands for the model.
@@ -61,9 +68,22 @@ const fitOptions = (options, model) =>
       .map(({ name }) => [name, options[name]]),
   );
 
+// What names an input in a prompt.
+const MENTION = /(?<![\w.])@(?:(?:image|video|audio)(?:_file)?_?\d{1,3}|\d{1,2})(?!\w)/i;
+
+// Whether images become the first and the last frame of a video; otherwise they are references, which the prompt may name.
+export function usesFrames({ mode, images, imagesAs, prompt }, model) {
+  if (mode !== "video" || !model.omni) return mode === "video";
+  const most = Number(model.first_frame) + Number(model.end_frame);
+  if (images.length > most) return false;
+  return imagesAs ? imagesAs === "frames" : most > 0 && !MENTION.test(prompt);
+}
+
 // The form values limited to what the model supports: an unsupported value falls back to a supported one.
 export function fitToModel(values, model) {
   const supported = (value, options, fallback) => (options.includes(value) ? value : fallback ?? options[0]);
+  const images = values.images.slice(0, model.references);
+  const frames = images.length > 0 && usesFrames({ ...values, images }, model);
   return {
     ...values,
     model: model.id,
@@ -76,13 +96,17 @@ export function fitToModel(values, model) {
     negative: takes(model, "negative_prompt") ? values.negative : "",
     strength: takes(model, "sample_strength") ? values.strength ?? EMPTY_DRAFT.strength : null,
     options: fitOptions(values.options, model),
-    images: values.images.slice(0, model.references),
+    images,
+    frames,
+    functionMode: model.omni && images.length ? (frames ? "first_last_frames" : "omni_reference") : "",
+    ratioOfFrame: frames && Boolean(model.frame_decides_ratio),
   };
 }
 
 // The API request { endpoint, body } of a draft that fits its model.
 export function buildRequest(values) {
   const body = { model: values.model, prompt: values.prompt.trim(), ratio: values.ratio, resolution: values.resolution, ...values.options };
+  if (values.ratioOfFrame) delete body.ratio;
   if (values.seed !== "") body.seed = Number(values.seed);
   if (values.mode === "image") {
     if (values.count) body.n = values.count;
@@ -91,6 +115,7 @@ export function buildRequest(values) {
   } else {
     body.duration = values.duration;
   }
+  if (values.functionMode) body.function_mode = values.functionMode;
   if (values.images.length) body.images = values.images.map((image) => image.source);
   return { endpoint: values.mode === "image" ? "/v1/images/generations" : "/v1/videos/generations", body };
 }
@@ -121,21 +146,21 @@ export function draftFromJob(job) {
     strength: input.sample_strength ?? null,
     options: optionsOfJob(input),
     images: links.map((link) => createReference(link, link.split("/").at(-1))),
+    imagesAs: input.parts?.length ? "references" : "",
+    functionMode: input.parts?.length ? "omni_reference" : "",
+    missingUploads: (input.images ?? []).length - links.length,
   };
 }
 
 // Open the playground with the parameters and the seed of a job: with the same seed, a small edit of the prompt changes the
 // result only a little.
-export function editAndRemake(job) {
-  draft.value = draftFromJob(job);
-  navigate("");
-}
+export const editAndRemake = (job) => openDraft(draftFromJob(job));
 
 // Open the playground with a result as a reference image.
 export function addReference(job, file) {
-  const before = draft.value.mode === "chat" ? EMPTY_DRAFT : draft.value;
-  draft.value = { ...before, images: [...before.images, createReference(file.url, job.id.slice(-8))] };
-  navigate("");
+  if (draft.value.mode === "chat") changeMode("image");
+  updateDraft({ images: [...draft.value.images, createReference(file.url, job.id.slice(-8))] });
+  navigate(`?mode=${draft.value.mode}`);
 }
 
 const shellQuote = (text) => `'${text.replaceAll("'", "'\\''")}'`;

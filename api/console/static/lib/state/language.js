@@ -44,14 +44,15 @@ export function formatAgo(seconds) {
   return new Intl.RelativeTimeFormat(locale.value, { numeric: "auto" }).format(Math.round(distance / size), unit);
 }
 
-// "4 s", "2 min 5 s", "1 h 3 min".
+// "4 s", "2 min 5 s", "2 min", "1 h 3 min", "1 h".
 export function formatDuration(seconds) {
   if (seconds == null) return "–";
   const whole = Math.round(seconds);
   if (seconds < 10 && seconds !== whole) return t("unit.s", { n: seconds.toFixed(1) });
   if (whole < 60) return t("unit.s", { n: whole });
-  if (whole < 3600) return t("unit.min_s", { m: Math.floor(whole / 60), s: whole % 60 });
-  return t("unit.h_min", { h: Math.floor(whole / 3600), m: Math.floor((whole % 3600) / 60) });
+  const [h, m, s] = [Math.floor(whole / 3600), Math.floor((whole % 3600) / 60), whole % 60];
+  if (h) return m ? t("unit.h_min", { h, m }) : t("unit.h", { h });
+  return s ? t("unit.min_s", { m, s }) : t("unit.min", { m });
 }
 
 export function formatBytes(count) {

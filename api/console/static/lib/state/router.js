@@ -14,8 +14,8 @@ addEventListener("popstate", () => {
   route.value = readLocation();
 });
 
-// The URL path of a page such as `jobs/job_1?status=failed`.
-export const pagePath = (path) => (path ? `${root}/${path}` : root);
+// The URL path of a page such as `jobs/job_1?status=failed`; `?mode=video` is a query of the start page.
+export const pagePath = (path) => root + (path && !path.startsWith("?") ? `/${path}` : path);
 
 export function navigate(path, { replace = false, state = null } = {}) {
   const before = route.value.path;

@@ -1,0 +1,109 @@
+// Uploaded pictures: checked in the browser, and stored in it (IndexedDB) so that a reload does not lose them.
+const STORE = "pictures";
+const UNUSED_DAYS = 7;
+// The server converts these formats; few browsers show them.
+const HEIF_BRANDS = ["heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1", "heif"];
+const TIFF_STARTS = ["II*\0", "MM\0*"];
+
+let lastId = 0;
+// Ids are unique in all tabs and after a reload.
+export const createId = () => `${Date.now().toString(36)}-${(++lastId).toString(36)}-${Math.random().toString(36).slice(2, 8)}`;
+
+// A reference image: `source` is a link to a result of this platform or the data URL of a file, empty until it is read;
+// `preview` = the browser can show it.
+export const createReference = (source, name) => ({ id: createId(), source, name, upload: false, preview: true });
+
+let opening = null;
+function openDatabase() {
+  opening ??= new Promise((resolve, reject) => {
+    const request = indexedDB.open("dreamery", 1);
+    request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: "id" });
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+  return opening;
+}
+
+const resultOf = (request) =>
+  new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+
+const openStore = async (mode) => (await openDatabase()).transaction(STORE, mode).objectStore(STORE);
+
+const readDataUrl = (blob) =>
+  new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(blob);
+  });
+
+// The type of a picture that this browser cannot show but the server reads; empty for other files.
+async function typeForServer(file) {
+  const start = String.fromCharCode(...new Uint8Array(await file.slice(0, 12).arrayBuffer()));
+  if (start.slice(4, 8) === "ftyp" && HEIF_BRANDS.includes(start.slice(8, 12))) return "image/heic";
+  return TIFF_STARTS.includes(start.slice(0, 4)) ? "image/tiff" : "";
+}
+
+async function isShown(file) {
+  try {
+    (await createImageBitmap(file)).close();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+// The reference of a file; null if it is no picture, whatever its name says.
+async function readPicture(file) {
+  const preview = await isShown(file);
+  const type = preview ? file.type : await typeForServer(file);
+  if (!preview && !type) return null;
+  const blob = file.slice(0, file.size, type);
+  const reference = { id: createId(), source: await readDataUrl(blob), name: file.name ?? "", upload: true, preview };
+  await storePicture(reference.id, blob);
+  return reference;
+}
+
+async function storePicture(id, blob) {
+  try {
+    await resultOf((await openStore("readwrite")).put({ id, blob, at: Date.now() }));
+  } catch {
+    // No room, or storage is disabled: the picture lives as long as the page.
+  }
+}
+
+// Read files: { pictures, refused }, where `refused` are the names of files that are no pictures.
+export async function readPictures(files) {
+  const read = await Promise.all(files.map((file) => readPicture(file).catch(() => null)));
+  return { pictures: read.filter(Boolean), refused: files.filter((_, n) => !read[n]).map((file) => file.name) };
+}
+
+// The data URL of a stored picture; null if it is not stored.
+export async function loadPicture(id) {
+  try {
+    const found = await resultOf((await openStore("readonly")).get(id));
+    return found ? await readDataUrl(found.blob) : null;
+  } catch {
+    return null;
+  }
+}
+
+// Delete pictures that were added some days ago and are not `used` (ids) any more.
+export async function deleteUnusedPictures(used) {
+  try {
+    const before = Date.now() - UNUSED_DAYS * 86400000;
+    const store = await openStore("readwrite");
+    const request = store.openCursor();
+    request.onsuccess = () => {
+      const cursor = request.result;
+      if (!cursor) return;
+      if (cursor.value.at < before && !used.has(cursor.key)) cursor.delete();
+      cursor.continue();
+    };
+  } catch {
+    // Storage is disabled.
+  }
+}
