@@ -8,8 +8,8 @@ import { Link, matchRoute, route } from "./lib/state/router.js";
 import { Button, ConfirmDialog, Dialog, EmptyState, ErrorMessage, Loading, Toasts, useAction } from "./lib/ui/components.js";
 import { Icon } from "./lib/ui/icons.js";
 import { Brand, Preferences } from "./lib/ui/brand.js";
-import { SignIn } from "./lib/ui/sign_in.js";
-import { UseInvitation } from "./lib/ui/invitation.js";
+import { SignIn } from "./lib/ui/access/sign_in.js";
+import { UseInvitation } from "./lib/ui/access/invitation.js";
 import { PAGES } from "./routes.js";
 
 const visiblePages = () => PAGES.filter((page) => page.icon && (!page.scope || hasScope(page.scope)));

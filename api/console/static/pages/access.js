@@ -4,8 +4,8 @@ import { api, session } from "../lib/api/client.js";
 import { useLoaded } from "../lib/api/loading.js";
 import { t } from "../lib/state/language.js";
 import { Button, EmptyState, ErrorMessage, Loading, PageHeader, toast, useAction } from "../lib/ui/components.js";
-import { SecretField } from "../lib/ui/sign_in.js";
-import { SessionTable } from "../lib/ui/sign_in_views.js";
+import { SecretField } from "../lib/ui/access/sign_in.js";
+import { SessionTable } from "../lib/ui/access/sign_in_views.js";
 
 const PATH = "/console/sign-in";
 

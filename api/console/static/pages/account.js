@@ -7,7 +7,7 @@ import { Link } from "../lib/state/router.js";
 import { AccountActions, AccountState, formatWorkingHours, Load, RestingModels, splitList } from "../lib/ui/account_views.js";
 import { Button, CheckboxGroup, Dialog, ErrorMessage, Loading, PageHeader, RelativeTime, TextArea, TextField, toast } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
-import { Plot } from "../lib/ui/plot.js";
+import { Plot } from "../lib/ui/charts/plot.js";
 
 const DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 

@@ -6,7 +6,7 @@ import { formatNumber, t } from "../lib/state/language.js";
 import { Link, setQuery } from "../lib/state/router.js";
 import { AccountActions, AccountRegion, AccountState, AddAccountsDialog, formatWorkingHours, Load, successRate } from "../lib/ui/account_views.js";
 import { Button, EmptyState, ErrorMessage, Loading, PageHeader, RelativeTime, Select } from "../lib/ui/components.js";
-import { lastDays, sumByGroup } from "../lib/ui/usage_views.js";
+import { lastDays, sumByGroup } from "../lib/ui/charts/usage_views.js";
 
 const STATES = ["ok", "resting", "needs_login", "blocked", "paused"];
 const REFRESH_SECONDS = 5;

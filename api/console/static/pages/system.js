@@ -7,7 +7,7 @@ import { Link } from "../lib/state/router.js";
 import { Button, Dialog, ErrorMessage, Loading, PageHeader, StatusBadge, TextField, toast, useAction } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
 import { KIND_ICON } from "../lib/ui/job_views.js";
-import { Plot } from "../lib/ui/plot.js";
+import { Plot } from "../lib/ui/charts/plot.js";
 
 const FAULTS = ["content", "request", "account", "upstream", "platform"];
 const STATE_TONE = { ok: "good", resting: "wait", needs_login: "bad", blocked: "bad", paused: "off", retired: "off" };

@@ -5,7 +5,7 @@ import { useLoaded } from "../lib/api/loading.js";
 import { formatNumber, t } from "../lib/state/language.js";
 import { setQuery } from "../lib/state/router.js";
 import { ErrorMessage, Loading, PageHeader, RadioGroup } from "../lib/ui/components.js";
-import { costsOf, formatCost, lastDays, LimitList, UsageByGroup, UsagePlots } from "../lib/ui/usage_views.js";
+import { costsOf, formatCost, lastDays, LimitList, UsageByGroup, UsagePlots } from "../lib/ui/charts/usage_views.js";
 
 const PERIODS = ["7", "30", "90"];
 

@@ -6,7 +6,7 @@ import { formatNumber, t } from "../lib/state/language.js";
 import { Link, navigate } from "../lib/state/router.js";
 import { splitList } from "../lib/ui/account_views.js";
 import { Button, Dialog, EmptyState, ErrorMessage, Loading, PageHeader, Select, StatusBadge, TextField } from "../lib/ui/components.js";
-import { sumByGroup } from "../lib/ui/usage_views.js";
+import { sumByGroup } from "../lib/ui/charts/usage_views.js";
 
 async function fetchAllUsers() {
   const users = [];

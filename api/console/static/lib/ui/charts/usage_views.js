@@ -1,7 +1,7 @@
 // Views of usage and limits.
-import { html } from "./preact.js";
-import { formatMoney, formatNumber, t } from "../state/language.js";
-import { RelativeTime, StatusBadge } from "./components.js";
+import { html } from "../preact.js";
+import { formatMoney, formatNumber, t } from "../../state/language.js";
+import { RelativeTime, StatusBadge } from "../components.js";
 import { Plot } from "./plot.js";
 
 const DAY = 86400e3;

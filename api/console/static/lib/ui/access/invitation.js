@@ -1,9 +1,9 @@
 // The page behind an invitation link: it signs the user in once and offers to set a password.
-import { html, useEffect, useState } from "./preact.js";
-import { api, useInvitation } from "../api/client.js";
-import { t } from "../state/language.js";
-import { navigate } from "../state/router.js";
-import { Button, EmptyState, ErrorMessage, Loading } from "./components.js";
+import { html, useEffect, useState } from "../preact.js";
+import { api, useInvitation } from "../../api/client.js";
+import { t } from "../../state/language.js";
+import { navigate } from "../../state/router.js";
+import { Button, EmptyState, ErrorMessage, Loading } from "../components.js";
 import { SecretField, SignInFrame } from "./sign_in.js";
 
 export function UseInvitation() {

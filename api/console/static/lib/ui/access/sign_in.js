@@ -1,12 +1,12 @@
 // The sign-in form: a key, a name and a password, or the OpenID provider of the platform.
-import { html, useEffect, useState } from "./preact.js";
-import { endedSession, platformUrl, signIn, signInWithPassword } from "../api/client.js";
-import { t } from "../state/language.js";
-import { persistentSignal } from "../state/preferences.js";
-import { route } from "../state/router.js";
-import { Brand, Preferences } from "./brand.js";
-import { Button, ErrorMessage, Field, RadioGroup, TextField } from "./components.js";
-import { Icon } from "./icons.js";
+import { html, useEffect, useState } from "../preact.js";
+import { endedSession, platformUrl, signIn, signInWithPassword } from "../../api/client.js";
+import { t } from "../../state/language.js";
+import { persistentSignal } from "../../state/preferences.js";
+import { route } from "../../state/router.js";
+import { Brand, Preferences } from "../brand.js";
+import { Button, ErrorMessage, Field, RadioGroup, TextField } from "../components.js";
+import { Icon } from "../icons.js";
 
 const method = persistentSignal("sign-in", "key");
 const keep = persistentSignal("keep-signed-in", "yes");

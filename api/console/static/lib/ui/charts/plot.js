@@ -1,8 +1,8 @@
 // Plots over time, drawn by uPlot in the theme's colours, each with a table of the same numbers.
-import { html, useEffect, useId, useMemo, useRef, useState } from "./preact.js";
-import { formatAxisTime, formatNumber, language, t } from "../state/language.js";
-import { theme } from "../state/preferences.js";
-import uPlot from "../../vendor/uplot.js";
+import { html, useEffect, useId, useMemo, useRef, useState } from "../preact.js";
+import { formatAxisTime, formatNumber, language, t } from "../../state/language.js";
+import { theme } from "../../state/preferences.js";
+import uPlot from "../../../vendor/uplot.js";
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const FONT = "12px ui-sans-serif, system-ui, sans-serif";

@@ -1,8 +1,8 @@
 // The browsers in which a user is signed in, for the user's own page and for administrators.
-import { html } from "./preact.js";
-import { api } from "../api/client.js";
-import { t } from "../state/language.js";
-import { Button, confirm, RelativeTime, toast, useAction } from "./components.js";
+import { html } from "../preact.js";
+import { api } from "../../api/client.js";
+import { t } from "../../state/language.js";
+import { Button, confirm, RelativeTime, toast, useAction } from "../components.js";
 
 const BROWSERS = [[/Edg\//, "Edge"], [/OPR\//, "Opera"], [/Firefox\//, "Firefox"], [/Chrome\//, "Chrome"], [/Safari\//, "Safari"]];
 const SYSTEMS = [[/Android/, "Android"], [/iPhone|iPad/, "iOS"], [/Windows/, "Windows"], [/Mac OS X/, "macOS"], [/Linux/, "Linux"]];
