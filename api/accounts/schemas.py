@@ -277,6 +277,15 @@ class AccountImportResult(BaseModel):
     has_more: bool
 
 
+class CredentialSite(BaseModel):
+    """A web site where people find a credential of their account."""
+
+    title: str
+    address: str
+    region: str = Field(description="region of the credentials that are found there")
+    cookie: str | None = Field(description="name of the cookie whose value is the session id; null = it shows a key")
+
+
 class ProviderInfo(BaseModel):
     """An upstream that accounts can belong to."""
 
@@ -285,6 +294,7 @@ class ProviderInfo(BaseModel):
     credential: Literal["session", "key"]
     regions: list[str]
     currencies: dict[str, str] = Field(description="region -> currency; a region without one has credits")
+    sites: list[CredentialSite]
     models: list[str] = Field(description="models that `model_ids` may name")
 
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -116,6 +117,7 @@ def providers_object() -> dict[str, Any]:
             "credential": one.credentials.kind,
             "regions": list(one.regions),
             "currencies": dict(one.currencies),
+            "sites": [asdict(site) for site in one.credentials.sites],
             "models": [] if one.has_sessions else sorted(set(model_names(one).values())),
         }
         for one in all_providers().values()

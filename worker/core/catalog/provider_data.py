@@ -61,6 +61,16 @@ class HostFields:
 
 
 @dataclass(frozen=True, slots=True)
+class CredentialSite:
+    """A web site where people find a credential of their account."""
+
+    title: str
+    address: str
+    region: str  # of the credentials that are found there
+    cookie: str | None = None  # whose value is the credential; None = the site shows a key
+
+
+@dataclass(frozen=True, slots=True)
 class Credentials:
     """The credentials of a provider: notations of regions, and how many refusals in a row mean that one is useless."""
 
@@ -70,6 +80,7 @@ class Credentials:
     login_refusals: int = 1
     block_refusals: int = 1
     bases: Mapping[str, str] = field(default_factory=dict)  # region -> the address by which people name it
+    sites: tuple[CredentialSite, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +207,7 @@ def _credentials(table: Mapping[str, Any]) -> Credentials:
         login_refusals=table.get("login_refusals", 1),
         block_refusals=table.get("block_refusals", 1),
         bases=table.get("bases", {}),
+        sites=tuple(CredentialSite(**site) for site in table.get("sites", ())),
     )
 
 
