@@ -31,9 +31,28 @@ export function changeMode(mode) {
   draft.value = { ...draft.value, ...(saved[mode] ?? pick(EMPTY_DRAFT, MODEL_SETTINGS)), mode, modeSettings: saved };
 }
 
+// The draft that another one replaced, so that it can be brought back.
+export const replacedDraft = signal(null);
+const rememberDraft = () => {
+  if (draft.value.prompt.trim() || draft.value.images.length) replacedDraft.value = draft.value;
+};
+
+export function restoreDraft() {
+  draft.value = replacedDraft.value;
+  replacedDraft.value = null;
+  navigate(`?mode=${draft.value.mode}`);
+}
+
+export function replacePrompt(prompt) {
+  rememberDraft();
+  updateDraft({ prompt });
+  showPrompt.value = true;
+}
+
 // Fill in the form and show it; the settings of the other modes stay.
 export function openDraft(values) {
   const { mode, modeSettings } = draft.value;
+  rememberDraft();
   draft.value = { ...EMPTY_DRAFT, modeSettings: { ...modeSettings, [mode]: pick(draft.value, MODEL_SETTINGS) }, ...values };
   showPrompt.value = true;
   navigate(`?mode=${draft.value.mode}`);

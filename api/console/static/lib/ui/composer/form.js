@@ -2,11 +2,12 @@
 import { html, useState } from "../preact.js";
 import { api } from "../../api/client.js";
 import { publishJob } from "../../api/jobs.js";
-import { buildRequest, curlCommand, draft, findModel, fitToModel, modelsForMode, RATIOS, updateDraft } from "../../state/draft.js";
+import { buildRequest, curlCommand, draft, findModel, fitToModel, modelsForMode, RATIOS, replacedDraft, updateDraft } from "../../state/draft.js";
 import { formatDuration, t } from "../../state/language.js";
 import { Button, CodeBlock, Dialog, ErrorMessage, Select, TextField, useAction } from "../components.js";
 import { Estimate } from "./estimate.js";
 import { Prompt } from "./prompt.js";
+import { PromptDialogs } from "./prompt_library.js";
 import { References } from "./references.js";
 import { Options, RatioPicker } from "./settings.js";
 
@@ -29,6 +30,7 @@ export function GenerationForm({ models, recent }) {
     try {
       const created = await api.post(request.endpoint, { ...request.body, async: true });
       for (const job of created.jobs ?? [created]) publishJob(job);
+      replacedDraft.value = null;
     } catch (caught) {
       setFailure({ error: caught, version });
     }
@@ -53,7 +55,7 @@ export function GenerationForm({ models, recent }) {
       <div class="row"><${Button} kind="primary" type="submit" icon="spark" busy=${busy} class="grow">${t(`play.generate_${values.mode}`)}<//>
         <${Button} icon="code" label=${t("play.curl")} onClick=${() => setShowCurl(true)} /></div></div>
     ${showCurl && html`<${Dialog} wide title=${t("play.curl")} onClose=${() => setShowCurl(false)}><p class="muted">${t("play.curl_text")}</p><${CodeBlock} label="curl" text=${curlCommand(request)} /><//>`}
-  </form>`;
+  </form><${PromptDialogs} />`;
 }
 
 // Ratio, resolution, count and length.
