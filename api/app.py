@@ -28,9 +28,9 @@ from api.console import routes as console_routes
 from api.generation import job_action_routes
 from api.generation.models import routes as model_routes
 from api.http.cors_and_compression import CompressionMiddleware, add_cors
+from api.http.docs.openapi import install_openapi
 from api.http.errors import install_error_handlers
 from api.http.graceful_shutdown import on_shutdown_signal
-from api.http.openapi import install_openapi
 from api.http.request_middleware import RequestMiddleware
 from api.http.request_tracker import RequestTracker
 from api.images import routes as image_routes

@@ -239,7 +239,7 @@ def body_openapi(
 ) -> dict[str, Any]:
     """Return the `openapi_extra` of a route that uses `parse_body`; `example` replaces the examples of the schema.
 
-    `api.http.openapi` moves its `$defs` to the components of the document, where the references point.
+    `api.http.docs.openapi` moves its `$defs` to the components of the document, where the references point.
     """
     full = schema.model_json_schema(ref_template=_COMPONENT)
     nested, examples = full.pop("$defs", {}), full.pop("examples", [])

@@ -16,7 +16,7 @@ INSIDE = ("worker/providers/dreamina/", "worker/providers/ark/", "worker/core/ca
 CALLERS_FORMATS = ("api/ark/", "api/app.py", "api/generation/media_fields.py")
 # Names that clients rely on: a field of `/v1/models`, a tag of the API's document, and the form of a vendor's task ids.
 PUBLIC = {
-    "api/http/openapi.py": '"ark"',
+    "api/http/docs/openapi.py": '"ark"',
     "worker/core/messages/chinese.toml": "cgt-",
     "api/generation/models/routes.py": "model_req_key",
     "api/generation/models/schemas.py": "model_req_key",

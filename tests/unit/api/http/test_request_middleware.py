@@ -16,8 +16,8 @@ from api.admin import schemas as admin_schemas
 from api.app import create_app
 from api.chat import schemas as chat_schemas
 from api.http.body_parsing import body_openapi
+from api.http.docs.openapi import install_openapi
 from api.http.errors import error_response
-from api.http.openapi import install_openapi
 from api.http.preferences import set_job_id_header
 from api.jobs import schemas
 from api.videos import schemas as videos_schemas

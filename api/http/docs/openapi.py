@@ -1,72 +1,29 @@
-"""The OpenAPI document, and a Swagger UI page that needs no internet access.
+"""The OpenAPI document.
 
 Completes the framework's document: bodies that `parse_body` reads become components, and each response lists the
 headers that every response has.
 """
 
-import html
-from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse
-from starlette.concurrency import run_in_threadpool
 
-from api.http.errors import error_responses
-from api.http.responses import base_url
-from worker.core.errors import DreameryError
+from api.http.docs import page
 from worker.core.settings import get_settings
-
-router = APIRouter(include_in_schema=False)
-
-# The package that contains the Swagger UI files; its code is not used.
-_PACKAGE, _FOLDER = "fastapi_offline", "static"
-_ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon.png": "image/png"}
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title} API</title>
-<link rel="stylesheet" href="{root}/docs/swagger-ui.css">
-<link rel="icon" href="{root}/docs/favicon.png">
-</head>
-<body>
-<div id="swagger-ui" data-document="{root}/openapi.json"></div>
-<script src="{root}/docs/swagger-ui-bundle.js"></script>
-<script src="{root}/docs/start.js"></script>
-</body>
-</html>
-"""
-_START = """const root = document.getElementById("swagger-ui");
-SwaggerUIBundle({
-  url: root.dataset.document,
-  domNode: root,
-  layout: "BaseLayout",
-  deepLinking: true,
-  tryItOutEnabled: true,
-  persistAuthorization: true,
-  displayRequestDuration: true,
-  presets: [SwaggerUIBundle.presets.apis, SwaggerUIBundle.SwaggerUIStandalonePreset],
-});
-"""
-# Strict, because users enter keys on this page. Swagger UI sets inline styles and uses `data:` icons.
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "connect-src 'self'; media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 _ABOUT = """OpenAI-compatible generation on your own upstream accounts.
 
-**Authentication**: `Authorization: Bearer sk-dreamery-...`, or upstream session ids where they are enabled. Azure's
-`api-key` header works too. **Errors** have the same form on every path: a status and
-`{"error": {"message", "type", "param", "code"}}`, in Chinese if `Accept-Language` prefers it, otherwise in English.
-**After a job was accepted**, each response carries `X-Job-Id`, and each error `x-should-retry: false`, because a retry
-would pay again. **Creating calls** accept `Idempotency-Key`, `Prefer: respond-async` and `Prefer: wait=N`. Unknown
-fields of a body are ignored.
+- **Key**: `Authorization: Bearer sk-dreamery-...`, or upstream session ids where they are enabled. Azure's `api-key`
+  header works too.
+- **Errors** have one form on every path: a status and `{"error": {"message", "type", "param", "code"}}`. The message is
+  in Chinese if `Accept-Language` prefers it.
+- **Waiting**: creating calls return the results. `Prefer: respond-async` returns the job at once, `Prefer: wait=20`
+  waits for at most 20 seconds.
+- **Retries**: send an `Idempotency-Key` and a repeat joins the first job. Once a job is accepted, the response carries
+  `X-Job-Id`, and an error carries `x-should-retry: false`, because a retry would cost again.
+- Unknown fields of a body are ignored.
 """
 _TAGS = [
     {"name": "images", "description": "Generate images from text and images."},
@@ -107,7 +64,7 @@ def install_openapi(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # the framework's own way to replace it
-    app.include_router(router)
+    app.include_router(page.router)
 
 
 def _build_document(app: FastAPI) -> dict[str, Any]:
@@ -155,28 +112,3 @@ def _add_response_headers(operation: dict[str, Any], *, creating: bool) -> None:
     for response in operation["responses"].values():
         headers = {name: {"description": text, "schema": {"type": "string"}} for name, text in descriptions.items()}
         response["headers"] = {**headers, **response.get("headers", {})}
-
-
-@router.get("/docs")
-async def docs(request: Request) -> Response:
-    """Swagger UI over /openapi.json."""
-    root = urlsplit(base_url(request)).path.rstrip("/")
-    # Not the framework's page: it has an inline script, which the policy forbids.
-    page = _PAGE.format(root=html.escape(root), title=html.escape(request.app.title))
-    return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
-
-
-@router.get("/docs/{name}", responses=error_responses(404))
-async def asset(name: str) -> Response:
-    """A script, style sheet or icon of the page."""
-    headers = {"Cache-Control": "public, max-age=86400"}
-    if name == "start.js":
-        return Response(_START, media_type="text/javascript", headers=headers)
-    if name not in _ASSETS:
-        raise DreameryError("unknown_url")
-    content = await run_in_threadpool(_read_asset, name)
-    return Response(content, media_type=_ASSETS[name], headers=headers)
-
-
-def _read_asset(name: str) -> bytes:
-    return (files(_PACKAGE) / _FOLDER / name).read_bytes()
