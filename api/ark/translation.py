@@ -26,11 +26,15 @@ SENT_NAMES = {
     "prompt": "content",
 }
 _IMAGE_NAMES = frozenset({"layers", "series", "n", "web_search"})
+# Images have classes such as `2K` as their size.
+_OF_IMAGES = {"resolution": "size"}
 
 
 def sent_names(*, of_image: bool) -> dict[str, str]:
     """Return under which name the vendor's clients send a field of ours."""
-    return {ours: sent for ours, sent in SENT_NAMES.items() if not of_image or ours in _IMAGE_NAMES}
+    if not of_image:
+        return SENT_NAMES
+    return {ours: sent for ours, sent in SENT_NAMES.items() if ours in _IMAGE_NAMES} | _OF_IMAGES
 
 
 def image_fields(body: ArkImageRequest) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def parse_account_choice(text: str) -> AccountChoice:
 
 def _invalid(got: str) -> DreameryError:
     names = ", ".join(f"provider={name}" for name in all_providers())
-    message = f"`{HEADER}` must be one of {', '.join(OWNERS)}, and may name a provider ({names}); got {got[:40]!r}."
+    message = f"`{HEADER}` has one of {', '.join(OWNERS)}, or a provider ({names}), or both; got {got[:40]!r}."
     return DreameryError("invalid_value", message, param=HEADER.lower())
 
 

@@ -190,7 +190,10 @@ def _eligible_accounts(job: NewJob, caller: Caller, account_ids: list[UUID], lis
     ]
     if not pairs:
         names = " or ".join(job.providers)
-        message = f"Model {job.model!r} runs on accounts of {names}, and none of your session ids is one."
+        message = (
+            f"Model {job.model!r} runs on accounts of {names}, and none of your session ids is one. "
+            "Send such a session id, or choose another model."
+        )
         raise DreameryError("model_not_found", message, param="model")
     certain = [a for a, region in pairs if model is None or model.is_available_in(region)]
     if certain or model is None:
@@ -214,9 +217,7 @@ def _avoided_accounts(job: NewJob, usable: Collection[GroupedAccounts], listed: 
     fitting = [one for one in usable if one.group.provider in job.providers]
     if model is None or all(model.is_available_in(one.group.region) for one in fitting):
         return []
-    without_model = [
-        a for one in fitting for a in one.ids if not may_offer(model, one.group.region, listed.get(a))
-    ]
+    without_model = [a for one in fitting for a in one.ids if not may_offer(model, one.group.region, listed.get(a))]
     if len(without_model) == sum(len(one.ids) for one in fitting):
         where = ", ".join(sorted(model.sold_in))
         message = f"None of your accounts is in a region that offers model {job.model!r} (regions: {where}). Add one."

@@ -35,7 +35,10 @@ def check_regions(model: ImageModel | VideoModel, caller: Caller, offer: Upstrea
     caller.require_model(model.id)
     regions = sorted({token.region for _, token in caller.tokens if token.provider == model.provider})
     if caller.tokens and not regions:
-        message = f"Model {model.id!r} runs on accounts of {model.provider}, and none of your session ids is one."
+        message = (
+            f"Model {model.id!r} runs on accounts of {model.provider}, and none of your session ids is one. "
+            "Send such a session id, or choose another model."
+        )
         raise DreameryError("model_not_found", message, param="model")
     if regions and not offer.may_offer(model, regions):
         message = f"Model {model.id!r} is not offered in region {', '.join(regions)}; {_alternatives(model, regions)}."

@@ -1,14 +1,21 @@
 """Fields of image requests that only some models have: sets, layers, background, search, rewriting of the prompt."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from api.generation.media_values import InputEntry
 from api.generation.models.fields import unsupported
+from api.generation.reference_images import ReferenceImage
+from api.generation.reference_media import ReferenceInput
 from api.images.schemas import ImageGenerationRequest
 from worker.core.catalog.models import ImageModel, get_catalog
 from worker.core.errors import DreameryError
 
 _TRANSPARENT = "transparent"
 _WITH_ALPHA = "transparent_if_one_alpha_reference"
+# Pictures that upstream can take apart.
+_LAYERED_SIDE = 512
+_LAYERED_TYPES = frozenset({"image/png", "image/jpeg"})
 
 
 def reject_unsupported_fields(body: ImageGenerationRequest, model: ImageModel) -> None:
@@ -102,3 +109,19 @@ def _check_transparency(body: ImageGenerationRequest, model: ImageModel, referen
     if body.output_format in {"jpeg", "jpg"}:
         message = "JPEG has no transparency. Send `output_format` `png` or `webp`, or leave it out."
         raise DreameryError("invalid_value", message, param="output_format")
+
+
+def check_layered_picture(
+    body: ImageGenerationRequest, entries: Sequence[InputEntry], references: Sequence[ReferenceInput]
+) -> None:
+    """Raise an error for a picture whose layers cannot be separated. What is behind a link is not known here."""
+    if not body.layers:
+        return
+    for entry, item in zip(entries, references, strict=True):
+        facts = item.facts if isinstance(item, ReferenceImage) else None
+        if facts is not None and (min(facts.width, facts.height) < _LAYERED_SIDE or facts.mime not in _LAYERED_TYPES):
+            message = (
+                f"`{entry.param}` has {facts.width}x{facts.height} pixels and is {facts.mime}; `layers` needs a PNG or "
+                f"JPEG with sides of at least {_LAYERED_SIDE}."
+            )
+            raise DreameryError("invalid_image", message, param=entry.param)

@@ -25,7 +25,7 @@ from api.generation.reference_media import ReferenceInput, describe_adjustments,
 from api.generation.request_checks import check_prompt, check_regions, reject_agent
 from api.http.bodies.field_names import AUTOMATIC, FOLLOWS_INPUT, SIZE_FORMS
 from api.http.clients.storage_threads import in_storage_thread
-from api.images.options import image_options, reject_unsupported_fields
+from api.images.options import check_layered_picture, image_options, reject_unsupported_fields
 from api.images.schemas import ImageGenerationRequest
 from worker.core.catalog.mentions import name_inputs
 from worker.core.catalog.models import DEFAULT_COUNT, Catalog, ImageModel, Size, get_catalog, nearest_ratio
@@ -331,6 +331,7 @@ async def _plan_with_inputs(
         stored = await in_storage_thread(_store_inputs, references, jobs[0].id) if references else []
         descriptions = [item.description for item in references]
         check_input_limits(model, entries, references)
+        check_layered_picture(body, entries, references)
         adjusted = {**jobs[0].params.get("adjusted", {}), **describe_adjustments(entries, references)}
         size = _size_like_input(body, model, references)
     params = {"images": descriptions, **({"adjusted": adjusted} if adjusted else {})}

@@ -35,6 +35,7 @@ from api.videos.schemas import INPUT_FIELDS, VideoGenerationRequest
 from worker.core.catalog.model_types import AUTO_SECONDS
 from worker.core.catalog.models import Catalog, VideoModel, get_catalog, nearest_ratio
 from worker.core.catalog.prompt_flags import Flags, parse_flags
+from worker.core.catalog.provider_data import first_provider
 from worker.core.catalog.upstream_models import UpstreamModels
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id
@@ -235,7 +236,7 @@ def _resolve_duration(
 
     Tools written for OpenAI can send only its durations (4, 8, 12, ...), as `seconds` of OpenAI's call or with a
     built-in model name. For these the nearest duration of the model is used, the shorter of two, and the answer reports
-    it. Other calls raise an error.
+    it; of a vendor's own API only for such a name. Other calls raise an error.
     """
     flag = flags.choose("duration", [str(seconds) for seconds in model.durations])
     if flag:
@@ -244,16 +245,21 @@ def _resolve_duration(
     if value is None or value == "":
         return model.durations[0], {}
     requested = _whole_seconds(value)
+    if param == "duration" and body.seconds not in {None, ""} and _whole_seconds(body.seconds) != requested:
+        raise DreameryError("invalid_value", "`seconds` and `duration` differ. Send one of them.", param="seconds")
     if requested in model.durations or (requested == AUTO_SECONDS and model.auto_seconds):
         return requested, {}
     has_built_in_name = catalog.is_built_in_name(body.model) and body.model != model.id
-    is_openai_value = is_openai_call and param == "seconds" and requested in OPENAI_SECONDS
+    # What costs money is never made shorter: the vendor's interface has the durations of its models to choose from.
+    is_openai_value = (
+        is_openai_call and param == "seconds" and requested in OPENAI_SECONDS and model.provider == first_provider()
+    )
     if requested and requested > 0 and (has_built_in_name or is_openai_value):
         seconds = min(model.durations, key=lambda other: (abs(other - requested), other))
         return seconds, {"seconds": str(requested)}
     others = catalog.find_video_models(seconds=requested, provider=model.provider) if requested else []
     allowed = ", ".join(str(seconds) for seconds in sorted(model.durations))
-    got = f"got {str(value)[:20]!r}. {_hint(others)}"
+    got = f"got {str(value if requested is None else requested)[:20]!r}. {_hint(others)}"
     message = f"`{param}` must be one of {allowed} for model {model.id!r}; {got}"
     raise DreameryError("invalid_value", message, param=param)
 

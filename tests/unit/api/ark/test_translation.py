@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from api.ark.schemas import ArkImageRequest, ArkVideoRequest
-from api.ark.translation import image_fields, parse_task_id, video_fields
+from api.ark.translation import image_fields, parse_task_id, sent_names, video_fields
 from worker.core.errors import DreameryError
 
 FIXTURES = Path(__file__).parents[3] / "fixtures" / "ark"
@@ -64,6 +64,11 @@ def test_fields_that_the_libraries_send_as_null_count_as_absent() -> None:
 )
 def test_class_leaves_the_ratio_to_the_model(size: str | None, expected: dict[str, str]) -> None:
     assert of_image(size=size) == {**IMAGE, **expected}
+
+
+def test_errors_of_a_class_name_the_field_that_has_it() -> None:
+    assert sent_names(of_image=True)["resolution"] == "size"
+    assert "resolution" not in sent_names(of_image=False)
 
 
 def test_neutral_values_are_left_out() -> None:

@@ -5,10 +5,13 @@ from typing import Any
 import pytest
 
 from api.auth.dependencies import Caller
+from api.generation.reference_images import ReferenceImage
+from api.images.options import check_layered_picture
 from api.images.planning import plan_image_jobs
 from api.images.schemas import ImageGenerationRequest
 from worker.core.catalog.models import get_catalog
 from worker.core.errors import DreameryError
+from worker.core.media.image import ImageInfo
 from worker.core.settings import get_settings
 
 PRO, FLASH, NEWEST, LITE = "seedream-5.0-pro", "seedream-5.0-flash", "seedream-5.5", "seedream-5.0-lite"
@@ -146,6 +149,21 @@ def test_what_the_model_cannot_do_is_refused(model: str, fields: dict[str, Any],
         jobs(model, **fields)
     assert (caught.value.code, caught.value.param) == (code, param), caught.value.message
     assert caught.value.kind.status == 400
+
+
+@pytest.mark.parametrize(
+    ("side", "kind", "usable"), [(512, "png", True), (600, "jpeg", True), (511, "png", False), (600, "webp", False)]
+)
+def test_layers_need_a_picture_that_can_be_taken_apart(side: int, kind: str, usable: bool) -> None:
+    body = ImageGenerationRequest.model_validate({"prompt": "x", "model": FLASH, "image": LINK, "layers": True})
+    sent = [ReferenceImage(facts=ImageInfo(f"image/{kind}", side, 700))]
+    if usable:
+        check_layered_picture(body, body.media_inputs, sent)
+        return
+    with pytest.raises(DreameryError, match="at least 512") as caught:
+        check_layered_picture(body, body.media_inputs, sent)
+    assert (caught.value.code, caught.value.param) == ("invalid_image", "image")
+    check_layered_picture(body.model_copy(update={"layers": False}), body.media_inputs, sent)
 
 
 @pytest.mark.parametrize("field", ["series", "layers", "web_search"])

@@ -100,6 +100,13 @@ def test_shape(model: str, fields: dict[str, Any], expected: dict[str, Any]) -> 
     assert {name: found[name] for name in expected} == expected
 
 
+def test_seconds_that_the_model_lacks_are_refused_in_calls_of_openai_too() -> None:
+    body = VideoGenerationRequest.model_validate({"prompt": "waves", "model": PRO, "seconds": "16"})
+    with pytest.raises(DreameryError, match="`seconds` must be one of") as caught:
+        asyncio.run(plan_videos_with("/v1/videos", body, Caller(owner="user:x"), OFFER))
+    assert (caught.value.code, caught.value.param) == ("invalid_value", "seconds")
+
+
 def test_ratio_of_the_first_frame_where_a_model_has_no_adaptive_one() -> None:
     assert order(OLD, image=picture(300, 400))["ratio"] == "3:4"
     assert order(OLD, image=picture(300, 400), ratio="16:9")["ratio"] == "16:9"

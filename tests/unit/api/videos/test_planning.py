@@ -205,6 +205,12 @@ def test_built_in_name_uses_nearest_duration_and_reports_it(name, seconds, order
     error_message("invalid_value", "seconds", model=name, seconds="soon")
 
 
+def test_lengths_that_differ_are_refused():
+    error_message("invalid_value", "seconds", seconds="10", duration=5)
+    assert order(seconds="10", duration=10.0)["seconds"] == 10
+    assert "got '3'" in error_message("invalid_value", "duration", duration=3.0)
+
+
 @pytest.mark.parametrize(("seconds", "used"), [("4", 5), (8, 10), ("12", 10), (12.0, 10), ("16s", 10)])
 def test_openai_call_takes_the_nearest_duration_of_a_named_model(seconds, used):
     body = VideoGenerationRequest.model_validate({"prompt": "waves", "model": PLAIN, "seconds": seconds})
