@@ -14,6 +14,7 @@ export function Preferences() {
   return html`<div class="preferences">
     <${Button} kind="quiet" icon=${THEME_ICON[theme.value]} label=${t("theme.now", { theme: t(`theme.${theme.value}`) })}
       onClick=${() => { theme.value = NEXT_THEME[theme.value]; }} />
+    <a class="button quiet" href=${new URL(`docs?lang=${language.value}`, document.baseURI).href} target="_blank" rel="noopener"><span>${t("nav.api_docs")}</span></a>
     <${Button} kind="quiet" icon="globe" lang=${language.value === "zh" ? "en" : "zh-CN"}
       onClick=${() => { language.value = language.value === "zh" ? "en" : "zh"; }}>${language.value === "zh" ? "English" : "中文"}<//>
   </div>`;
