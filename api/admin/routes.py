@@ -6,6 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Query, Request, Response
 
+from api.admin.audit_names import names_in
 from api.admin.schemas import (
     ApiKey,
     ApiKeyChange,
@@ -309,6 +310,7 @@ def read_audit(
     since_time = datetime.fromtimestamp(min(since, 4e9), UTC) if since is not None else None
     with transaction() as tx:
         rows = audit_log.read_log(tx, action=action, since=since_time, after=after_id("act", after), limit=limit + 1)
+        names = names_in(tx, rows)
     entries = [
         {
             "id": public_id("act", row.id),
@@ -318,7 +320,8 @@ def read_audit(
             "action": row.action,
             "target": row.target,
             "details": row.details,
+            "names": named,
         }
-        for row in rows
+        for row, named in zip(rows, names, strict=True)
     ]
     return page_response(entries, limit)

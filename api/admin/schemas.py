@@ -260,6 +260,7 @@ class AuditEntry(BaseModel):
     action: str
     target: str
     details: dict[str, Any]
+    names: dict[str, str] = Field(description="current names of users, keys and accounts that it mentions, by id")
 
 
 class AuditList(BaseModel):

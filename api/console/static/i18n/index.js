@@ -2,6 +2,7 @@
 import access from "./access.js";
 import accounts from "./accounts.js";
 import audit from "./audit.js";
+import codes from "./codes.js";
 import common from "./common.js";
 import jobs from "./jobs.js";
 import keys from "./keys.js";
@@ -11,7 +12,7 @@ import usage from "./usage.js";
 import users from "./users.js";
 import webhooks from "./webhooks.js";
 
-const TEXTS = { ...access, ...accounts, ...audit, ...common, ...jobs, ...keys, ...playground, ...system, ...usage, ...users, ...webhooks };
+const TEXTS = { ...access, ...accounts, ...audit, ...codes, ...common, ...jobs, ...keys, ...playground, ...system, ...usage, ...users, ...webhooks };
 
 // The text of a key in English or, for "zh", in Chinese; undefined for an unknown key.
 export const lookup = (key, language) => TEXTS[key]?.[language === "zh" ? 1 : 0];

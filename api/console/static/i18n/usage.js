@@ -9,6 +9,7 @@ export default {
   "limit.default": ["Default", "默认"],
   "limit.hard": ["Hard limit", "硬上限"],
   "limit.hint": ["Enter a number or unlimited. Leave empty for the platform default; warnings then start at 80% of the limit.", "填写数字或 unlimited。留空使用平台默认值；默认在上限的 80% 时开始警告。"],
+  "limit.invalid": ["Enter a number or unlimited, or leave it empty.", "请填写数字或 unlimited，或留空。"],
   "limit.jobs_per_day": ["Jobs per day", "每日任务数"],
   "limit.jobs_per_month": ["Jobs per month", "每月任务数"],
   "limit.max_cost": ["Most money per request", "单次请求费用上限"],

@@ -3,7 +3,7 @@ import { html, useEffect, useRef, useState } from "../lib/ui/preact.js";
 import { api, platformUrl } from "../lib/api/client.js";
 import { useInfiniteScroll } from "../lib/api/pagination.js";
 import { formatDateTime, t } from "../lib/state/language.js";
-import { setQuery } from "../lib/state/router.js";
+import { Link, setQuery } from "../lib/state/router.js";
 import { Button, EmptyState, ErrorMessage, Loading, PageHeader, Select, TextField } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
 
@@ -39,11 +39,21 @@ export default function Audit({ query }) {
     ${!state.loading && !state.error && !state.entries.length && html`<div class="card"><${EmptyState} icon="book" title=${t("audit.none")} /></div>`}
     ${state.entries.length > 0 && html`<section class="card flush"><div class="table-wrap"><table class="table"><thead><tr><th>${t("plot.time")}</th><th>${t("audit.actor")}</th><th>${t("audit.action")}</th><th>${t("audit.target")}</th><th>${t("audit.details")}</th></tr></thead>
       <tbody>${state.entries.map((entry) => html`<tr key=${entry.id}><td data-label=${t("plot.time")} class="numeric nowrap">${formatDateTime(entry.at)}</td><td data-label=${t("audit.actor")}><div>${entry.actor}${entry.address && html`<p class="hint numeric">${entry.address}</p>`}</div></td>
-        <td data-label=${t("audit.action")}><button type="button" class="chip mono" title=${t("audit.filter_action")} onClick=${() => setQuery({ action: entry.action })}>${entry.action}</button></td><td data-label=${t("audit.target")}><span class="mono break">${entry.target}</span></td>
-        <td data-label=${t("audit.details")}><span class="details">${formatDetails(entry.details)}</span></td></tr>`)}</tbody></table></div></section>`}
+        <td data-label=${t("audit.action")}><button type="button" class="chip mono" title=${t("audit.filter_action")} onClick=${() => setQuery({ action: entry.action })}>${entry.action}</button></td><td data-label=${t("audit.target")}><${Named} id=${entry.target} names=${entry.names} /></td>
+        <td data-label=${t("audit.details")}><span class="details">${formatDetails(entry.details, entry.names)}</span></td></tr>`)}</tbody></table></div></section>`}
     ${state.loading && html`<${Loading} />`}
     <div ref=${end}></div>`;
 }
 
+// Pages of the objects that an entry may be about.
+const PAGES = { user: "users", account: "accounts", job: "jobs" };
+
+// An object by its name, or its id if it has none, with a link to its page.
+function Named({ id, names }) {
+  const page = PAGES[id.split("_")[0]];
+  const text = names[id] ? html`<span class="break">${names[id]}</span>` : html`<span class="mono break">${id}</span>`;
+  return page && (names[id] || page === "jobs") ? html`<${Link} to=${`${page}/${id}`}>${text}<//>` : text;
+}
+
 // Details as text: `{a: 1, b: null}` becomes "a: 1".
-const formatDetails = (details) => Object.entries(details).filter(([, value]) => value !== null && value !== "" && !(Array.isArray(value) && !value.length)).map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
+const formatDetails = (details, names) => Object.entries(details).filter(([, value]) => value !== null && value !== "" && !(Array.isArray(value) && !value.length)).map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : names[value] ?? value}`).join(", ");

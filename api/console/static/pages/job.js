@@ -1,31 +1,44 @@
 // One job: progress, results, parameters and timeline.
 import { html, useEffect, useState } from "../lib/ui/preact.js";
-import { api } from "../lib/api/client.js";
-import { isOpen, jobTitle, useJobEvents } from "../lib/api/jobs.js";
+import { api, hasScope } from "../lib/api/client.js";
+import { isOpen, isOthers, jobTitle, useJobEvents } from "../lib/api/jobs.js";
 import { useLoaded } from "../lib/api/loading.js";
 import { curlCommandOfJob } from "../lib/state/draft.js";
 import { formatDateTime, formatDuration, language, t } from "../lib/state/language.js";
+import { wordsOf } from "../lib/state/message_text.js";
 import { Link, navigate } from "../lib/state/router.js";
 import { CodeBlock, CopyButton, ErrorMessage, Loading, PageHeader } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
 import { JobActions, JobParameters, JobProgress, JobStatus, ResultGrid } from "../lib/ui/job_views.js";
+import { WhyWaiting } from "../lib/ui/jobs/waiting.js";
 import { Markdown } from "../lib/ui/markdown.js";
 
+const REFRESH_SECONDS = 3;
+
 export default function JobPage({ params }) {
-  const loaded = useLoaded(() => api.get(`/v1/jobs/${params.id}`), [params.id]);
+  // Administrators see the jobs of everybody, and who and what ran them.
+  const loaded = useLoaded(() => api.get(`${hasScope("admin") ? "/admin" : ""}/v1/jobs/${params.id}`), [params.id]);
   useJobEvents(({ job, deletedId, reset }) => {
     if (reset) loaded.reload();
-    else if (job?.id === params.id) loaded.setData(job);
+    else if (job?.id === params.id) loaded.setData((before) => ({ ...before, ...job }));
     else if (deletedId === params.id) navigate("jobs");
   });
   const job = loaded.data;
+  const followed = job && isOthers(job) && isOpen(job);
+  useEffect(() => {
+    // The feed has one's own jobs only.
+    if (!followed) return undefined;
+    const timer = setInterval(() => !document.hidden && loaded.reload(), REFRESH_SECONDS * 1000);
+    return () => clearInterval(timer);
+  }, [followed]);
   if (!job) {
-    return html`<${PageHeader} title=${t("nav.job")} />${loaded.error ? html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} />` : html`<${Loading} />`}`;
+    return html`<${PageHeader} title=${t("nav.job")} />${loaded.error ? html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} /><p class="gap"><${Link} to="jobs" class="button">${t("job.to_jobs")}<//></p>` : html`<${Loading} />`}`;
   }
   return html`<p class="crumbs"><${Link} to="jobs"><${Icon} name="left" size=${16} />${t("nav.jobs")}<//></p>
-    <${PageHeader} title=${jobTitle(job).slice(0, 160)}><${JobStatus} job=${job} /><${JobActions} job=${job} details=${false} /><//>
+    <${PageHeader} title=${jobTitle(job).slice(0, 160)}><${JobStatus} job=${job} /><${JobActions} job=${job} details=${false} onChanged=${(changed) => loaded.setData((before) => ({ ...before, ...changed }))} /><//>
     <div class="with-sidebar"><div class="stack">
       ${isOpen(job) && html`<section class="card"><${JobProgress} job=${job} /></section>`}
+      ${job.status === "queued" && html`<${WhyWaiting} job=${job} />`}
       ${job.error && html`<${ErrorMessage} error=${job.error} />`}
       ${Array.isArray(job.output) && job.output.length > 0 && html`<section class="card" aria-label=${t("job.results")}><${ResultGrid} job=${job} /></section>`}
       ${job.kind === "chat" && job.output && html`<${AgentOutput} output=${job.output} />`}
@@ -48,11 +61,12 @@ function Timeline({ job }) {
   const [timeline, setTimeline] = useState({ data: null, error: null });
   useEffect(() => {
     let stopped = false;
-    api.get(`/v1/jobs/${job.id}/timeline`).then((data) => !stopped && setTimeline({ data, error: null }), (error) => !stopped && setTimeline((before) => ({ ...before, error })));
+    // The timeline of another user's job comes with the job.
+    (isOthers(job) ? Promise.resolve(job.timeline) : api.get(`/v1/jobs/${job.id}/timeline`)).then((data) => !stopped && setTimeline({ data, error: null }), (error) => !stopped && setTimeline((before) => ({ ...before, error })));
     return () => {
       stopped = true;
     };
-  }, [job.id, job.status, job.started_at, job.completed_at, job.cancelling]);
+  }, [job.id, job.status, job.started_at, job.completed_at, job.cancelling, job.timeline]);
   return html`<section class="card"><h2>${t("job.timeline")}</h2>
     ${timeline.error && html`<${ErrorMessage} error=${timeline.error} />`}
     ${!timeline.data && !timeline.error && html`<${Loading} />`}
@@ -62,6 +76,6 @@ function Timeline({ job }) {
         entry.waited_seconds != null && t("job.after", { time: formatDuration(entry.waited_seconds) }),
         entry.account && t("job.account", { name: entry.account }),
         entry.attempt > 1 && t("job.attempt", { n: entry.attempt }),
-        entry.code,
+        entry.code && (wordsOf(entry.code) ?? entry.code),
       ].filter(Boolean).join(" · ")}</p></li>`)}</ol></section>`;
 }

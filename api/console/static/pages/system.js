@@ -23,7 +23,7 @@ export default function System() {
     ${!system && !loaded.error && html`<${Loading} />`}
     ${system && html`<div class="stack">${system.draining && html`<p class="notice wait" role="status"><${Icon} name="pause" size=${18} /><span>${t("system.draining")}</span></p>`}
       <ul class="stats">${system.open.map((item) => html`<li key=${item.kind} class="card stat"><span><${Icon} name=${KIND_ICON[item.kind]} size=${16} /> ${t(`kind.${item.kind}s`)}</span>
-        <strong class="numeric">${formatNumber(item.queued)}<small> ${t("system.waiting")}</small></strong><span class="hint numeric">${t("system.running", { n: formatNumber(item.running) })}${item.oldest_queued_seconds !== null ? ` · ${t("system.oldest", { time: formatDuration(item.oldest_queued_seconds) })}` : ""}</span></li>`)}
+        <strong class="numeric"><${Link} to=${`jobs?who=all&status=queued&kind=${item.kind}`}>${formatNumber(item.queued)}<small> ${t("system.waiting")}</small><//></strong><span class="hint numeric">${t("system.running", { n: formatNumber(item.running) })}${item.oldest_queued_seconds !== null ? ` · ${t("system.oldest", { time: formatDuration(item.oldest_queued_seconds) })}` : ""}</span></li>`)}
         <li class="card stat"><span><${Icon} name="webhook" size=${16} /> ${t("nav.webhooks")}</span><strong class="numeric">${formatNumber(system.webhooks_waiting)}<small> ${t("system.waiting")}</small></strong></li></ul>
       <section class="card"><${Plot} bars unit=${3600} label=${t("system.throughput")} times=${system.hours.map((item) => item.at)} series=${[
         { label: t("status.completed"), values: system.hours.map((item) => item.succeeded), colour: "--accent" },

@@ -1,6 +1,6 @@
 // Jobs: one live feed for the whole console, and the actions on a job.
 import { signal, useEffect, useRef } from "../ui/preact.js";
-import { api, platformUrl } from "./client.js";
+import { api, platformUrl, session } from "./client.js";
 import { subscribe } from "./event_stream.js";
 import { t } from "../state/language.js";
 import { confirm, toast } from "../ui/components.js";
@@ -71,15 +71,27 @@ export function thumbnailUrl(file, { small = false } = {}) {
 }
 export const jobDuration = (job) => (job.completed_at ? job.completed_at - job.created_at : null);
 
+// Whether the job belongs to another user: administrators get those from `/admin/v1/jobs`, with their `user`.
+export const isOthers = (job) => job.user !== undefined && job.user !== session.value?.user;
+const pathOf = (job) => `${isOthers(job) ? "/admin" : ""}/v1/jobs/${job.id}`;
+// Failures that would only repeat: the prompt has to change.
+export const needsOtherPrompt = (job) => ["content_policy_violation", "unsupported_language", "prompt_too_long"].includes(job.error?.code);
+
+// Returns the changed job.
 export async function cancelJob(job) {
-  publishJob(await api.post(`/v1/jobs/${job.id}/cancel`));
+  const changed = await api.post(`${pathOf(job)}/cancel`);
+  if (!isOthers(job)) publishJob(changed);
   toast(t("job.cancelling"));
+  return changed;
 }
 
-// Create a new job with the parameters of another; `seed` = "same" or "new".
+// Why a queued job waits (`Waiting` in the API document).
+export const fetchWaiting = (job, options) => api.get(`${pathOf(job)}/waiting`, {}, options);
+
+// Create a new job, of the same user, with the parameters of another; `seed` = "same" or "new".
 export async function retryJob(job, seed = "new") {
-  const created = await api.post(`/v1/jobs/${job.id}/retry`, { seed });
-  publishJob(created);
+  const created = await api.post(`${pathOf(job)}/retry`, { seed });
+  if (!isOthers(job)) publishJob(created);
   toast(t("job.started"));
   return created;
 }

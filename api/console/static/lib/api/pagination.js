@@ -5,8 +5,11 @@ import { useJobEvents } from "./jobs.js";
 
 const INITIAL = { items: [], lastId: null, hasMore: true, loading: true, error: null };
 
-// Jobs of `path?query`, newest first: { items, loading, error, loadMore(), reload() }. `matches(job)` = the job belongs to the list.
-export function useJobPages(path, query, matches) {
+const MOST_REFRESHED = 100;
+
+// Jobs of `path?query`, newest first: { items, loading, error, loadMore(), reload(), update(job) }. `matches(job)` = the job belongs
+// to the list. The feed updates one's own jobs; with `refreshSeconds` the newest jobs are loaded again at this interval.
+export function useJobPages(path, query, matches, { refreshSeconds = 0 } = {}) {
   const key = JSON.stringify([path, query]);
   const [state, setState] = useState({ ...INITIAL, key });
   const [reloadCount, setReloadCount] = useState(0);
@@ -24,7 +27,7 @@ export function useJobPages(path, query, matches) {
       setState((before) => {
         const seen = new Set(after ? before.items.map((item) => item.id) : []);
         const items = after ? [...before.items, ...page.data.filter((item) => !seen.has(item.id))] : page.data;
-        return { key, items, lastId: page.last_id ?? after, hasMore: page.has_more, loading: false, error: null };
+        return { key, items, lastId: page.data.at(-1)?.id ?? after, hasMore: page.has_more, loading: false, error: null };
       });
     } catch (error) {
       if (latestRequest.current === request) setState((before) => ({ ...before, loading: false, error }));
@@ -43,17 +46,49 @@ export function useJobPages(path, query, matches) {
     else setState((before) => ({ ...before, items: mergeJob(before, job, deletedId, matches) }));
   });
 
+  useEffect(() => {
+    if (!refreshSeconds) return undefined;
+    let stopped = false;
+    const refresh = async () => {
+      const { items, loading, error } = latest.current;
+      if (document.hidden || loading || error) return;
+      // Without a connection the rows stay as they are; the shell shows it.
+      const page = await api.get(path, { ...query, limit: Math.min(Math.max(query.limit, items.length), MOST_REFRESHED) }).catch(() => null);
+      if (page && !stopped) setState((before) => withNewest(before, page));
+    };
+    const timer = setInterval(refresh, refreshSeconds * 1000);
+    return () => {
+      stopped = true;
+      clearInterval(timer);
+    };
+  }, [key, refreshSeconds]);
+
   return {
     ...state,
+    update: (job) => setState((before) => ({ ...before, items: mergeJob(before, job, null, matches) })),
     loadMore: () => latest.current.hasMore && !latest.current.loading && !latest.current.error && load(latest.current.lastId),
     reload: () => setReloadCount((before) => before + 1),
   };
 }
 
+// The list with its newest jobs replaced by those of a page.
+function withNewest(state, page) {
+  const oldest = page.data.at(-1)?.id;
+  const older = page.has_more ? state.items.filter((item) => item.id < oldest) : [];
+  const known = new Map(state.items.map((item) => [item.id, item]));
+  const newest = page.data.map((item) => (JSON.stringify(known.get(item.id)) === JSON.stringify(item) ? known.get(item.id) : item));
+  const end = older.length ? { lastId: state.lastId, hasMore: state.hasMore } : { lastId: oldest ?? null, hasMore: page.has_more };
+  return { ...state, ...end, items: [...newest, ...older] };
+}
+
 function mergeJob({ items, hasMore }, job, deletedId, matches) {
   if (deletedId) return items.filter((item) => item.id !== deletedId);
   const known = items.findIndex((item) => item.id === job.id);
-  if (known >= 0) return matches(job) ? items.with(known, job) : items.toSpliced(known, 1);
+  if (known >= 0) {
+    // What only administrators get (such as the user) stays.
+    const merged = { ...items[known], ...job };
+    return matches(merged) ? items.with(known, merged) : items.toSpliced(known, 1);
+  }
   if (!matches(job)) return items;
   // Ids sort by time. A job older than the last loaded page comes with its own page.
   const index = items.findIndex((item) => item.id < job.id);

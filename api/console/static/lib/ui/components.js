@@ -1,6 +1,7 @@
 // Components that every page uses.
 import { html, signal, useEffect, useId, useRef, useState } from "./preact.js";
 import { formatAgo, formatDateTime, formatUntil, t } from "../state/language.js";
+import { messageParts, wordsOf } from "../state/message_text.js";
 import { Icon } from "./icons.js";
 
 export function Button({ kind = "plain", icon, busy = false, small = false, label, children, ...rest }) {
@@ -90,10 +91,16 @@ export function EmptyState({ icon = "spark", title, children }) {
     ${children && html`<div class="state-text">${children}</div>`}</div>`;
 }
 
+// A message of the API: what is code there is code here, and times are in the viewer's format.
+export const Message = ({ text }) => messageParts(text).map((part) => (typeof part === "string" ? part : html`<code>${part.code}</code>`));
+
+// An error code in words, if there are words for it.
+export const CodeName = ({ code }) => (wordsOf(code) ? html`<span>${wordsOf(code)}</span>` : html`<code>${code}</code>`);
+
 // An API error with its code and request id, and a button to try again.
 export function ErrorMessage({ error, onRetry }) {
   return html`<div class="failure" role="alert"><${Icon} name="alert" /><div>
-    <p class="failure-text">${error.message}</p>
+    <p class="failure-text"><${Message} text=${error.message} /></p>
     ${(error.code || error.requestId) && html`<p class="failure-details">${[error.code, error.requestId].filter(Boolean).join(" · ")}</p>`}
   </div>${onRetry && html`<${Button} small onClick=${onRetry}>${t("action.try_again")}<//>`}</div>`;
 }
@@ -157,7 +164,7 @@ const dropToast = (id) => {
 
 export function Toasts() {
   return html`<div class="toasts" role="status" aria-live="polite">${toasts.value.map((item) => html`<div key=${item.id} class="toast ${item.tone}">
-    <${Icon} name=${item.tone === "bad" ? "alert" : "check"} size=${18} /><span>${item.text}</span>
+    <${Icon} name=${item.tone === "bad" ? "alert" : "check"} size=${18} /><span><${Message} text=${item.text} /></span>
     <${Button} small kind="quiet" icon="close" label=${t("action.close")} onClick=${() => dropToast(item.id)} /></div>`)}</div>`;
 }
 

@@ -1,11 +1,11 @@
 // Views of jobs and their results.
 import { html, useEffect, useRef, useState } from "./preact.js";
 import { hasScope, platformUrl } from "../api/client.js";
-import { cancelJob, deleteJob, isOpen, jobDuration, jobFiles, jobTitle, retryJob, setFavourite, thumbnailUrl } from "../api/jobs.js";
+import { cancelJob, deleteJob, isOpen, isOthers, jobDuration, jobFiles, jobTitle, needsOtherPrompt, retryJob, setFavourite, thumbnailUrl } from "../api/jobs.js";
 import { addReference, curlCommandOfJob, editAndRemake } from "../state/draft.js";
 import { formatBytes, formatDuration, formatMoney, formatNumber, t } from "../state/language.js";
 import { Link } from "../state/router.js";
-import { Button, CodeBlock, Dialog, Progress, RelativeTime, StatusBadge, useAction } from "./components.js";
+import { Button, CodeBlock, Dialog, Message, Progress, RelativeTime, StatusBadge, useAction } from "./components.js";
 import { Icon } from "./icons.js";
 
 export const KIND_ICON = { image: "image", video: "video", chat: "chat" };
@@ -43,24 +43,29 @@ export function Media({ file, title, full = false }) {
 
 export function FavouriteButton({ job, small = true }) {
   const [toggle, busy] = useAction(() => setFavourite(job, !job.favourite));
-  if (!hasScope("generate")) return null;
+  if (!hasScope("generate") || isOthers(job)) return null;
   return html`<button type="button" class="button quiet icon-only ${small ? "small" : ""} ${job.favourite ? "on" : ""}" aria-pressed=${job.favourite}
     aria-label=${t("job.favourite")} title=${t("job.favourite")} disabled=${busy} onClick=${toggle}><${Icon} name="star" fill=${job.favourite} size=${18} /></button>`;
 }
 
-// The buttons that fit the status of a job. `details` = with a link to its page.
-export function JobActions({ job, onDeleted, details = true }) {
-  const [cancel, cancelling] = useAction(() => cancelJob(job));
+// The buttons that fit the status of a job. `details` = with a link to its page. After a refusal of the content, another prompt comes first.
+export function JobActions({ job, onChanged, onDeleted, details = true }) {
+  const [cancel, cancelling] = useAction(async () => {
+    const changed = await cancelJob(job);
+    onChanged?.(changed);
+  });
   const [retry, retrying] = useAction(() => retryJob(job, "new"));
   const [remove, removing] = useAction(async () => (await deleteJob(job)) && onDeleted?.());
   const isGeneration = job.kind !== "chat";
+  const refused = needsOtherPrompt(job);
   return html`<div class="row job-actions">
     ${hasScope("generate") && isOpen(job) && html`<${Button} small icon="stop" busy=${cancelling} disabled=${job.cancelling} onClick=${cancel}>${t("action.cancel")}<//>`}
-    ${hasScope("generate") && isGeneration && !isOpen(job) && html`<${Button} small icon="repeat" busy=${retrying} onClick=${retry}>
+    ${hasScope("generate") && isGeneration && refused && html`<${Button} small kind="primary" icon="remake" onClick=${() => editAndRemake(job)}>${t("action.edit_prompt")}<//>`}
+    ${hasScope("generate") && isGeneration && !isOpen(job) && html`<${Button} small icon="repeat" kind=${refused ? "quiet" : "plain"} busy=${retrying} onClick=${retry}>
       ${t(job.status === "completed" ? "action.run_again" : "action.retry")}<//>`}
-    ${hasScope("generate") && isGeneration && !isOpen(job) && html`<${Button} small icon="remake" onClick=${() => editAndRemake(job)}>${t("action.edit_and_remake")}<//>`}
+    ${hasScope("generate") && isGeneration && !isOpen(job) && !refused && html`<${Button} small icon="remake" onClick=${() => editAndRemake(job)}>${t("action.edit_and_remake")}<//>`}
     ${details && html`<${Link} to=${`jobs/${job.id}`} class="button small"><${Icon} name="right" size=${16} /><span>${t("action.details")}</span><//>`}
-    ${hasScope("generate") && !isOpen(job) && html`<${Button} small kind="quiet" icon="trash" busy=${removing} label=${t("job.delete")} onClick=${remove} />`}
+    ${hasScope("generate") && !isOpen(job) && !isOthers(job) && html`<${Button} small kind="quiet" icon="trash" busy=${removing} label=${t("job.delete")} onClick=${remove} />`}
     <${FavouriteButton} job=${job} />
   </div>`;
 }
@@ -132,6 +137,9 @@ export function JobParameters({ job, file }) {
     ["duration", jobDuration(job) != null && formatDuration(jobDuration(job))],
     ["credits", money === null && credits != null && formatNumber(credits)],
     ["cost", money],
+    ["user", job.user_id && html`<${Link} to=${`users/${job.user_id}`}>${job.user}<//>`],
+    ["key", job.key],
+    ["account", job.account_id && html`<${Link} to=${`accounts/${job.account_id}`}>${job.account}<//>`],
     ["created", html`<${RelativeTime} at=${job.created_at} />`],
   ];
   return html`<dl class="facts">${rows.filter(([, value]) => value || value === 0).map(([name, value]) => html`<div key=${name}><dt>${t(`param.${name}`)}</dt><dd>${value}</dd></div>`)}</dl>`;
@@ -144,7 +152,7 @@ export function JobCard({ job, onDeleted }) {
     <header class="row spread"><p class="prompt clamp">${jobTitle(job)}</p><${JobStatus} job=${job} /></header>
     <p class="hint">${job.model}${job.input.size ? ` · ${job.input.size.replace("x", " × ")}` : ""}${jobDuration(job) != null ? ` · ${formatDuration(jobDuration(job))}` : ""} · <${RelativeTime} at=${job.created_at} /></p>
     ${isOpen(job) && html`<${JobProgress} job=${job} />`}
-    ${job.error && html`<p class="failure small" role="status"><${Icon} name="alert" size=${18} /><span>${job.error.message}</span></p>`}
+    ${job.error && html`<p class="failure small" role="status"><${Icon} name="alert" size=${18} /><span><${Message} text=${job.error.message} /></span></p>`}
     <${ResultGrid} job=${job} />
     <footer class="row spread"><${JobActions} job=${job} onDeleted=${onDeleted} />
       ${job.kind !== "chat" && html`<${Button} small kind="quiet" icon="code" aria-expanded=${showCurl} onClick=${() => setShowCurl(!showCurl)}>curl<//>`}</footer>
