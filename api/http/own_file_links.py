@@ -1,19 +1,20 @@
-"""Links to our own results that come back as inputs: the bytes are read from storage instead of fetched.
+"""Links to our own results and inputs that come back as inputs: the bytes are read from storage instead of fetched.
 
 The guarded fetcher may not reach private addresses, and this server often runs on one.
 """
 
 from contextvars import ContextVar
 from typing import IO, Any
+from urllib.parse import parse_qsl
 
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
 from worker.core.media.image import MAX_INPUT_BYTES
-from worker.core.security.signed_links import check_link
+from worker.core.security.signed_links import check_link, read_input_link
 from worker.core.settings import get_settings
 from worker.db.engine import Row, retry_for_a_caller, transaction
-from worker.db.jobs import queries
+from worker.db.jobs import inputs, queries
 
 # Base URL of the current request; links in its responses start with it.
 _origin: ContextVar[str] = ContextVar("origin", default="")
@@ -30,15 +31,14 @@ def open_own_file(link: str, *, media: str, param: str) -> tuple[IO[bytes], int]
     `media` is image, video or audio. Raises file_expired when the result was removed, invalid_value when it is of
     another type, link_expired or link_not_signed when the link is not valid.
     """
-    file_id = _file_id(link)
-    if file_id is None:
+    kind, name, query = _split(link)
+    if not kind:
         return None
     try:
-        check_link(link, file_id)
+        row = _find_input(name, query) if kind == "inputs" else _find_result(name, link)
     except DreameryError as error:
         raise DreameryError(error.code, f"`{param}`: {error.message}", param=param) from None
-    row = _file_row(file_id)
-    if row is not None and row.removed_at is None and row.mime.startswith(f"{media}/"):
+    if row is not None and row.mime.startswith(f"{media}/"):
         if row.bytes > MAX_INPUT_BYTES:
             message = f"`{param}` is larger than {MAX_INPUT_BYTES // 1024 // 1024} MB. Send a smaller file."
             raise DreameryError(f"invalid_{media}", message, param=param)
@@ -46,21 +46,34 @@ def open_own_file(link: str, *, media: str, param: str) -> tuple[IO[bytes], int]
             return storage.open_file(row.key), row.bytes
         except storage.MissingFileError:
             row = None
-    removed = row is None or row.removed_at is not None
-    problem = "no longer exists" if removed else f"is not of type `{media}`"
+    problem = "no longer exists" if row is None else f"is not of type `{media}`"
     message = f"`{param}` links to a result of this server that {problem}. Send the file itself, or another link."
-    raise DreameryError("file_expired" if removed else "invalid_value", message, param=param)
+    raise DreameryError("file_expired" if row is None else "invalid_value", message, param=param)
 
 
-def _file_id(link: str) -> str | None:
-    for start in {f"{origin}/v1/files/" for origin in (_origin.get(), get_settings().public_url) if origin}:
-        if link.startswith(start):
-            return link.removeprefix(start).partition("/")[0].partition("?")[0]
-    return None
+def _split(link: str) -> tuple[str, str, str]:
+    """Return "files" or "inputs", the name and the query of a link to this server; empty texts for any other link."""
+    for origin in {origin for origin in (_origin.get(), get_settings().public_url) if origin}:
+        for kind in ("files", "inputs"):
+            if link.startswith(start := f"{origin}/v1/{kind}/"):
+                name, _, query = link.removeprefix(start).partition("?")
+                return kind, name.partition("/")[0], query
+    return "", "", ""
 
 
 @retry_for_a_caller
-def _file_row(public: str) -> "Row[Any] | None":
+def _find_result(public: str, link: str) -> "Row[Any] | None":
+    check_link(link, public)
     found = parse_public_id("file", public)
     with transaction() as tx:
-        return queries.file_row(tx, found) if found else None
+        row = queries.file_row(tx, found) if found else None
+    return row if row is not None and row.removed_at is None else None
+
+
+@retry_for_a_caller
+def _find_input(name: str, query: str) -> "Row[Any] | None":
+    values = dict(parse_qsl(query))
+    job_id, n = read_input_link(name, values.get("expires", ""), values.get("signature", ""))
+    with transaction() as tx:
+        row = next((row for row in inputs.original_inputs(tx, job_id) if row.n == n), None)
+    return row if row is not None and row.key is not None else None

@@ -15,6 +15,14 @@ export default {
   "gallery.too_many": ["A zip can hold the results of at most {n} jobs.", "一个压缩包最多包含 {n} 个任务的结果。"],
   "gallery.zip": ["Download zip", "下载压缩包"],
 
+  "input.audio": ["Sound", "音频"],
+  "input.end_frame": ["Last frame", "尾帧"],
+  "input.first_frame": ["First frame", "首帧"],
+  "input.image": ["Image", "图片"],
+  "input.link": ["Link", "链接"],
+  "input.removed": ["No longer stored", "已不再保存"],
+  "input.video": ["Clip", "视频片段"],
+
   "job.account": ["account {name}", "账号 {name}"],
   "job.after": ["after {time}", "历时 {time}"],
   "job.attempt": ["attempt {n}", "第 {n} 次尝试"],

@@ -10,6 +10,7 @@ import { Link, navigate } from "../lib/state/router.js";
 import { CodeBlock, CopyButton, ErrorMessage, Loading, PageHeader } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
 import { JobActions, JobParameters, JobProgress, JobStatus, ResultGrid } from "../lib/ui/job_views.js";
+import { JobInputs } from "../lib/ui/jobs/inputs.js";
 import { WhyWaiting } from "../lib/ui/jobs/waiting.js";
 import { Markdown } from "../lib/ui/markdown.js";
 
@@ -47,6 +48,7 @@ export default function JobPage({ params }) {
       <section class="card"><h2>${t("job.parameters")}</h2>${job.kind !== "chat" && html`<p class="prompt">${job.input.prompt}</p>`}<${JobParameters} job=${job} file=${Array.isArray(job.output) ? job.output[0] : null} />
         <p class="hint row spread"><code>${job.id}</code><${CopyButton} text=${job.id} label=${t("job.copy_id")} /></p>
         ${job.parent && html`<p><${Link} to=${`jobs/${job.parent}`}>${t("job.parent")}<//></p>`}</section>
+      ${job.kind !== "chat" && job.input.images?.length > 0 && html`<${JobInputs} job=${job} />`}
       ${job.kind !== "chat" && html`<section class="card"><h2>curl</h2><${CodeBlock} label="curl" text=${curlCommandOfJob(job)} /></section>`}
     </aside></div>`;
 }

@@ -1,6 +1,6 @@
 // The values of the playground form, which other pages can fill in, and the API request they make.
 import { signal } from "../ui/preact.js";
-import { platformUrl } from "../api/client.js";
+import { api, platformUrl } from "../api/client.js";
 import { keepDraft, loadUploads } from "./draft_storage.js";
 import { createReference } from "./pictures.js";
 import { navigate } from "./router.js";
@@ -146,7 +146,7 @@ const NO_OPTIONS = new Set([
 ]);
 const optionsOfJob = (input) => Object.fromEntries(Object.entries(input).filter(([name, value]) => !NO_OPTIONS.has(name) && ["boolean", "string", "number"].includes(typeof value)));
 
-// The draft of an existing job. Images that were uploaded are left out; images given as links are included.
+// The draft of an existing job. Images that were uploaded are left out (see `editAndRemake`); images given as links are included.
 export function draftFromJob(job) {
   const { input } = job;
   const links = (input.images ?? []).map((item) => item?.url ?? item).filter((item) => typeof item === "string");
@@ -167,13 +167,27 @@ export function draftFromJob(job) {
     images: links.map((link) => createReference(link, link.split("/").at(-1))),
     imagesAs: input.parts?.length ? "references" : "",
     functionMode: input.parts?.length ? "omni_reference" : "",
-    missingUploads: (input.images ?? []).length - links.length,
   };
 }
 
 // Open the playground with the parameters and the seed of a job: with the same seed, a small edit of the prompt changes the
 // result only a little.
-export const editAndRemake = (job) => openDraft(draftFromJob(job));
+export async function editAndRemake(job) {
+  const values = draftFromJob(job);
+  openDraft(values);
+  if (!job.input.images?.length) return;
+  let inputs = [];
+  try {
+    inputs = (await api.get(`/v1/jobs/${job.id}/inputs`)).data;
+  } catch {
+    // Without the list, the links stay and the uploads count as missing.
+    updateDraft({ missingUploads: job.input.images.length - values.images.length });
+    return;
+  }
+  if (draft.value.images !== values.images) return;
+  const found = inputs.filter((item) => item.media === "image" && (item.url || item.source_url));
+  updateDraft({ images: found.map((item) => createReference(item.url ?? item.source_url, "")), missingUploads: inputs.length - found.length });
+}
 
 // Open the playground with a result as a reference image.
 export function addReference(job, file) {

@@ -9,9 +9,9 @@ let lastId = 0;
 // Ids are unique in all tabs and after a reload.
 export const createId = () => `${Date.now().toString(36)}-${(++lastId).toString(36)}-${Math.random().toString(36).slice(2, 8)}`;
 
-// A reference image: `source` is a link to a result of this platform or the data URL of a file, empty until it is read;
-// `preview` = the browser can show it.
-export const createReference = (source, name) => ({ id: createId(), source, name, upload: false, preview: true });
+// A reference image: `source` is a link or the data URL of a file, empty until it is read; `preview` = the browser can show
+// it. The page's security policy forbids pictures from elsewhere.
+export const createReference = (source, name) => ({ id: createId(), source, name: name || source.split("?")[0].split("/").at(-1), upload: false, preview: source.includes("/v1/") });
 
 let opening = null;
 function openDatabase() {

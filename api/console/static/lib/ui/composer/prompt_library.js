@@ -2,7 +2,7 @@
 import { html, signal, useEffect, useState } from "../preact.js";
 import { api } from "../../api/client.js";
 import { useLoaded } from "../../api/loading.js";
-import { draft, draftFromJob, openDraft, replacePrompt } from "../../state/draft.js";
+import { draft, editAndRemake, openDraft, replacePrompt } from "../../state/draft.js";
 import { t } from "../../state/language.js";
 import { deleteTemplate, saveTemplate, templates } from "../../state/templates.js";
 import { Button, Dialog, ErrorMessage, Loading, RelativeTime, SearchField, TextField, confirm } from "../components.js";
@@ -49,7 +49,7 @@ function History() {
     <ul class="prompt-list">${jobs.map((job) => html`<li key=${job.id}>
       <button type="button" class="prompt-choice" onClick=${() => closeAnd(() => replacePrompt(job.input.prompt))}><span class="clamp">${job.input.prompt}</span>
         <span class="hint">${job.model} · <${RelativeTime} at=${job.created_at} /></span></button>
-      <${Button} small icon="remake" onClick=${() => closeAnd(() => openDraft(draftFromJob(job)))}>${t("play.with_settings")}<//></li>`)}</ul><//>`;
+      <${Button} small icon="remake" onClick=${() => closeAnd(() => editAndRemake(job))}>${t("play.with_settings")}<//></li>`)}</ul><//>`;
 }
 
 function Templates() {
