@@ -318,18 +318,34 @@ def delete_unfinished(*, hours: float) -> int:
 
 
 def probe() -> str:
-    """Store, read and delete a few bytes, for the doctor. Return the location of the storage. Raises StorageError."""
+    """Store, read and delete a few bytes, for the doctor. Return the location of the storage. Raises StorageError.
+
+    Leaves no folder that was not there before: a check in any folder must not look like a platform's data.
+    """
     key, written = f"{_PROBE_PREFIX}/{uuid4().hex}", b"dreamery"
+    missing: list[Path] = []
     try:
         with _translate_errors(key):
+            missing = _missing_folders(key)
             _store().put(key, written)
             read = bytes(_store().get(key).bytes())
             _store().delete(key)
     except MissingFileError as error:
         raise StorageError("a file is missing right after it was stored") from error
+    finally:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
     if read != written:
         raise StorageError("the storage returned other bytes than were stored")
     return describe_location()
+
+
+def _missing_folders(key: str) -> list[Path]:
+    """Return the folders that a file will need and that do not exist, innermost first; none in a bucket."""
+    parts = urlsplit(get_settings().files_url)
+    path = Path(unquote(parts.path)) / key
+    return [folder for folder in path.parents if not folder.exists()] if parts.scheme == "file" else []
 
 
 def describe_location() -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.api_client import Client, Json
+from api.cli.display.short_ids import account_id
 from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, quote_segment
 
 _PATH = "/admin/v1/accounts"
@@ -36,7 +37,7 @@ def accounts_prove(  # noqa: PLR0917 - each is an option of the command
     Before the first step that costs money it names the most that they may cost together, and asks.
     """
     client = platform_client(url, key)
-    path = f"{_PATH}/{quote_segment(_find(client, account))}/prove"
+    path = f"{_PATH}/{quote_segment(account_id(client, account))}/prove"
     listed = client.post(path, {})
     currency, steps = listed["currency"], _chosen(listed["steps"], only or [])
     most = _MOST.get(currency, 1.0) if max_cost is None else max_cost
@@ -59,17 +60,6 @@ def accounts_prove(  # noqa: PLR0917 - each is an option of the command
         if not as_json:
             _print(step, findings)
     _finish(report, spent, currency, as_json=as_json)
-
-
-def _find(client: Client, account: str) -> str:
-    """Return the id of the account with this label or id."""
-    if account.startswith("account_"):
-        return account
-    found = [one["id"] for one in client.list_all(_PATH, pool_only="false") if one["label"] == account]
-    if len(found) != 1:
-        problem = "no account has" if not found else f"{len(found)} accounts have"
-        raise typer.BadParameter(f"{problem} the label {account!r}; see `dreamery accounts list`", param_hint="ACCOUNT")
-    return str(found[0])
 
 
 def _chosen(steps: list[Json], only: list[str]) -> list[Json]:

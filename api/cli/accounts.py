@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli.api_client import Json
+from api.cli.api_client import Client, Json
+from api.cli.display.short_ids import account_id
 from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object, quote_segment
 
 accounts_app = typer.Typer(no_args_is_help=True, help="Manage upstream accounts.")
@@ -19,7 +20,7 @@ _COLUMNS = (
 _IMPORTED = ("line", "id", "label", "outcome", "state", "live", "region", "credits", "models", "error")
 # The API accepts this many session ids per request.
 _BATCH_SIZE = 100
-AccountId = Annotated[str, typer.Argument(help="Account id, see `dreamery accounts list`.")]
+AccountId = Annotated[str, typer.Argument(help="Label or id, see `dreamery accounts list`.")]
 _Own = Annotated[bool, typer.Option("--own", help="Manage your own accounts with your own key, without admin rights.")]
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -27,6 +28,12 @@ _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 def _path(account: str = "", action: str = "", *, own: bool) -> str:
     base = "/v1/accounts" if own else "/admin/v1/accounts"
     return base + (f"/{quote_segment(account)}" if account else "") + action
+
+
+def _find(url: str, key: str, account: str, action: str = "", *, own: bool) -> tuple[Client, str]:
+    """Return the client and the path of an account."""
+    client = platform_client(url, key)
+    return client, _path(account_id(client, account, own=own), action, own=own)
 
 
 def _read_entries(text: str) -> list[str]:
@@ -170,7 +177,8 @@ def accounts_show(
     account: AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
 ) -> None:
     """Show one account."""
-    print_object(platform_client(url, key).get(_path(account, own=own)), as_json=as_json)
+    client, path = _find(url, key, account, own=own)
+    print_object(client.get(path), as_json=as_json)
 
 
 @accounts_app.command("check", epilog="Example: dreamery accounts check account_0198...")
@@ -178,7 +186,8 @@ def accounts_check(
     account: AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
 ) -> None:
     """Check an account now: is the session valid, how many credits are left, which models are available."""
-    print_object(platform_client(url, key).post(_path(account, "/check", own=own), {}), as_json=as_json)
+    client, path = _find(url, key, account, "/check", own=own)
+    print_object(client.post(path, {}), as_json=as_json)
 
 
 @accounts_app.command("disable", epilog="Example: dreamery accounts disable account_0198...")
@@ -186,7 +195,8 @@ def accounts_disable(
     account: AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
 ) -> None:
     """Pause an account. It accepts no new jobs."""
-    print_object(platform_client(url, key).patch(_path(account, own=own), {"paused": True}), as_json=as_json)
+    client, path = _find(url, key, account, own=own)
+    print_object(client.patch(path, {"paused": True}), as_json=as_json)
 
 
 @accounts_app.command("enable", epilog="Example: dreamery accounts enable account_0198...")
@@ -195,7 +205,8 @@ def accounts_enable(
 ) -> None:
     """Resume a paused or blocked account and end its cooldown. An account that needs a login is only checked."""
     change = {"paused": False, "rested": True}
-    print_object(platform_client(url, key).patch(_path(account, own=own), change), as_json=as_json)
+    client, path = _find(url, key, account, own=own)
+    print_object(client.patch(path, change), as_json=as_json)
 
 
 @accounts_app.command("reopen", epilog="Example: dreamery accounts reopen account_0198...")
@@ -210,7 +221,8 @@ def accounts_reopen(
 ) -> None:
     """Use models again that upstream had refused on this account, such as one that was not activated. Default: all."""
     change = {"reopen_models": model or ["*"]}
-    print_object(platform_client(url, key).patch(_path(account, own=own), change), as_json=as_json)
+    client, path = _find(url, key, account, own=own)
+    print_object(client.patch(path, change), as_json=as_json)
 
 
 @accounts_app.command(
@@ -270,7 +282,8 @@ def accounts_set(  # noqa: PLR0917 - each is an option of the command
         change["prices"] = _json(prices)
     if not change:
         raise typer.BadParameter("give at least one option to change")
-    print_object(platform_client(url, key).patch(_path(account, own=own), change), as_json=as_json)
+    client, path = _find(url, key, account, own=own)
+    print_object(client.patch(path, change), as_json=as_json)
 
 
 def _number(text: str, name: str) -> float | None:
@@ -313,9 +326,9 @@ def accounts_login(
     as_json: JsonOption = False,
 ) -> None:
     """Replace the session id or key with a new one of the same upstream account, and check it. The history is kept."""
-    client = platform_client(url, key)
-    client.patch(_path(account, own=own), {"session": sys.stdin.read().strip() if session == "-" else session})
-    print_object(client.post(_path(account, "/check", own=own), {}), as_json=as_json)
+    client, path = _find(url, key, account, own=own)
+    client.patch(path, {"session": sys.stdin.read().strip() if session == "-" else session})
+    print_object(client.post(f"{path}/check", {}), as_json=as_json)
 
 
 @accounts_app.command("remove", epilog="Example: dreamery accounts remove account_0198...")
@@ -323,4 +336,5 @@ def accounts_remove(
     account: AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
 ) -> None:
     """Retire an account. Running jobs finish."""
-    print_object(platform_client(url, key).delete(_path(account, own=own)), as_json=as_json)
+    client, path = _find(url, key, account, own=own)
+    print_object(client.delete(path), as_json=as_json)

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from api.cli.api_client import Json
+from api.cli.api_client import Client, Json
+from api.cli.display.short_ids import key_id as full_key_id
+from api.cli.display.short_ids import user_id
 from api.cli.output import (
     JsonOption,
     KeyOption,
@@ -16,6 +18,7 @@ from api.cli.output import (
     platform_client,
     print_list,
     print_object,
+    print_with_secret,
     quote_segment,
 )
 from worker.core.catalog.provider_data import shipped_model
@@ -38,7 +41,23 @@ _LIMITS_HELP = (
     "usd_per_day, usd_per_month, cny_per_day, cny_per_month or max_cost; for users also own_accounts. Money: 2.50."
 )
 _User = Annotated[str, typer.Argument(help="Name or id of the user.")]
-_KeyId = Annotated[str, typer.Argument(help="Key id, see `dreamery keys list`.")]
+_KeyId = Annotated[str, typer.Argument(help="Key id, short or full, see `dreamery keys list`.")]
+
+
+def _roles() -> list[str]:
+    return ["admin", "member", "viewer"]
+
+
+def _find_user(url: str, key: str, user: str, action: str = "") -> tuple[Client, str]:
+    """Return the client and the path of a user."""
+    client = platform_client(url, key)
+    return client, f"/admin/v1/users/{quote_segment(user_id(client, user))}{action}"
+
+
+def _find_key(url: str, key: str, api_key: str, action: str = "") -> tuple[Client, str]:
+    """Return the client and the path of an API key."""
+    client = platform_client(url, key)
+    return client, f"/admin/v1/keys/{quote_segment(full_key_id(client, api_key))}{action}"
 
 
 _Weight = Annotated[
@@ -52,7 +71,7 @@ _Priority = Annotated[
 @users_app.command("add", epilog="Example: dreamery users add alice --role member --weight 2")
 def users_add(  # noqa: PLR0917 - each is an option of the command
     name: Annotated[str, typer.Argument(help="Unique name of the user.")],
-    role: Annotated[str, typer.Option(help="admin, member or viewer.")] = "member",
+    role: Annotated[str, typer.Option(help="admin, member or viewer.", autocompletion=_roles)] = "member",
     weight: _Weight = None,
     priority: _Priority = None,
     url: UrlOption = "",
@@ -74,20 +93,23 @@ def users_list(url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption 
 @users_app.command("show", epilog="Example: dreamery users show alice")
 def users_show(user: _User, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False) -> None:
     """Show one user."""
-    print_object(platform_client(url, key).get(f"/admin/v1/users/{quote_segment(user)}"), as_json=as_json)
+    client, path = _find_user(url, key, user)
+    print_object(client.get(path), as_json=as_json)
 
 
 @users_app.command("disable", epilog="Example: dreamery users disable alice")
 def users_disable(user: _User, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False) -> None:
     """Disable a user. All keys of the user stop working immediately."""
-    user_object = platform_client(url, key).patch(f"/admin/v1/users/{quote_segment(user)}", {"disabled": True})
+    client, path = _find_user(url, key, user)
+    user_object = client.patch(path, {"disabled": True})
     print_object(user_object, as_json=as_json)
 
 
 @users_app.command("enable", epilog="Example: dreamery users enable alice")
 def users_enable(user: _User, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False) -> None:
     """Enable a disabled user."""
-    user_object = platform_client(url, key).patch(f"/admin/v1/users/{quote_segment(user)}", {"disabled": False})
+    client, path = _find_user(url, key, user)
+    user_object = client.patch(path, {"disabled": False})
     print_object(user_object, as_json=as_json)
 
 
@@ -101,33 +123,37 @@ def users_invite(
     as_json: JsonOption = False,
 ) -> None:
     """Create a link that signs a user in to the console once. It is shown only here; a new one replaces it."""
-    path = f"/admin/v1/users/{quote_segment(user)}/invitations"
-    print_object(platform_client(url, key).post(path, {"hours": hours}), as_json=as_json)
+    client, path = _find_user(url, key, user, "/invitations")
+    invitation = client.post(path, {"hours": hours})
+    print_with_secret(invitation, "url", "Link", as_json=as_json)
 
 
 @users_app.command("sign-in", epilog="Example: dreamery users sign-in alice")
 def users_sign_in(user: _User, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False) -> None:
     """Show whether a user has a password or an open invitation, and in which browsers it is signed in."""
-    print_object(platform_client(url, key).get(f"/admin/v1/users/{quote_segment(user)}/sign-in"), as_json=as_json)
+    client, path = _find_user(url, key, user, "/sign-in")
+    print_object(client.get(path), as_json=as_json)
 
 
 @users_app.command("sign-out", epilog="Example: dreamery users sign-out alice")
 def users_sign_out(user: _User, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False) -> None:
     """Sign a user out of all browsers."""
-    print_object(platform_client(url, key).delete(f"/admin/v1/users/{quote_segment(user)}/sessions"), as_json=as_json)
+    client, path = _find_user(url, key, user, "/sessions")
+    print_object(client.delete(path), as_json=as_json)
 
 
 @users_app.command("role", epilog="Example: dreamery users role alice viewer")
 def users_role(
     user: _User,
-    role: Annotated[str, typer.Argument(help="admin, member or viewer.")],
+    role: Annotated[str, typer.Argument(help="admin, member or viewer.", autocompletion=_roles)],
     url: UrlOption = "",
     key: KeyOption = "",
     *,
     as_json: JsonOption = False,
 ) -> None:
     """Change the role of a user."""
-    user_object = platform_client(url, key).patch(f"/admin/v1/users/{quote_segment(user)}", {"role": role})
+    client, path = _find_user(url, key, user)
+    user_object = client.patch(path, {"role": role})
     print_object(user_object, as_json=as_json)
 
 
@@ -143,7 +169,8 @@ def users_groups(
     as_json: JsonOption = False,
 ) -> None:
     """Set the groups of a user. The user can use the accounts of these groups."""
-    user_object = platform_client(url, key).patch(f"/admin/v1/users/{quote_segment(user)}", {"groups": groups or []})
+    client, path = _find_user(url, key, user)
+    user_object = client.patch(path, {"groups": groups or []})
     print_object(user_object, as_json=as_json)
 
 
@@ -162,7 +189,8 @@ def users_retention(
     if days != "default" and not days.isdecimal():
         raise typer.BadParameter(f"{days!r} is not a number of days. Give a number or `default`.")
     change = {"retention_days": None if days == "default" else int(days)}
-    print_object(platform_client(url, key).patch(f"/admin/v1/users/{quote_segment(user)}", change), as_json=as_json)
+    client, path = _find_user(url, key, user)
+    print_object(client.patch(path, change), as_json=as_json)
 
 
 @users_app.command("share", epilog="Example: dreamery users share alice --weight 3 --priority 1")
@@ -179,7 +207,8 @@ def users_share(
     body = _without_none(weight=weight, priority=priority)
     if not body:
         raise typer.BadParameter("give --weight, --priority or both")
-    print_object(platform_client(url, key).patch(f"/admin/v1/users/{quote_segment(user)}", body), as_json=as_json)
+    client, path = _find_user(url, key, user)
+    print_object(client.patch(path, body), as_json=as_json)
 
 
 # An amount of money, as in `usd_per_day=2.50`.
@@ -220,11 +249,8 @@ def users_limits(
     as_json: JsonOption = False,
 ) -> None:
     """Show or set the limits of a user, which apply to all keys of the user together."""
-    client, path, change = (
-        platform_client(url, key),
-        f"/admin/v1/users/{quote_segment(user)}",
-        _limit_change(hard, soft),
-    )
+    change = _limit_change(hard, soft)
+    client, path = _find_user(url, key, user)
     print_object(client.patch(path, change) if change else client.get(path), as_json=as_json)
 
 
@@ -242,11 +268,8 @@ def keys_limits(
     as_json: JsonOption = False,
 ) -> None:
     """Show or set the limits of one key, which apply in addition to the user's limits."""
-    client, path, change = (
-        platform_client(url, key),
-        f"/admin/v1/keys/{quote_segment(key_id)}",
-        _limit_change(hard, soft),
-    )
+    change = _limit_change(hard, soft)
+    client, path = _find_key(url, key, key_id)
     print_object(client.patch(path, change) if change else client.get(path), as_json=as_json)
 
 
@@ -268,8 +291,8 @@ def keys_add(  # noqa: PLR0917 - each is an option of the command
     """Create a key. The key is shown only once."""
     body = {"user": user, "name": name, "scopes": scope or None, "models": model or None, "expires_at": expires}
     body["providers"] = provider or None
-    user_object = platform_client(url, key).post("/admin/v1/keys", {k: v for k, v in body.items() if v is not None})
-    print_object(user_object, as_json=as_json)
+    made = platform_client(url, key).post("/admin/v1/keys", {k: v for k, v in body.items() if v is not None})
+    print_with_secret(made, "key", "Key", as_json=as_json)
 
 
 @keys_app.command("list", epilog="Example: dreamery keys list --user alice")
@@ -287,7 +310,8 @@ def keys_list(
 @keys_app.command("show", epilog="Example: dreamery keys show key_0198...")
 def keys_show(key_id: _KeyId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False) -> None:
     """Show the scopes, limits and last use of a key."""
-    print_object(platform_client(url, key).get(f"/admin/v1/keys/{quote_segment(key_id)}"), as_json=as_json)
+    client, path = _find_key(url, key, key_id)
+    print_object(client.get(path), as_json=as_json)
 
 
 @keys_app.command("rotate", epilog="Example: dreamery keys rotate key_0198... --grace 86400")
@@ -300,14 +324,15 @@ def keys_rotate(
     as_json: JsonOption = False,
 ) -> None:
     """Rotate a key: create a new one with the same rights."""
-    path = f"/admin/v1/keys/{quote_segment(key_id)}/rotate"
-    print_object(platform_client(url, key).post(path, {"grace_seconds": grace}), as_json=as_json)
+    client, path = _find_key(url, key, key_id, "/rotate")
+    print_with_secret(client.post(path, {"grace_seconds": grace}), "key", "Key", as_json=as_json)
 
 
 @keys_app.command("disable", epilog="Example: dreamery keys disable key_0198...")
 def keys_disable(key_id: _KeyId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False) -> None:
     """Revoke a key immediately and permanently."""
-    print_object(platform_client(url, key).delete(f"/admin/v1/keys/{quote_segment(key_id)}"), as_json=as_json)
+    client, path = _find_key(url, key, key_id)
+    print_object(client.delete(path), as_json=as_json)
 
 
 @audit_app.command("list", epilog="Example: dreamery audit list --action key --json > audit.json")

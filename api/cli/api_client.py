@@ -1,4 +1,4 @@
-"""The HTTP client of the command line: calls the API, waits for jobs, saves files. Standard library only."""
+"""The HTTP client of the command line: calls the API, waits for jobs, saves files, with the standard library."""
 
 import contextlib
 import http.client
@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+from api.cli.display.error_words import GIVE_A_KEY, in_command_words
 
 Json = dict[str, Any]
 FOLLOW_INTERVAL = 0.4
@@ -30,11 +32,11 @@ class ClientError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A client of one platform with one API key. `key_hint` = where the key is from, if the user did not give it."""
+    """A client of one platform with one API key. `key_source` = where the key is from, if the user did not give it."""
 
     url: str
     key: str
-    key_hint: str = ""
+    key_source: str = ""
 
     def get(self, path: str, **query: object) -> Json:
         """GET a JSON object. Parameters that are None are omitted. Raises ClientError."""
@@ -72,7 +74,8 @@ class Client:
                     continue
                 event = _read_object(line.removeprefix("data: "), self.url)
                 if error := event.get("error"):
-                    raise ClientError(str(error["message"]), code=str(error.get("code") or ""))
+                    code = str(error.get("code") or "")
+                    raise ClientError(in_command_words(str(error["message"]), code), code=code)
                 yield event
 
     def copy(self, path: str, out: IO[bytes], **query: object) -> None:
@@ -115,8 +118,10 @@ class Client:
                 yield response
         except urllib.error.HTTPError as error:
             refusal = _server_error(error)
-            if self.key_hint and refusal.status in {401, 403}:
-                raise ClientError(f"{refusal} {self.key_hint}", status=refusal.status, code=refusal.code) from error
+            if refusal.status in {401, 403}:
+                used = f"It used {self.key_source}. " if self.key_source else ""
+                text = f"{refusal} {used}{GIVE_A_KEY}"
+                raise ClientError(text, status=refusal.status, code=refusal.code) from error
             raise refusal from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
@@ -146,7 +151,7 @@ def _server_error(error: urllib.error.HTTPError) -> ClientError:
         message, code = str(body["message"]), str(body.get("code") or "")
     except (ValueError, KeyError, TypeError):
         message, code = f"The server answered {error.code} {error.reason}.", ""
-    return ClientError(message, status=error.code, code=code)
+    return ClientError(in_command_words(message, code), status=error.code, code=code)
 
 
 def accepted_jobs(response: Json) -> list[Json]:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from api.cli.accounts import AccountId, accounts_app
+from api.cli.display.short_ids import account_id
 from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object, quote_segment
 from worker.core.catalog.provider_data import shipped_model
 
@@ -35,9 +36,9 @@ def accounts_credits(
     as_json: JsonOption = False,
 ) -> None:
     """Show the credits of an account: balance, reservations and spending per day."""
-    account_credits = platform_client(url, key).get(
-        f"/admin/v1/accounts/{quote_segment(account)}/credits", days=str(days)
-    )
+    client = platform_client(url, key)
+    path = f"/admin/v1/accounts/{quote_segment(account_id(client, account))}/credits"
+    account_credits = client.get(path, days=str(days))
     if as_json:
         print_object(account_credits, as_json=True)
         return

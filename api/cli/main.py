@@ -15,7 +15,9 @@ from api.cli.accounts import accounts_app
 from api.cli.admin import audit_app, keys_app, users_app
 from api.cli.api_client import Client, ClientError, Json, accepted_jobs, save_results, wait_for_jobs
 from api.cli.credits import prices_app
+from api.cli.display.help_panels import CommandsInPanels, put_into_panels
 from api.cli.jobs import jobs_app
+from api.cli.models import MODELS_EXAMPLE, show_models
 from api.cli.operator.backup import backup, restore, take_storage
 from api.cli.operator.drain import drain, workers
 from api.cli.operator.healthcheck import health_app
@@ -25,7 +27,7 @@ from api.cli.output import SANDBOX_KEY, JsonOption, KeyOption, UrlOption, platfo
 from api.cli.progress_bars import add_job_bars, job_progress
 from api.cli.usage import USAGE_EXAMPLE, show_usage
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app = typer.Typer(cls=CommandsInPanels, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(users_app, name="users")
 app.add_typer(keys_app, name="keys")
@@ -42,6 +44,7 @@ app.command("workers", epilog="Example: dreamery workers --json")(workers)
 app.add_typer(health_app, name="health")
 app.add_typer(run_app, name="run")
 app.command("usage", epilog=USAGE_EXAMPLE)(show_usage)
+app.command("models", epilog=MODELS_EXAMPLE)(show_models)
 
 
 def _print_version(enabled: bool) -> None:  # noqa: FBT001 - the signature that typer calls
@@ -211,6 +214,9 @@ def _generate(client: Client, body: Json, out: Path, *, video: bool) -> list[tup
     with job_progress(Console(stderr=True)) as bar:
         show = add_job_bars(bar, jobs)
         return save_results(client, wait_for_jobs(client, jobs, show), out)
+
+
+put_into_panels(app)
 
 
 def main() -> None:

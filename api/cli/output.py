@@ -1,14 +1,18 @@
 """Shared by all commands: the platform and key to use, and how results are printed."""
 
 import json
-from typing import Annotated, Any
+import sys
+from typing import Annotated
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from api.cli.api_client import Client, Json
+from api.cli.display.error_words import GIVE_A_KEY
+from api.cli.display.values import describe
 
 _MIN_CUT_WIDTH = 22
 SANDBOX_KEY = "demo:sandbox"
@@ -26,6 +30,16 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts
 
 
 def platform_client(url: str, key: str) -> Client:
+    """Return the client of `choose_client`. Says which key it uses if the user gave none."""
+    client = choose_client(url, key)
+    if client.key_source and client.key == SANDBOX_KEY:
+        typer.echo(f"Using {client.key_source}. {GIVE_A_KEY}", err=True)
+    elif client.key_source and sys.stderr.isatty():
+        typer.echo(f"Using {client.key_source.partition(',')[0]}.", err=True)
+    return client
+
+
+def choose_client(url: str, key: str) -> Client:
     """Return a client for the given URL and key; defaults are the platform on this machine and the sandbox key."""
     if url and key:
         return Client(url=url, key=key)
@@ -36,21 +50,17 @@ def platform_client(url: str, key: str) -> Client:
     settings = get_settings()
     running = find_running_platform(settings.data_dir)
     key_file = settings.data_dir / "keys" / "admin.key"
-    hint = ""
+    source = ""
     if not key:
         key = settings.admin_key.get_secret_value()
-        hint = "It used the admin key of the settings (.env or a secret file)."
+        source = "the admin key of the settings (.env or a secret file)"
     if not key and running and url.rstrip("/") in {"", running.url.rstrip("/")} and key_file.exists():
         key = key_file.read_text().strip()
-        hint = f"It used the key in {key_file}, which the platform does not have if it was started with another one."
+        source = f"the key in {key_file}, which the platform does not have if it was started with another one"
     if not key:
-        hint = "It used the key of the sandbox, because no other was given and none was found on this machine."
+        source = "the key of the sandbox, because no other was given and none was found on this machine"
     local = f"http://{settings.api_host}:{settings.api_port}"
-    return Client(
-        url=url or (running.url if running else local),
-        key=key or SANDBOX_KEY,
-        key_hint=hint and f"{hint} Give another one with --key or DREAMERY_ADMIN_KEY.",
-    )
+    return Client(url=url or (running.url if running else local), key=key or SANDBOX_KEY, key_source=source)
 
 
 def print_object(item: Json, *, as_json: bool) -> None:
@@ -61,14 +71,15 @@ def print_object(item: Json, *, as_json: bool) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in item.items():
         if name != "object":
-            table.add_row(name, Text(_format(value)))
+            table.add_row(name, Text(describe(value, name)))
     Console(soft_wrap=True).print(table)
 
 
 def print_list(items: list[Json], columns: tuple[str, ...], *, as_json: bool, cut: str = "") -> None:
     """Print objects as JSON or as a table; if the terminal is too narrow, with one line per field.
 
-    Only the column `cut` is shortened, to the remaining width. Ids are never shortened, so they can be copied.
+    Ids are shortened to their last digits, which all commands accept. Only the column `cut` is shortened to the
+    remaining width.
     """
     if as_json:
         print(json.dumps({"data": items}, indent=2))
@@ -76,16 +87,16 @@ def print_list(items: list[Json], columns: tuple[str, ...], *, as_json: bool, cu
     if not items:
         print("None.")
         return
-    rows = [[_format(item.get(column)) for column in columns] for item in items]
+    rows = [[describe(item.get(column), column, short_ids=True) for column in columns] for item in items]
     screen = Console()
-    widths = [max(len(row[n]) for row in [list(columns), *rows]) + 2 for n in range(len(columns))]
+    widths = [max(cell_len(row[n]) for row in [list(columns), *rows]) + 2 for n in range(len(columns))]
     if cut:
         cut_index = columns.index(cut)
         max_width = max(screen.width - sum(widths) + widths[cut_index], _MIN_CUT_WIDTH)
         for row in rows:
-            row[cut_index] = (
-                row[cut_index] if len(row[cut_index]) < max_width else f"{row[cut_index][: max_width - 3]}…"
-            )
+            text = Text(row[cut_index])
+            text.truncate(max_width - 2, overflow="ellipsis")
+            row[cut_index] = text.plain
         widths[cut_index] = min(widths[cut_index], max_width)
     if sum(widths) > screen.width + 2 and screen.is_terminal:
         _print_records(screen, rows, columns)
@@ -108,14 +119,13 @@ def _print_records(screen: Console, rows: list[list[str]], columns: tuple[str, .
             screen.print(Text(f"{name.ljust(longest)}  {value}"), soft_wrap=True)
 
 
-def _format(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    if isinstance(value, dict):
-        return ", ".join(f"{name}: {_format(one)}" for name, one in value.items() if one is not None) or "-"
-    return str(value).replace("\n", " ")
+def print_with_secret(item: Json, field: str, title: str, *, as_json: bool) -> None:
+    """Print an object whose field is shown only this once: in the text output last, and said so."""
+    if as_json:
+        print_object(item, as_json=True)
+        return
+    print_object({name: value for name, value in item.items() if name != field}, as_json=False)
+    print(f"\n{title}, shown only this once:\n{item[field]}")
 
 
 def is_number(text: str) -> bool:

@@ -2,12 +2,13 @@
 
 import json
 import sys
-import time
 from typing import Annotated
 
 import typer
 
 from api.cli.api_client import Json
+from api.cli.display.short_ids import account_id, key_id
+from api.cli.display.values import local_time
 from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, print_list
 
 USAGE_EXAMPLE = "Example: dreamery usage --user alice --from 2026-11-01 --group-by day,model --csv > usage.csv"
@@ -50,7 +51,10 @@ def show_usage(  # noqa: PLR0917 - each is an option of the command
     as_admin = all_users or bool(user or of_key or account)
     path = "/admin/v1/usage" if as_admin else "/v1/usage"
     query: dict[str, str | None] = {"from": first, "to": last, "group_by": group_by or None, "model": model}
-    query |= {"user": user, "key": of_key, "account": account} if as_admin else {}
+    if as_admin:
+        of_key = key_id(client, of_key) if of_key else None
+        account = account_id(client, account) if account else None
+        query |= {"user": user, "key": of_key, "account": account}
     if as_csv:
         client.copy(path, sys.stdout.buffer, format="csv", **query)
         return
@@ -72,4 +76,4 @@ def show_usage(  # noqa: PLR0917 - each is an option of the command
 
 def _limit_row(limit: Json) -> Json:
     resets_at = limit["resets_at"]
-    return {**limit, "resets": time.strftime("%Y-%m-%d %H:%M", time.localtime(resets_at)) if resets_at else None}
+    return {**limit, "resets": local_time(resets_at)[:-3] if resets_at else None}

@@ -207,7 +207,7 @@ def test_jobs_list(up: RunningUp, tmp_path: Path) -> None:
     assert table.returncode == 0, table.stderr
     listed = json.loads(up.command("jobs", "list", "--key", "demo:sandbox", "--status", "completed", "--json").stdout)
     assert any(job["input"]["prompt"] == "listed boat" for job in listed["data"])
-    assert listed["data"][0]["id"] in table.stdout
+    assert listed["data"][0]["id"][-8:] in table.stdout
 
 
 def test_admin_key_is_used_only_for_the_own_address(up: RunningUp) -> None:

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from api.cli.display.error_words import GIVE_A_KEY
 from api.cli.operator import public_url_checks, storage_checks
 from api.cli.operator.findings import Finding, first_line
-from api.cli.output import platform_client
+from api.cli.output import choose_client
 from worker.core.catalog.provider_data import all_constants
 from worker.core.security import configuration
 from worker.core.security.connection_urls import find_url_problems
@@ -241,8 +242,8 @@ def _check_storage() -> list[Finding]:
 
 def _check_commands() -> list[Finding]:
     """Say which platform and which key the other commands use here."""
-    client = platform_client("", "")
-    return [Finding("commands", ok=True, detail=f"they ask {client.url}. {client.key_hint}".replace("It used", "With"))]
+    client = choose_client("", "")
+    return [Finding("commands", ok=True, detail=f"they ask {client.url} with {client.key_source}. {GIVE_A_KEY}")]
 
 
 _CHECKS: tuple[tuple[str, Callable[[], list[Finding]]], ...] = (

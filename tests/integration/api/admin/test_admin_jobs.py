@@ -198,8 +198,8 @@ def test_admin_commands(admin, add: Add, tmp_path) -> None:
     alice, one = add()
     job = one.wait_for_end(one.start_job("a boat")["id"])["id"]
     assert [found["id"] for found in json.loads(run(admin, "jobs", "list", "--user", alice, "--json"))["data"]] == [job]
-    assert job in run(admin, "jobs", "list", "--all", "--since", "1h")
-    assert job in run(admin, "jobs", "list", "--status", "completed", key=one.key)
+    assert job[-8:] in run(admin, "jobs", "list", "--all", "--since", "1h")
+    assert job[-8:] in run(admin, "jobs", "list", "--status", "completed", key=one.key)
     for key in (None, one.key):
         shown = run(admin, "jobs", "show", job, key=key)
         assert "completed" in shown
@@ -234,7 +234,7 @@ def test_tables_fit_a_narrow_terminal(admin, add: Add) -> None:
     shown = os.read(parent, 65536).decode()
     os.close(parent)
     lines = [line.rstrip() for line in shown.splitlines()]
-    assert f"id      {key['id']}" in lines
+    assert f"id      {key['id'][-8:]}" in lines
     assert f"user    {alice}" in lines
     assert max(map(len, lines)) <= 60
     assert len(run(admin, "keys", "list", "--user", alice).splitlines()) == 2
