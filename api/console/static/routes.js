@@ -5,6 +5,8 @@ export const PAGES = [
   { path: "jobs", name: "jobs", group: "main", icon: "list", inTabBar: true, load: () => import("./pages/jobs.js") },
   { path: "jobs/:id", name: "job", parent: "jobs", load: () => import("./pages/job.js") },
   { path: "gallery", name: "gallery", group: "main", icon: "grid", inTabBar: true, load: () => import("./pages/gallery.js") },
+  { path: "my-accounts", name: "my_accounts", group: "account", icon: "database", scope: "generate", load: () => import("./pages/accounts.js").then((page) => ({ default: page.OwnAccounts })) },
+  { path: "my-accounts/:id", name: "account", parent: "my_accounts", scope: "generate", load: () => import("./pages/account.js").then((page) => ({ default: page.OwnAccount })) },
   { path: "usage", name: "usage", group: "account", icon: "chart", load: () => import("./pages/usage.js") },
   { path: "keys", name: "keys", group: "account", icon: "key", scope: "read", load: () => import("./pages/keys.js") },
   { path: "access", name: "access", group: "account", icon: "key", load: () => import("./pages/access.js") },

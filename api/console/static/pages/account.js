@@ -4,32 +4,43 @@ import { api } from "../lib/api/client.js";
 import { useLoaded, usePolling } from "../lib/api/loading.js";
 import { formatNumber, t } from "../lib/state/language.js";
 import { Link } from "../lib/state/router.js";
-import { AccountActions, AccountState, formatWorkingHours, Load, RestingModels, splitList } from "../lib/ui/account_views.js";
-import { Button, CheckboxGroup, Dialog, ErrorMessage, Loading, PageHeader, RelativeTime, TextArea, TextField, toast } from "../lib/ui/components.js";
+import { ReplaceDialog } from "../lib/ui/accounts/replace.js";
+import { AccountActions, AccountState, ADMIN_BASE, formatWorkingHours, Load, OWN_BASE, reasonText, RestingModels, splitList } from "../lib/ui/accounts/views.js";
+import { AccountWarnings } from "../lib/ui/accounts/warnings.js";
+import { Button, CheckboxGroup, ErrorMessage, Loading, PageHeader, RelativeTime, TextArea, TextField, toast } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
 import { Plot } from "../lib/ui/charts/plot.js";
 
+const DAYS_SHOWN = 30;
 const DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 export default function AccountPage({ params }) {
-  const path = `/admin/v1/accounts/${params.id}`;
-  const loaded = usePolling(() => api.get(path), 5, [params.id]);
-  const credits = usePolling(() => api.get(`${path}/credits`, { days: 30 }), 30, [params.id]);
   const system = useLoaded(() => api.get("/admin/v1/system"));
+  return html`<${OneAccount} base=${ADMIN_BASE} page="accounts" id=${params.id} defaults=${system.data?.defaults} />`;
+}
+
+export const OwnAccount = ({ params }) => html`<${OneAccount} base=${OWN_BASE} page="my-accounts" id=${params.id} />`;
+
+function OneAccount({ base, page, id, defaults }) {
+  const path = `${base}/${id}`;
+  const loaded = usePolling(() => api.get(path), 5, [id]);
+  const credits = usePolling(() => api.get(`${path}/credits`, { days: DAYS_SHOWN }), 30, [id]);
   const [replacing, setReplacing] = useState(false);
   const account = loaded.data;
-  if (!account) return html`<${PageHeader} title=${t("nav.account")} />${loaded.error ? html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} />` : html`<${Loading} />`}`;
+  const back = html`<p class="crumbs"><${Link} to=${page}><${Icon} name="left" size=${16} />${t(base === ADMIN_BASE ? "nav.accounts" : "nav.my_accounts")}<//></p>`;
+  if (!account) return html`${back}<${PageHeader} title=${t("nav.account")} />${loaded.error ? html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} />` : html`<${Loading} />`}`;
   const changed = (update) => loaded.setData((before) => ({ ...before, ...update }));
-  return html`<p class="crumbs"><${Link} to="accounts"><${Icon} name="left" size=${16} />${t("nav.accounts")}<//></p>
-    <${PageHeader} title=${account.label}><${AccountActions} account=${account} onChanged=${changed} /><//>
+  return html`${back}
+    <${PageHeader} title=${account.label}><${AccountActions} account=${account} base=${base} onChanged=${changed} /><//>
+    <${AccountWarnings} accounts=${[account]} page=${page} />
     <div class="with-sidebar"><div class="stack">
-      <${RestingModels} account=${account} onChanged=${changed} />
+      <${RestingModels} account=${account} base=${base} onChanged=${changed} />
       <${CreditHistory} credits=${credits} />
-      <${LimitsForm} key=${account.id} account=${account} defaults=${system.data?.defaults} path=${path} onChanged=${changed} />
-    </div><aside class="stack" aria-label=${t("accounts.account")}><section class="card"><h2>${t("accounts.state")}</h2><${AccountState} account=${account} /><div class="gap"><${Load} account=${account} defaults=${system.data?.defaults} /></div><${Facts} account=${account} />
+      <${LimitsForm} key=${account.id} account=${account} defaults=${defaults} path=${path} onChanged=${changed} />
+    </div><aside class="stack" aria-label=${t("accounts.account")}><section class="card"><h2>${t("accounts.state")}</h2><${AccountState} account=${account} /><div class="gap"><${Load} account=${account} defaults=${defaults} /></div><${Facts} account=${account} />
       <p class="hint gap break"><code>${account.id}</code></p>
       <div class="gap"><${Button} icon="key" onClick=${() => setReplacing(true)}>${t(account.key ? "accounts.replace_key" : "accounts.replace")}<//></div></section></aside></div>
-    ${replacing && html`<${ReplaceSessionDialog} account=${account} path=${path} onClose=${() => setReplacing(false)} onChanged=${changed} />`}`;
+    ${replacing && html`<${ReplaceDialog} account=${account} path=${path} onClose=${() => setReplacing(false)} onChanged=${changed} />`}`;
 }
 
 function Facts({ account }) {
@@ -53,21 +64,29 @@ function Facts({ account }) {
     ["proxy", account.proxy ?? t("accounts.no_proxy")],
     ["last_job", relativeTime(account.last_submit_at)],
     ["checked", relativeTime(account.checked_at)],
-    ["check_code", account.check_code && html`<code>${account.check_code}</code>`],
+    ["check_code", account.check_code && reasonText(account.check_code)],
     ["next_check", account.next_check_at && relativeTime(account.next_check_at)],
     ["added", relativeTime(account.created_at)],
   ];
   return html`<dl class="facts">${rows.filter(([, value]) => value || value === 0).map(([name, value]) => html`<div key=${name}><dt>${t(`fact.${name}`)}</dt><dd>${value}</dd></div>`)}</dl>`;
 }
 
+// Noon of the last days (UTC, as the server counts them), the oldest first: the charts always show all of them.
+function shownDays() {
+  const noon = new Date().setUTCHours(12, 0, 0, 0);
+  return Array.from({ length: DAYS_SHOWN }, (_, n) => new Date(noon - (DAYS_SHOWN - 1 - n) * 86400e3));
+}
+
 function CreditHistory({ credits }) {
   const history = credits.data;
   const readings = history?.readings ?? [];
-  const spent = [...(history?.spent ?? [])].sort((first, second) => first.day.localeCompare(second.day));
+  const days = shownDays();
+  const sums = new Map((history?.spent ?? []).map((item) => [item.day, history.currency ? item.credits / 1000 : item.credits]));
+  const now = Math.ceil(Date.now() / 3600e3) * 3600;
   return html`<section class="card">${credits.error && !history && html`<${ErrorMessage} error=${credits.error} />`}${!history && !credits.error && html`<${Loading} />`}
-    ${history && (readings.length ? html`<${Plot} label=${t("accounts.credits_curve")} times=${readings.map((item) => item.at)} unit=${readings.at(-1).at - readings[0].at > 3 * 86400 ? 86400 : 3600} series=${[{ label: t("param.credits"), values: readings.map((item) => item.credits), colour: "--accent", stepped: true }]} />` : html`<h2>${t("accounts.credits_curve")}</h2><p class="hint">${t("accounts.no_readings")}</p>`)}
+    ${history && (readings.length ? html`<${Plot} label=${t("accounts.credits_curve")} times=${readings.map((item) => item.at)} range=${[now - DAYS_SHOWN * 86400, now]} series=${[{ label: t("param.credits"), values: readings.map((item) => item.credits), colour: "--accent", stepped: true }]} />` : html`<h2>${t("accounts.credits_curve")}</h2><p class="hint">${t("accounts.no_readings")}</p>`)}
     ${history && history.left !== null && html`<p class="hint gap">${t("accounts.reserved", { n: formatNumber(history.reserved), left: formatNumber(history.left) })}</p>`}
-    ${spent.length > 0 && html`<div class="gap"><${Plot} bars money=${Boolean(history.currency)} height=${140} label=${t("accounts.spent")} times=${spent.map((item) => new Date(`${item.day}T12:00:00`).getTime() / 1000)} series=${[{ label: history.currency ?? t("param.credits"), values: spent.map((item) => (history.currency ? item.credits / 1000 : item.credits)), colour: "--good" }]} /></div>`}</section>`;
+    ${sums.size > 0 && html`<div class="gap"><${Plot} bars money=${Boolean(history.currency)} height=${140} label=${t("accounts.spent")} times=${days.map((day) => day.getTime() / 1000)} series=${[{ label: history.currency ?? t("param.credits"), values: days.map((day) => sums.get(day.toISOString().slice(0, 10)) ?? 0), colour: "--good" }]} /></div>`}</section>`;
 }
 
 const toText = (value) => (value === null || value === undefined ? "" : String(value));
@@ -121,27 +140,4 @@ function LimitsForm({ account, defaults, path, onChanged }) {
     <${TextField} label=${t("accounts.proxy")} hint=${account.proxy ? t("accounts.proxy_now", { route: account.proxy }) : t("accounts.proxy_hint")} value=${form.proxy} onInput=${set("proxy")} placeholder="socks5://user:password@host:1080" autocomplete="off" spellcheck="false" />
     ${error && html`<${ErrorMessage} error=${error} />`}
     <div class="row end">${account.proxy && html`<${Button} onClick=${async () => onChanged(await api.patch(path, { proxy: null }))}>${t("accounts.proxy_remove")}<//>`}<${Button} kind="primary" type="submit" busy=${busy}>${t("action.save")}<//></div></form></section>`;
-}
-
-function ReplaceSessionDialog({ account, path, onClose, onChanged }) {
-  const [session, setSession] = useState("");
-  const [error, setError] = useState(null);
-  const [busy, setBusy] = useState(false);
-  const title = t(account.key ? "accounts.replace_key" : "accounts.replace");
-  const replace = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    try {
-      onChanged(await api.patch(path, { session: session.trim() }));
-      toast(t("accounts.replaced"));
-      onClose();
-    } catch (failure) {
-      setError(failure);
-      setBusy(false);
-    }
-  };
-  return html`<${Dialog} title=${title} onClose=${onClose}><form class="stack" onSubmit=${replace}><p>${t(account.key ? "accounts.replace_key_text" : "accounts.replace_text", { name: account.label })}</p>
-    <${TextField} label=${t(account.key ? "accounts.new_key" : "accounts.session")} type="password" autocomplete="off" spellcheck="false" required value=${session} onInput=${setSession} />
-    ${error && html`<${ErrorMessage} error=${error} />`}
-    <div class="row end"><${Button} onClick=${onClose}>${t("action.cancel")}<//><${Button} kind="primary" type="submit" busy=${busy} disabled=${!session.trim()}>${title}<//></div></form><//>`;
 }

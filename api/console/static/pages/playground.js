@@ -6,6 +6,7 @@ import { useLoaded } from "../lib/api/loading.js";
 import { changeMode, draft } from "../lib/state/draft.js";
 import { t } from "../lib/state/language.js";
 import { navigate } from "../lib/state/router.js";
+import { FirstRun } from "../lib/ui/accounts/first_run.js";
 import { AgentChat } from "../lib/ui/agent_chat.js";
 import { EmptyState, ErrorMessage, Loading, PageHeader, RadioGroup } from "../lib/ui/components.js";
 import { GenerationForm } from "../lib/ui/composer/form.js";
@@ -22,7 +23,7 @@ export default function Playground({ query }) {
   if (models.error) body = html`<${ErrorMessage} error=${models.error} onRetry=${models.reload} />`;
   else if (models.data) body = mode === "chat" ? html`<${AgentChat} />` : html`<${Studio} models=${models.data.data} />`;
   return html`<${PageHeader} title=${t("nav.playground")}><${RadioGroup} hideLabel label=${t("mode.label")} value=${mode} options=${modes}
-    onChange=${(value) => navigate(withMode(query, value))} /><//>${body}`;
+    onChange=${(value) => navigate(withMode(query, value))} /><//><${FirstRun} />${body}`;
 }
 
 const MODES = ["image", "video", "chat"];

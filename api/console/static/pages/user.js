@@ -4,7 +4,7 @@ import { api } from "../lib/api/client.js";
 import { useLoaded } from "../lib/api/loading.js";
 import { t } from "../lib/state/language.js";
 import { Link } from "../lib/state/router.js";
-import { splitList } from "../lib/ui/account_views.js";
+import { splitList } from "../lib/ui/accounts/views.js";
 import { Button, confirm, ErrorMessage, Loading, PageHeader, Select, StatusBadge, TextField, toast, useAction } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
 import { KeyTable, NewKeyDialog, NewKeySecret } from "../lib/ui/key_views.js";
@@ -28,7 +28,7 @@ export default function UserPage({ params }) {
   });
   if (!user) return html`<${PageHeader} title=${t("nav.user")} />${loaded.error ? html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} />` : html`<${Loading} />`}`;
   return html`<p class="crumbs"><${Link} to="users"><${Icon} name="left" size=${16} />${t("nav.users")}<//></p>
-    <${PageHeader} title=${user.name}><${StatusBadge} status=${user.disabled ? "disabled" : "enabled"} /><${Button} kind=${user.disabled ? "plain" : "danger"} busy=${disabling} onClick=${disable}>${t(user.disabled ? "users.enable" : "users.disable")}<//><//>
+    <${PageHeader} title=${user.name}><${StatusBadge} status=${user.disabled ? "disabled" : "enabled"} /><${Link} to=${`jobs?who=all&user=${user.id}`} class="button"><${Icon} name="list" size=${18} /><span>${t("jobs.of_user")}</span><//><${Button} kind=${user.disabled ? "plain" : "danger"} busy=${disabling} onClick=${disable}>${t(user.disabled ? "users.enable" : "users.disable")}<//><//>
     <div class="stack"><div class="two-columns"><${SettingsForm} key=${user.id} user=${user} path=${path} onChanged=${loaded.setData} />
       <section class="card"><h2>${t("limit.current_usage")}</h2>${usage.data ? html`<${LimitList} limits=${usage.data.limits} />` : usage.error ? html`<${ErrorMessage} error=${usage.error} onRetry=${usage.reload} />` : html`<${Loading} />`}</section></div>
       <${LimitsForm} key=${`limits-${user.id}`} user=${user} path=${path} onChanged=${(updated) => { loaded.setData(updated); usage.reload(); }} />
@@ -83,13 +83,16 @@ function LimitsForm({ user, path, onChanged }) {
     setForm(initialValues(updated));
     onChanged(updated);
   });
-  const set = (part, name) => (event) => setForm({ ...form, [part]: { ...form[part], [name]: event.target.value } });
+  const set = (part, name) => (event) => {
+    event.target.setCustomValidity("");
+    setForm({ ...form, [part]: { ...form[part], [name]: event.target.value } });
+  };
   const submit = (event) => {
     event.preventDefault();
     const values = (part) => Object.fromEntries(Object.entries(form[part]).map(([name, value]) => [name, parseLimit(value)]));
     save({ limits: values("hard"), soft_limits: values("soft") });
   };
-  const field = (part, name, label) => html`<input aria-label=${label} inputmode=${MONEY.test(name) ? "decimal" : "numeric"} pattern=${MONEY.test(name) ? "[0-9]*(\\.[0-9]{1,3})?|unlimited" : "[0-9]*|unlimited"} list="limit-words" value=${form[part][name]} onInput=${set(part, name)} placeholder=${t(part === "hard" ? "limit.default" : "limit.automatic")} />`;
+  const field = (part, name, label) => html`<input aria-label=${label} inputmode=${MONEY.test(name) ? "decimal" : "numeric"} pattern=${MONEY.test(name) ? "[0-9]*(\\.[0-9]{1,3})?|unlimited" : "[0-9]*|unlimited"} onInvalid=${(event) => event.target.setCustomValidity(t("limit.invalid"))} list="limit-words" value=${form[part][name]} onInput=${set(part, name)} placeholder=${t(part === "hard" ? "limit.default" : "limit.automatic")} />`;
   return html`<section class="card"><h2>${t("limit.title")}</h2><p class="hint">${t("limit.hint")}</p><datalist id="limit-words"><option value="unlimited" /></datalist><form class="stack gap" onSubmit=${submit}>
     <div class="limit-fields"><span></span><span class="label">${t("limit.hard")}</span><span class="label">${t("limit.soft")}</span>
       ${HARD_LIMITS.map((name) => html`<span key=${name} class="label">${t(`limit.${name}`)}</span>${field("hard", name, `${t(`limit.${name}`)}: ${t("limit.hard")}`)}${SOFT_LIMITS.includes(name) ? field("soft", name, `${t(`limit.${name}`)}: ${t("limit.soft")}`) : html`<span></span>`}`)}</div>

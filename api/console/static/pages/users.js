@@ -4,7 +4,7 @@ import { api } from "../lib/api/client.js";
 import { useLoaded } from "../lib/api/loading.js";
 import { formatNumber, t } from "../lib/state/language.js";
 import { Link, navigate } from "../lib/state/router.js";
-import { splitList } from "../lib/ui/account_views.js";
+import { splitList } from "../lib/ui/accounts/views.js";
 import { Button, Dialog, EmptyState, ErrorMessage, Loading, PageHeader, Select, StatusBadge, TextField } from "../lib/ui/components.js";
 import { sumByGroup } from "../lib/ui/charts/usage_views.js";
 

@@ -199,13 +199,14 @@ export function addReference(job, file) {
 const shellQuote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 // The request as a curl command. Uploaded images are too long to show.
-export function curlCommand({ endpoint, body }) {
+export function curlCommand({ endpoint, body, headers = {} }) {
   const printed = { ...body };
   if (body.images) printed.images = body.images.map((image) => (String(image).startsWith("data:") ? "<link, data URL or base64>" : image));
   return [
     `curl ${platformUrl(endpoint)}`,
     `  -H "Authorization: Bearer $DREAMERY_API_KEY"`,
     `  -H 'Content-Type: application/json'`,
+    ...Object.entries(headers).map(([name, value]) => `  -H '${name}: ${value}'`),
     `  -d ${shellQuote(JSON.stringify(printed))}`,
   ].join(" \\\n");
 }

@@ -26,17 +26,20 @@ function stacked(series) {
   return sums.reverse();
 }
 
-function options({ series, bars, money, unit, width, height, onPoint }) {
+// Neighbouring ticks with the same text show it once.
+const withoutRepeats = (texts) => texts.map((text, n) => (text === texts[n - 1] ? "" : text));
+
+function options({ series, bars, money, unit, width, height, range, onPoint }) {
   const grid = { stroke: colour("--line"), width: 1 };
   const axis = { stroke: colour("--muted"), font: FONT, ticks: { show: false }, grid };
   const order = bars ? [...series].reverse() : series;
   return {
     width, height, legend: { show: false }, padding: [12, 34, 0, 0],
     cursor: { y: false, points: { show: !bars }, drag: { x: false, y: false } },
-    scales: { x: { time: true, range: (_plot, low, high) => (bars || low === high ? [low - unit / 2, high + unit / 2] : [low, high]) },
+    scales: { x: { time: true, range: (_plot, low, high) => range ?? (bars || low === high ? [low - unit / 2, high + unit / 2] : [low, high]) },
       y: { range: (_plot, _low, high) => [0, Math.max(high ?? 0, money ? 0.01 : 1) * 1.08] } },
     axes: [
-      { ...axis, grid: { show: false }, space: 64, size: 28, values: (_plot, times) => times.map((time) => formatAxisTime(time, unit)) },
+      { ...axis, grid: { show: false }, space: 64, size: 28, values: (_plot, times) => withoutRepeats(times.map((time) => formatAxisTime(time, unit))) },
       { ...axis, size: 52, incrs: [...(money ? [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5] : []), 1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 1e7, 1e8], values: (_plot, values) => values.map(formatNumber) },
     ],
     series: [{}, ...order.map((item) => ({
@@ -48,17 +51,18 @@ function options({ series, bars, money, unit, width, height, onPoint }) {
   };
 }
 
-// `series` = [{ label, values, colour: "--accent" }] over `times` (unix seconds); `unit` = seconds between two of them.
-export function Plot({ label, times, series, bars = false, money = false, unit = 86400, height = 200 }) {
+// `series` = [{ label, values, colour: "--accent" }] over `times` (unix seconds); `unit` = seconds between two of them;
+// `range` = the first and the last time of the axis, else those of the values.
+export function Plot({ label, times, series, bars = false, money = false, unit = 86400, height = 200, range }) {
   const container = useRef(null);
   const plot = useRef(null);
   const [point, setPoint] = useState(null);
   const titleId = useId();
   const dark = useSystemTheme();
   const data = useMemo(() => [times, ...(bars ? stacked(series) : series.map((item) => item.values))], [JSON.stringify([times, series])]);
-  const appearance = `${theme.value} ${dark} ${language.value} ${bars} ${unit} ${height} ${series.map((item) => item.colour + item.label).join()}`;
+  const appearance = `${theme.value} ${dark} ${language.value} ${bars} ${unit} ${height} ${range} ${series.map((item) => item.colour + item.label).join()}`;
   useEffect(() => {
-    const created = new uPlot(options({ series, bars, money, unit, width: container.current.clientWidth || 300, height, onPoint: setPoint }), data, container.current);
+    const created = new uPlot(options({ series, bars, money, unit, width: container.current.clientWidth || 300, height, range, onPoint: setPoint }), data, container.current);
     plot.current = created;
     const observer = new ResizeObserver(([entry]) => created.setSize({ width: Math.max(entry.contentRect.width, 120), height }));
     observer.observe(container.current);

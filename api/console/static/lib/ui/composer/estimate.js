@@ -39,7 +39,7 @@ function withoutUploads({ endpoint, body }) {
 async function fetchEstimate(request, signal) {
   if (!estimatesAvailable) return null;
   try {
-    const response = await api.post("/v1/estimate", withoutUploads(request), { signal });
+    const response = await api.post("/v1/estimate", withoutUploads(request), { signal, headers: request.headers });
     return {
       wait: response.eta?.p50 ?? null, learned: response.time_source === "learned", credits: response.credits, currency: response.currency, cost: response.cost,
       refusal: response.refusals[0]?.message,

@@ -4,6 +4,7 @@ import { api } from "../../api/client.js";
 import { publishJob } from "../../api/jobs.js";
 import { buildRequest, curlCommand, draft, findModel, fitToModel, modelsForMode, RATIOS, replacedDraft, updateDraft } from "../../state/draft.js";
 import { formatDuration, t } from "../../state/language.js";
+import { accountHeaders, RunOn } from "../accounts/available.js";
 import { Button, CodeBlock, Dialog, ErrorMessage, Select, TextField, useAction } from "../components.js";
 import { Estimate } from "./estimate.js";
 import { Prompt } from "./prompt.js";
@@ -17,9 +18,9 @@ export function GenerationForm({ models, recent }) {
   const model = findModel(modeModels, draft.value);
   const several = new Set(modeModels.map((item) => item.provider)).size > 1;
   const values = fitToModel(draft.value, model);
-  const request = buildRequest(values);
+  const request = { ...buildRequest(values), headers: accountHeaders() };
   // Another text for another request, without the data of pictures.
-  const version = JSON.stringify({ ...request.body, endpoint: request.endpoint, images: values.images.map(({ id }) => id) });
+  const version = JSON.stringify({ ...request.body, endpoint: request.endpoint, headers: request.headers, images: values.images.map(({ id }) => id) });
   const isReady = values.prompt.trim() !== "" && values.images.every((image) => image.source);
   const [showCurl, setShowCurl] = useState(false);
   const [failure, setFailure] = useState({ error: null, version: "" });
@@ -28,7 +29,7 @@ export function GenerationForm({ models, recent }) {
   const [generate, busy] = useAction(async () => {
     setFailure({ error: null, version });
     try {
-      const created = await api.post(request.endpoint, { ...request.body, async: true });
+      const created = await api.post(request.endpoint, { ...request.body, async: true }, { headers: request.headers });
       for (const job of created.jobs ?? [created]) publishJob(job);
       replacedDraft.value = null;
     } catch (caught) {
@@ -47,6 +48,7 @@ export function GenerationForm({ models, recent }) {
     <${References} values=${values} model=${model} />
     <${Select} label=${t("param.model")} value=${model.id} onChange=${(value) => updateDraft({ model: value, provider: "" })}
       options=${modeModels.map((item) => [item.id, several ? `${item.model_name} (${item.provider})` : item.model_name])} hint=${model.id} />
+    <${RunOn} />
     <${Shape} values=${values} model=${model} />
     <${MoreSettings} values=${values} model=${model} />
     <div class="studio-actions">
