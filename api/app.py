@@ -39,7 +39,7 @@ from api.jobs import routes as job_routes
 from api.jobs.feed import JobFeeds
 from api.jobs.timeline import waiting_routes
 from api.jobs.watcher import JobWatcher
-from api.operations import drain_routes, health_routes, system_routes
+from api.operations import drain_routes, health_routes, notice_routes, system_routes
 from api.usage import credit_routes
 from api.usage import routes as usage_routes
 from api.usage.estimates import routes as estimate_routes
@@ -96,6 +96,7 @@ ROUTES = (
     console_routes,
     credit_routes,
     drain_routes,
+    notice_routes,
     system_routes,
     admin_job_routes,
     audit_export_routes,

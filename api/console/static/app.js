@@ -10,6 +10,7 @@ import { Icon } from "./lib/ui/icons.js";
 import { Brand, Preferences } from "./lib/ui/brand.js";
 import { SignIn } from "./lib/ui/access/sign_in.js";
 import { UseInvitation } from "./lib/ui/access/invitation.js";
+import { NoticeBar } from "./lib/ui/system/notices.js";
 import { PAGES } from "./routes.js";
 
 const visiblePages = () => PAGES.filter((page) => page.icon && (!page.scope || hasScope(page.scope)));
@@ -75,7 +76,7 @@ function Shell() {
     <header class="topbar"><${Link} to="" class="brand-link"><${Brand} /><//><${Button} kind="quiet" icon="menu" label=${t("nav.menu")} onClick=${() => setMenu(true)} /></header>
     ${menu && html`<${Dialog} drawer title=${t("nav.menu")} onClose=${() => setMenu(false)}><${Navigation} activePage=${activePage} onNavigate=${() => setMenu(false)} /><${Preferences} /><${CurrentUser} /><//>`}
     ${!connected.value && html`<p class="offline" role="status"><span class="spinner" aria-hidden="true"></span>${t("live.lost")}</p>`}
-    <main id="main" ref=${main} tabindex="-1"><${Page} found=${found} /></main>
+    <main id="main" ref=${main} tabindex="-1"><${NoticeBar} /><${Page} found=${found} /></main>
     <nav class="tab-bar" aria-label=${t("nav.quick")}>${visiblePages().filter((page) => page.inTabBar).map((page) => html`<${Link} key=${page.path} to=${page.path}
       aria-current=${page.name === activePage ? "page" : undefined}><${Icon} name=${page.icon} /><span>${t(`nav.${page.name}`)}</span><//>`)}</nav>
   </div>`;

@@ -1,4 +1,4 @@
-"""Persistent state of the whole platform, by name: `installation`, `storage_walk`, `drain`, `storage_problem`."""
+"""Persistent state of the whole platform, by name: `drain`, `announcement`, `storage_problem` and others."""
 
 import json
 from dataclasses import asdict, dataclass

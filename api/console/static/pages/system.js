@@ -7,6 +7,8 @@ import { Link } from "../lib/state/router.js";
 import { Button, Dialog, ErrorMessage, Loading, PageHeader, StatusBadge, TextField, toast, useAction } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
 import { KIND_ICON } from "../lib/ui/job_views.js";
+import { AnnouncementButton } from "../lib/ui/system/announcement.js";
+import { loadNotices } from "../lib/ui/system/notices.js";
 import { Plot } from "../lib/ui/charts/plot.js";
 
 const FAULTS = ["content", "request", "account", "upstream", "platform"];
@@ -18,10 +20,10 @@ export default function System() {
   const workers = usePolling(() => api.get("/admin/v1/workers"), 15);
   const system = loaded.data;
   return html`<${PageHeader} title=${t("nav.system")} lead=${t("system.lead")}>${system?.flower_url && html`<a class="button" href=${system.flower_url} target="_blank" rel="noreferrer"><${Icon} name="chart" size=${18} /><span>Flower</span></a>`}
-      ${system && html`<${DrainButton} system=${system} onChanged=${loaded.reload} />`}<//>
+      ${system && html`<${AnnouncementButton} /><${DrainButton} system=${system} onChanged=${loaded.reload} />`}<//>
     ${loaded.error && !system && html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} />`}
     ${!system && !loaded.error && html`<${Loading} />`}
-    ${system && html`<div class="stack">${system.draining && html`<p class="notice wait" role="status"><${Icon} name="pause" size=${18} /><span>${t("system.draining")}</span></p>`}
+    ${system && html`<div class="stack">
       <ul class="stats">${system.open.map((item) => html`<li key=${item.kind} class="card stat"><span><${Icon} name=${KIND_ICON[item.kind]} size=${16} /> ${t(`kind.${item.kind}s`)}</span>
         <strong class="numeric"><${Link} to=${`jobs?who=all&status=queued&kind=${item.kind}`}>${formatNumber(item.queued)}<small> ${t("system.waiting")}</small><//></strong><span class="hint numeric">${t("system.running", { n: formatNumber(item.running) })}${item.oldest_queued_seconds !== null ? ` · ${t("system.oldest", { time: formatDuration(item.oldest_queued_seconds) })}` : ""}</span></li>`)}
         <li class="card stat"><span><${Icon} name="webhook" size=${16} /> ${t("nav.webhooks")}</span><strong class="numeric">${formatNumber(system.webhooks_waiting)}<small> ${t("system.waiting")}</small></strong></li></ul>
@@ -71,6 +73,7 @@ function DrainButton({ system, onChanged }) {
   const [setDraining, busy] = useAction(async (draining) => {
     await api.patch("/admin/v1/drain", { draining, reason: draining ? reason : "" });
     setConfirming(false);
+    loadNotices().catch(() => {});
     toast(t(draining ? "system.drain_on" : "system.drain_off"));
     onChanged();
   });

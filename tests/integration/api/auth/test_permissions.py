@@ -115,9 +115,9 @@ def test_viewer_and_read_only_key_cannot_change_anything(admin, routes, create_k
     assert allowed_calls == []
 
 
-# A key with only `generate` may read what it created itself. Every key may read models and its own session. The webhook
-# secret signs what is sent to the `webhook` of its jobs.
-FOR_ALL_KEYS = ("/v1/models", "/console/session")
+# A key with only `generate` may read what it created itself. Every key may read models, notices and its own session. The
+# webhook secret signs what is sent to the `webhook` of its jobs.
+FOR_ALL_KEYS = ("/v1/models", "/v1/notices", "/console/session")
 OWN_RESULTS = {
     "/v1/jobs", "/v1/videos", "/v1/video/generations", "/v1/usage", "/v1/files/archive",
     "/api/v3/contents/generations/tasks",

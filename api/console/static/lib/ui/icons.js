@@ -35,6 +35,7 @@ const PATHS = {
   left: "M15 5l-7 7 7 7",
   trash: "M4 7h16M9 7V4h6v3M6 7l1 13h10l1-13M10 11v5M14 11v5",
   alert: "M12 4l9 16H3zM12 10v4M12 17h.01",
+  info: "M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18zM12 11v5M12 8h.01",
   stop: "M6 6h12v12H6z",
   clock: "M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18zM12 7v5l3.5 2",
   code: "M8.5 7l-5 5 5 5M15.5 7l5 5-5 5",
