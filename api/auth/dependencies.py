@@ -161,7 +161,7 @@ def _from_tokens(hashed: Tokens) -> Caller:
 
 _TOKENS_ARE_OFF = (
     "Invalid API key. Send `Authorization: Bearer <key>` with a valid key. Session tokens are off: set "
-    "DREAMERY_SESSION_TOKENS=on to accept upstream session ids."
+    "DREAMERY_SESSION_TOKENS=on (for docker compose in `.env`) and restart to accept upstream session ids."
 )
 
 

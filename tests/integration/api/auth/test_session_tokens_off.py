@@ -21,7 +21,7 @@ def http(engine: Engine) -> Iterator[TestClient]:
 def test_refused_session_id_names_the_setting(http: TestClient, token: str) -> None:
     answer = http.get("/v1/jobs", headers={"Authorization": f"Bearer {token}"})
     message = assert_error(answer, 401, "invalid_api_key")
-    assert "Session tokens are off: set DREAMERY_SESSION_TOKENS" in message
+    assert "Session tokens are off: set DREAMERY_SESSION_TOKENS=on (for docker compose in `.env`)" in message
     chinese = http.get("/v1/jobs", headers={"Authorization": f"Bearer {token}", "Accept-Language": "zh"})
     assert "DREAMERY_SESSION_TOKENS=on" in chinese.json()["error"]["message"]
 
