@@ -63,6 +63,8 @@ def change_account(
         if "working_hours" in changes:
             columns |= _working_hours_columns(tx, change.working_hours)
         management.change_account(tx, row.id, columns)
+        if renamed := _renamed_models(row.model_ids, columns):
+            management.reopen_models(tx, row.id, renamed)
         if change.reopen_models is not None:
             models = change.reopen_models
             management.reopen_models(tx, row.id, None if "*" in models else models)
@@ -195,3 +197,9 @@ _ACTIONS = {"checkup": "account.check", "receive": "account.receive"}
 def _read_account(account_id: str, user_id: UUID | None) -> Any:
     with transaction() as tx:
         return find_account(tx, account_id, user_id=user_id)
+
+
+def _renamed_models(before: dict[str, str], columns: dict[str, Any]) -> list[str]:
+    """Return the models that have another id upstream now: what is known about the old id says nothing about it."""
+    after = columns.get("model_ids", before)
+    return sorted(model for model in {*before, *after} if before.get(model) != after.get(model))

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from api.http.fields import Moment, Text, example
 from api.jobs.schemas import JOB_EXAMPLE, Job
 from api.jobs.timeline.schemas import Timeline
+from worker.core.errors import DreameryError
 from worker.db.scheduling.fair_queue import HEAD_START_PER_PRIORITY, MOST_PRIORITY
 
 Role = Literal["admin", "member", "viewer"]
@@ -66,6 +67,17 @@ class LimitChange(BaseModel):
 
     limits: Limits | None = None
     soft_limits: SoftLimits | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _limits_are_below_limits(cls, body: Any) -> Any:
+        # Other unknown fields are ignored, but whoever sends a limit relies on it.
+        given = body if isinstance(body, dict) else {}
+        for name in UserLimits.model_fields.keys() - cls.model_fields.keys():
+            if given.get(name) is not None:
+                message = f'Limits belong into `limits`: send `{{"limits": {{"{name}": ...}}}}`.'
+                raise DreameryError("invalid_value", message, param=name)
+        return body
 
 
 class UserCreate(LimitChange):

@@ -167,9 +167,14 @@ def server_fault_response(
     return error_response(DreameryError(code, message))
 
 
+# Where a field takes several kinds of values, the validator names the kind after the field.
+_KIND_OF_VALUE = re.compile(r"constrained-(?:float|int|str)|(?:function-\w+|literal|nullable)\[.*\]")
+
+
 def _validation_error(error: RequestValidationError, content_type: str) -> DreameryError:
     first = error.errors()[0]
     location = [str(part) for part in first["loc"] if part not in {"body", "query", "path", "header"}]
+    location = [part for part in location if not _KIND_OF_VALUE.fullmatch(part)]
     param = ".".join(location) or None
     if first["type"] == "json_invalid":
         return DreameryError(

@@ -161,6 +161,18 @@ def test_closed_model_is_shown_and_can_be_reopened(engine: Engine, http: TestCli
     assert http.patch(url, json={"reopen_models": ["*"]}).json()["model_rests"] == []
 
 
+def test_a_model_with_another_id_upstream_is_open_again(engine: Engine, http: TestClient) -> None:
+    [account] = add(http, "k1", region="intl", model_ids={"seedance-2.0": "ep-typo", "seedance-2.5": "ep-good"})["data"]
+    closed = '{"until": "Infinity", "code": "InvalidEndpointOrModel.NotFound", "detail": "", "at": 1800000000}'
+    engine.sql(f"""UPDATE accounts SET model_rests = '{{"seedance-2.0": {closed}, "seedance-2.5": {closed}}}'""")
+    url = f"{ADMIN}/{account['id']}"
+    assert len(http.patch(url, json={"label": "another"}).json()["model_rests"]) == 2
+    ids = {"seedance-2.0": "ep-right", "seedance-2.5": "ep-good"}
+    left = http.patch(url, json={"model_ids": ids}).json()["model_rests"]
+    assert [one["model"] for one in left] == ["seedance-2.5"]
+    assert http.patch(url, json={"model_ids": {}}).json()["model_rests"] == []
+
+
 def test_new_key_of_the_same_customer(engine: Engine, http: TestClient) -> None:
     [account] = add(http, "k1", region="intl")["data"]
     url = f"{ADMIN}/{account['id']}"
