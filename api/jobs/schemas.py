@@ -126,6 +126,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "error": None,
     "metadata": {},
     "favourite": False,
+    "sandbox": False,
     "cancelling": False,
     "urls": {
         "get": "http://127.0.0.1:8000/v1/jobs/job_...",
@@ -186,6 +187,7 @@ class Job(BaseModel):
     error: JobError | None
     metadata: dict[str, str]
     favourite: bool = Field(description="marked by its owner (`PUT /v1/jobs/{id}/favourite`)")
+    sandbox: bool = Field(description="its account is one of the sandbox: results are test images and videos")
     cancelling: bool = Field(description="cancellation was requested and is not complete yet")
     urls: JobUrls
     usage: JobUsage | None = Field(description="null = no results and no known price")

@@ -16,6 +16,7 @@ from worker.core.catalog.money import to_amount
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.ids import public_id
 from worker.core.job_state import JobState
+from worker.core.security.session_tokens import SANDBOX
 from worker.core.security.signed_links import create_file_link
 from worker.core.settings import get_settings
 from worker.db.jobs.queries import JobView
@@ -114,6 +115,7 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
         "error": job_error(view),
         "metadata": job.metadata,
         "favourite": job.favourite,
+        "sandbox": job.region == SANDBOX,
         "cancelling": job.cancel_requested_at is not None and status == "in_progress",
         "urls": {
             "get": url,

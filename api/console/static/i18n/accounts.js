@@ -157,6 +157,7 @@ export default {
   "first.mistakes": ["Usual reasons: only part of the value was copied, another cookie than {cookie} was copied, or you signed out of {host} afterwards, which ends the session.", "常见原因：只复制了一部分；复制的不是 {cookie}；或之后退出了 {host}，会话随之失效。"],
   "first.nothing": ["There is no account to run your jobs on yet", "还没有可以运行任务的账号"],
   "first.sandbox": ["You are using the sandbox: results are test images, not made by a real model", "当前使用沙盒：结果是测试图片，并非真实模型生成"],
+  "first.sandbox_result": ["Test result of the sandbox", "沙盒测试结果"],
   "first.session": ["Your session ID (value of the cookie {cookie})", "您的会话 ID（Cookie {cookie} 的值）"],
   "first.several": ["Add several accounts or set options", "添加多个账号或设置选项"],
   "first.stored": ["Stored encrypted, never shown again.", "加密存储，不再显示。"],

@@ -7,6 +7,7 @@ import { curlCommandOfJob } from "../lib/state/draft.js";
 import { formatDateTime, formatDuration, language, t } from "../lib/state/language.js";
 import { wordsOf } from "../lib/state/message_text.js";
 import { Link, navigate } from "../lib/state/router.js";
+import { SandboxTag } from "../lib/ui/accounts/sandbox_tag.js";
 import { CodeBlock, CopyButton, ErrorMessage, Loading, PageHeader } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
 import { JobActions, JobParameters, JobProgress, JobStatus, ResultGrid } from "../lib/ui/job_views.js";
@@ -36,7 +37,7 @@ export default function JobPage({ params }) {
     return html`<${PageHeader} title=${t("nav.job")} />${loaded.error ? html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} /><p class="gap"><${Link} to="jobs" class="button">${t("job.to_jobs")}<//></p>` : html`<${Loading} />`}`;
   }
   return html`<p class="crumbs"><${Link} to="jobs"><${Icon} name="left" size=${16} />${t("nav.jobs")}<//></p>
-    <${PageHeader} title=${jobTitle(job).slice(0, 160)}><${JobStatus} job=${job} /><${JobActions} job=${job} details=${false} onChanged=${(changed) => loaded.setData((before) => ({ ...before, ...changed }))} /><//>
+    <${PageHeader} title=${jobTitle(job).slice(0, 160)}><${SandboxTag} job=${job} /><${JobStatus} job=${job} /><${JobActions} job=${job} details=${false} onChanged=${(changed) => loaded.setData((before) => ({ ...before, ...changed }))} /><//>
     <div class="with-sidebar"><div class="stack">
       ${isOpen(job) && html`<section class="card"><${JobProgress} job=${job} /></section>`}
       ${job.status === "queued" && html`<${WhyWaiting} job=${job} />`}

@@ -6,6 +6,7 @@ import { addReference, curlCommandOfJob, editAndRemake } from "../state/draft.js
 import { formatBytes, formatDuration, formatMoney, formatNumber, t } from "../state/language.js";
 import { Link } from "../state/router.js";
 import { Button, CodeBlock, Dialog, Message, Progress, RelativeTime, StatusBadge, useAction } from "./components.js";
+import { SandboxTag } from "./accounts/sandbox_tag.js";
 import { Icon } from "./icons.js";
 
 export const KIND_ICON = { image: "image", video: "video", chat: "chat" };
@@ -150,7 +151,7 @@ export function JobCard({ job, onDeleted }) {
   const [showCurl, setShowCurl] = useState(false);
   return html`<article class="card job-card" aria-label=${jobTitle(job)}>
     <header class="row spread"><p class="prompt clamp">${jobTitle(job)}</p><${JobStatus} job=${job} /></header>
-    <p class="hint">${job.model}${job.input.size ? ` · ${job.input.size.replace("x", " × ")}` : ""}${jobDuration(job) != null ? ` · ${formatDuration(jobDuration(job))}` : ""} · <${RelativeTime} at=${job.created_at} /></p>
+    <p class="hint">${job.model}${job.input.size ? ` · ${job.input.size.replace("x", " × ")}` : ""}${jobDuration(job) != null ? ` · ${formatDuration(jobDuration(job))}` : ""} · <${RelativeTime} at=${job.created_at} /> <${SandboxTag} job=${job} /></p>
     ${isOpen(job) && html`<${JobProgress} job=${job} />`}
     ${job.error && html`<p class="failure small" role="status"><${Icon} name="alert" size=${18} /><span><${Message} text=${job.error.message} /></span></p>`}
     <${ResultGrid} job=${job} />
