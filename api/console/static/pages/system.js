@@ -4,7 +4,7 @@ import { api } from "../lib/api/client.js";
 import { usePolling } from "../lib/api/loading.js";
 import { formatDuration, formatNumber, t } from "../lib/state/language.js";
 import { Link } from "../lib/state/router.js";
-import { Button, Dialog, ErrorMessage, Loading, PageHeader, StatusBadge, TextField, toast, useAction } from "../lib/ui/components.js";
+import { Button, CodeName, Dialog, ErrorMessage, Loading, PageHeader, StatusBadge, TextField, toast, useAction } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
 import { KIND_ICON } from "../lib/ui/job_views.js";
 import { AnnouncementButton } from "../lib/ui/system/announcement.js";
@@ -39,7 +39,7 @@ function Errors({ system }) {
   const finished = Object.values(system.outcomes).reduce((sum, item) => sum + item, 0);
   return html`<section class="card"><h2>${t("system.errors")}</h2><p class="hint">${[t("system.finished", { n: formatNumber(finished) }), ...FAULTS.filter((item) => system.outcomes[item]).map((item) => `${t(`fault.${item}`)} ${formatNumber(system.outcomes[item])}`)].join(" · ")}</p>
     ${system.errors.length ? html`<div class="table-wrap gap"><table class="table"><thead><tr><th>${t("system.error")}</th><th>${t("system.cause")}</th><th class="end">${t("status.failed")}</th><th class="end">${t("system.recovered")}</th></tr></thead>
-      <tbody>${system.errors.map((item) => html`<tr key=${item.code}><td data-label=${t("system.error")}><code>${item.code}</code></td><td data-label=${t("system.cause")}>${t(`fault.${item.fault}`)}</td><td data-label=${t("status.failed")} class="figure numeric">${formatNumber(item.failed)}</td><td data-label=${t("system.recovered")} class="figure numeric">${formatNumber(item.survived)}</td></tr>`)}</tbody></table></div>` : html`<p class="gap">${t("system.no_errors")}</p>`}</section>`;
+      <tbody>${system.errors.map((item) => html`<tr key=${item.code}><td data-label=${t("system.error")}><${CodeName} code=${item.code} /></td><td data-label=${t("system.cause")}>${t(`fault.${item.fault}`)}</td><td data-label=${t("status.failed")} class="figure numeric">${formatNumber(item.failed)}</td><td data-label=${t("system.recovered")} class="figure numeric">${formatNumber(item.survived)}</td></tr>`)}</tbody></table></div>` : html`<p class="gap">${t("system.no_errors")}</p>`}</section>`;
 }
 
 function Accounts({ accounts }) {

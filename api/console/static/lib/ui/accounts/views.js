@@ -3,7 +3,7 @@ import { html, useState } from "../preact.js";
 import { api } from "../../api/client.js";
 import { t } from "../../state/language.js";
 import { lookup } from "../../../i18n/index.js";
-import { Button, confirm, RelativeTime, StatusBadge, toast, useAction } from "../components.js";
+import { Button, CodeName, confirm, RelativeTime, StatusBadge, toast, useAction } from "../components.js";
 import { ReplaceDialog } from "./replace.js";
 
 export const ADMIN_BASE = "/admin/v1/accounts";
@@ -100,7 +100,7 @@ export function RestingModels({ account, base, onChanged }) {
   });
   if (!account.model_rests.length) return null;
   return html`<section class="card"><h2>${t("accounts.resting_models")}</h2><p class="hint">${t("accounts.resting_models_hint")}</p>
-    <ul class="stack gap">${account.model_rests.map((rest) => html`<li key=${rest.model} class="row"><div class="grow"><strong>${rest.model}</strong> <code>${rest.code}</code>
+    <ul class="stack gap">${account.model_rests.map((rest) => html`<li key=${rest.model} class="row"><div class="grow"><strong>${rest.model}</strong> <${CodeName} code=${rest.code} />
       ${rest.detail && html`<p class="hint break">${rest.detail}</p>`}<p class="hint">${rest.closed ? t("accounts.closed") : html`${t("accounts.available_again")} <${RelativeTime} at=${rest.until} />`}</p></div>
       <${Button} small icon="repeat" label=${t("accounts.reopen_one", { model: rest.model })} busy=${reopening} onClick=${() => reopen(rest.model)}>${t("accounts.reopen")}<//></li>`)}</ul></section>`;
 }
