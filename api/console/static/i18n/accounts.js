@@ -197,12 +197,7 @@ export default {
   "my_accounts.empty_text": ["Only your jobs run on accounts that you add here. Until then, your jobs run on the platform's accounts.", "在此添加的账号只运行您的任务。添加之前，任务在平台账号上运行。"],
   "my_accounts.lead": ["Upstream accounts of your own. Only your jobs run on them, and they are used first.", "您自己的上游账号，只运行您的任务，并优先使用。"],
 
-  "reason.account_limited": ["Upstream limits this account for now.", "上游暂时限制了该账号。"],
-  "reason.accounts_blocked": ["Upstream has stopped this account.", "上游已停用该账号。"],
-  "reason.accounts_need_login": ["Upstream does not accept the key.", "上游不接受该密钥。"],
-  "reason.insufficient_quota": ["Not enough credits, or a bill is unpaid.", "积分不足或欠费。"],
-  "reason.proxy_unreachable": ["Its proxy does not respond.", "代理没有响应。"],
-  "reason.upstream_risk_control": ["Upstream's risk control refused a job.", "上游风控拒绝了任务。"],
-  "reason.upstream_session_expired": ["Upstream does not recognise the session.", "上游不认该会话。"],
-  "reason.upstream_unreachable": ["Upstream does not respond.", "上游没有响应。"],
+  "reason.accounts_blocked": ["stopped by upstream", "已被上游停用"],
+  "reason.accounts_need_login": ["key not accepted", "密钥不被接受"],
+  "reason.insufficient_quota": ["not enough credits, or an unpaid bill", "积分不足或欠费"],
 };

@@ -5,7 +5,7 @@ import { useLoaded, usePolling } from "../lib/api/loading.js";
 import { formatNumber, t } from "../lib/state/language.js";
 import { Link } from "../lib/state/router.js";
 import { ReplaceDialog } from "../lib/ui/accounts/replace.js";
-import { AccountActions, AccountState, ADMIN_BASE, formatWorkingHours, Load, OWN_BASE, reasonText, RestingModels, splitList } from "../lib/ui/accounts/views.js";
+import { AccountActions, AccountState, ADMIN_BASE, formatWorkingHours, Load, OWN_BASE, Reason, RestingModels, splitList } from "../lib/ui/accounts/views.js";
 import { AccountWarnings } from "../lib/ui/accounts/warnings.js";
 import { Button, CheckboxGroup, ErrorMessage, Loading, PageHeader, RelativeTime, TextArea, TextField, toast } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
@@ -64,7 +64,7 @@ function Facts({ account }) {
     ["proxy", account.proxy ?? t("accounts.no_proxy")],
     ["last_job", relativeTime(account.last_submit_at)],
     ["checked", relativeTime(account.checked_at)],
-    ["check_code", account.check_code && reasonText(account.check_code)],
+    ["check_code", account.check_code && html`<${Reason} code=${account.check_code} />`],
     ["next_check", account.next_check_at && relativeTime(account.next_check_at)],
     ["added", relativeTime(account.created_at)],
   ];

@@ -17,7 +17,7 @@ export function AccountSummary({ accounts, state }) {
 
 // `sums` = jobs of the last week by account, for administrators; `page` = the page of one account.
 export function AccountTable({ accounts, base, page, sums, defaults, onChanged }) {
-  return html`<section class="card flush"><div class="table-wrap"><table class="table account-table"><thead><tr><th>${t("accounts.account")}</th><th>${t("accounts.state")}</th><th>${t("accounts.load")}</th><th class="end">${t("param.credits")}</th>${sums && html`<th class="end">${t("accounts.success")}</th>`}<th>${t("accounts.hours")}</th><th class="end"><span class="visually-hidden">${t("table.actions")}</span></th></tr></thead>
+  return html`<section class="card flush"><div class="table-wrap"><table class="table account-table"><thead><tr><th>${t("accounts.account")}</th><th>${t("accounts.state")}</th><th>${t("accounts.load")}</th><th class="end">${t("param.credits")}</th>${sums && html`<th class="end">${t("accounts.success")}</th>`}<th class="wide-only">${t("accounts.hours")}</th><th class="end"><span class="visually-hidden">${t("table.actions")}</span></th></tr></thead>
     <tbody>${accounts.map((account) => html`<${Row} key=${account.id} account=${account} base=${base} page=${page} sums=${sums} defaults=${defaults} onChanged=${onChanged} />`)}</tbody></table></div></section>`;
 }
 
@@ -26,11 +26,11 @@ function Row({ account, base, page, sums, defaults, onChanged }) {
   const success = successRate(sum);
   const owner = base === ADMIN_BASE && account.user ? ` · ${account.user}` : "";
   return html`<tr><td data-label=${t("accounts.account")}><div><${Link} to=${`${page}/${account.id}`} class="strong-link">${account.label}<//>
-      <p class="hint"><${AccountRegion} account=${account} />${owner}${account.groups.length ? ` · ${account.groups.join(", ")}` : ""}${account.proxy ? html` · <span title=${account.proxy}>${t("accounts.via_proxy")}</span>` : ""}</p></div></td>
+      <p class="hint"><${AccountRegion} account=${account} />${owner}${account.groups.length ? ` · ${account.groups.join(", ")}` : ""}${account.proxy ? ` · ${t("accounts.via_proxy")} ${account.proxy}` : ""}</p></div></td>
     <td data-label=${t("accounts.state")}><${AccountState} account=${account} /></td>
     <td data-label=${t("accounts.load")}><${Load} account=${account} defaults=${defaults} /></td>
     <td data-label=${t("param.credits")} class="figure numeric"><div>${formatNumber(account.credits)}${account.credits_at && html`<p class="hint"><${RelativeTime} at=${account.credits_at} /></p>`}</div></td>
     ${sums && html`<td data-label=${t("accounts.success")} class="figure numeric"><div>${success === null ? "–" : `${success} %`}${sum && sum.succeeded + sum.failed > 0 && html`<p class="hint">${t("accounts.success_short", { n: sum.succeeded, of: sum.succeeded + sum.failed })}</p>`}</div></td>`}
-    <td data-label=${t("accounts.hours")}><span class="hint">${formatWorkingHours(account)}</span></td>
+    <td class="wide-only" data-label=${t("accounts.hours")}><span class="hint">${formatWorkingHours(account)}</span></td>
     <td class="end"><${AccountActions} compact account=${account} base=${base} onChanged=${onChanged} /></td></tr>`;
 }

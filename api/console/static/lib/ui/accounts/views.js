@@ -26,8 +26,8 @@ export const hasLowCredits = (account) => account.state === "ok" && !account.key
 // Whether upstream has never recognised the credential: a session that worked has a balance.
 const neverWorked = (account) => account.state === "needs_login" && account.credits_at === null;
 
-// What an error code of an account means; the code itself if there are no words for it.
-export const reasonText = (code) => (lookup(`reason.${code}`) ? t(`reason.${code}`) : code);
+// Why upstream does not take jobs on an account. Some codes mean less for one account than for a job.
+export const Reason = ({ code }) => (lookup(`reason.${code}`) ? html`<span>${t(`reason.${code}`)}</span>` : html`<${CodeName} code=${code} />`);
 
 // The state of an account, with its reason and the time it is available again.
 export function AccountState({ account }) {
@@ -38,7 +38,7 @@ export function AccountState({ account }) {
   if (account.key && state === "blocked") badge = html`<${StatusBadge} tone="bad">${t("accounts.stopped")}<//>`;
   else if (neverWorked(account)) badge = html`<${StatusBadge} tone="bad">${t("accounts.not_accepted")}<//>`;
   return html`<div class="account-state">${badge}
-    ${(account.state_code || resumesAt) && html`<p class="hint">${account.state_code && html`<span>${reasonText(account.state_code)}</span> `}${resumesAt && html`${t("accounts.available_again")} <${RelativeTime} at=${resumesAt} />`}</p>`}</div>`;
+    ${(account.state_code || resumesAt) && html`<p class="hint">${account.state_code && html`<${Reason} code=${account.state_code} /> `}${resumesAt && html`${t("accounts.available_again")} <${RelativeTime} at=${resumesAt} />`}</p>`}</div>`;
 }
 
 export function Load({ account, defaults }) {
