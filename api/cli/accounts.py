@@ -37,13 +37,18 @@ def _find(url: str, key: str, account: str, action: str = "", *, own: bool) -> t
 
 
 def _read_entries(text: str) -> list[str]:
-    """Return the session ids of an argument, of standard input (-) or of a file (@NAME), without comments."""
+    """Return the session ids of an argument, of standard input (-) or of a file (@NAME).
+
+    Comments and empty lines are "", so that the results name the lines as they were given.
+    """
     if text == "-":
         text = sys.stdin.read()
     elif text.startswith("@"):
         text = Path(text[1:]).read_text(encoding="utf-8")
-    entries = [entry.strip() for entry in text.replace(",", "\n").splitlines()]
-    return [entry for entry in entries if entry and not entry.startswith("#")]
+    entries = []
+    for line in text.splitlines():
+        entries += [""] if line.strip().startswith("#") else [entry.strip() for entry in line.split(",")]
+    return entries if any(entries) else []
 
 
 _ModelIds = Annotated[
@@ -111,12 +116,14 @@ def accounts_add(  # noqa: PLR0917 - each is an option of the command
     warnings: list[str] = []
     refused: list[Json] = []
     for start in range(0, max(len(entries), 1), _BATCH_SIZE):
-        body: Json = {"tokens": "\n".join(entries[start : start + _BATCH_SIZE]), "label": label, "check": check}
+        batch = entries[start : start + _BATCH_SIZE]
+        if entries and not any(batch):
+            continue
+        # The empty lines in front keep the places of the entries.
+        body: Json = {"tokens": "\n" * start + "\n".join(batch), "label": label, "check": check}
         body |= {"groups": group or [], **({"user": user} if user else {})} if not own else {}
         body |= {name: value for name, value in fields.items() if value is not None}
         response = client.post(_path(own=own), body)
-        for entry in (*response["data"], *response["refused"]):
-            entry["line"] += start
         added += response["data"]
         refused += response["refused"]
         warnings += response["warnings"]
