@@ -34,11 +34,13 @@ RunParsing = Callable[[Callable[[], ChatPrompt]], Awaitable[ChatPrompt]]
 # Names of these fields of image and video requests in a chat.
 _CHAT_FIELDS = {"prompt": "messages", "image": "messages", "images": "messages"}
 # Fields of a chat that only one kind of model has.
-_ONLY_IMAGES = ("quality", "sample_strength", "background", "series", "layers")
+_ONLY_IMAGES = ("quality", "sample_strength", "background", "series", "layers", "output_compression")
 _ONLY_VIDEOS = (
     *("duration", "seconds", "fps", "generate_audio", "return_last_frame", "draft", "task_type", "priority"),
-    "camera_fixed",
+    *("camera_fixed", "service_tier"),
 )
+# Values of OpenAI's field that ask for nothing.
+_PLAIN_TIERS = frozenset({"auto", "default"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +136,11 @@ def _requested_fields(body: ChatRequest, model: ModelName) -> dict[str, Any]:
         "ratio": body.ratio or body.aspect_ratio,
         **{
             name: getattr(body, name)
-            for name in ("resolution", "width", "height", "web_search", *_ONLY_IMAGES, *_ONLY_VIDEOS)
+            for name in ("resolution", "width", "height", "web_search", "output_format", *_ONLY_IMAGES, *_ONLY_VIDEOS)
         },
     }
+    if (body.service_tier or "").strip().lower() in _PLAIN_TIERS:
+        requested["service_tier"] = None
     for name, option in model.options.items():
         known = requested[name]
         known = int(known) if isinstance(known, float) and known.is_integer() else known
