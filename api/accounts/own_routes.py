@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request, Response
 
 from api.accounts import changes as account_changes
+from api.accounts.credits import Days, credits_object
 from api.accounts.imports import AccountOwner, import_accounts
 from api.accounts.schemas import (
     Account,
@@ -24,7 +25,6 @@ from api.auth.dependencies import Caller, CallerDep
 from api.http.errors import error_responses
 from api.http.fields import After, Limit, after_id
 from api.http.responses import json_response
-from api.usage.credit_routes import Days, credits_object
 from worker.core.errors import DreameryError
 from worker.db.accounts import management
 from worker.db.engine import transaction
