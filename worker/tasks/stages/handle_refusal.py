@@ -34,6 +34,10 @@ from worker.tasks.stages.polling import lost_answers
 log = get_logger("handle_refusal")
 
 BACKOFF_SECONDS = (2.0, 10.0, 30.0)
+_NO_SUCH_MODEL = (
+    "Upstream has no such model for these accounts. Choose another model, or ask an administrator to check the "
+    "accounts."
+)
 
 
 def handle_refusal(claim: Claim, error: DreameryError) -> str:
@@ -278,7 +282,9 @@ def fail_if_unschedulable(job_id: UUID, *, error: DreameryError | None = None) -
         code = unschedulable.unschedulable_reason(tx, job_id)
         if code is None:
             return "waits for a slot" if error is None else "another account may take it"
-        failure = error if error is not None and error.kind.fault is Fault.ACCOUNT else DreameryError(code)
+        # The name of the model was checked when the job was accepted: what is wrong is the account, not the request.
+        message = _NO_SUCH_MODEL if code == "model_not_found" else None
+        failure = error if error is not None and error.kind.fault is Fault.ACCOUNT else DreameryError(code, message)
         fail_job(
             tx,
             job_id=job_id,

@@ -169,6 +169,9 @@ def test_model_is_closed_on_this_account_only(
     engine.submit(job)
     row = engine.job_row(job)
     assert (row.state, row.error_code, row.charged) == ("failed", ours, 0)
+    if ours == "model_not_found":
+        assert "/v1/models" not in row.error_message, "the caller's name of the model is right"
+        assert "ask an administrator to check the accounts" in row.error_message
     state, rest_code, rests = health(engine, account)
     assert (state, rest_code, list(rests)) == ("ok", None, [VIDEO_MODEL])
     assert (rests[VIDEO_MODEL]["until"], rests[VIDEO_MODEL]["code"]) == (CLOSED, code)
