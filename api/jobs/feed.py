@@ -164,16 +164,20 @@ class _FeedSource:
         self._since = since  # database time of the newest sweep
         self._changed: set[UUID] = set()
         self._started = False
-        self._swept_at = 0.0
+        self._swept_at = self._refreshed_at = 0.0
 
     async def new_frames(self) -> AsyncIterator[bytes]:
         """Yield the start of the feed on the first call, then frames for changed jobs and for sweeps that are due."""
         if not self._started:
             self._started = True
             yield b"retry: 500\n" + await self._first_frames()
-            self._swept_at = time.monotonic()
+            self._swept_at = self._refreshed_at = time.monotonic()
             return
-        frames = await (self._job_frames(self._changed) if self._changed else self._refresh())
+        # Also while other jobs change all the time.
+        if not self._changed or time.monotonic() - self._refreshed_at >= _REFRESH_SECONDS:
+            self._refreshed_at = time.monotonic()
+            self._changed = self._changed | self._newest_open_jobs()
+        frames = await self._job_frames(self._changed)
         if time.monotonic() - self._swept_at > _SWEEP_SECONDS:
             self._swept_at = time.monotonic()
             frames += await self._sweep() or HEARTBEAT
@@ -217,10 +221,10 @@ class _FeedSource:
         """Return frames of those jobs that look different now."""
         return b"".join([self._frame("job", job) for job in await self._changed_jobs(list(job_ids))])
 
-    async def _refresh(self) -> bytes:
-        """Return frames of open jobs whose progress or queue position changed."""
+    def _newest_open_jobs(self) -> set[UUID]:
+        """Return the open jobs whose progress or queue position is read again."""
         newest_first = sorted((job_id for job_id, state in self._sent.items() if state.open), reverse=True)
-        return await self._job_frames(set(newest_first[:_MAX_REFRESHED_JOBS]))
+        return set(newest_first[:_MAX_REFRESHED_JOBS])
 
     async def _sweep(self) -> bytes:
         """Return frames of jobs whose change was not reported."""

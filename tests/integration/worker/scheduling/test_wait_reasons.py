@@ -64,7 +64,9 @@ def test_each_account_has_one_reason_with_its_end(engine: Engine) -> None:
 
 
 def test_summary_names_the_queue_or_what_is_missing(engine: Engine) -> None:
-    assert "no account" in waiting(engine.add_job())["text"]["en"]
+    removed = add_account(engine)
+    engine.sql("UPDATE accounts SET state = 'retired' WHERE id = :id", id=removed)
+    assert "no account" in waiting(engine.add_job(removed))["text"]["en"]
     account = add_account(engine, max_images=1)
     job = engine.add_job(account)
     behind = engine.add_job(account)
