@@ -165,14 +165,7 @@ def _register_all(  # noqa: PLR0917 - bound as one function
                 changes["label"] = f"{body.label} {entry.number}" if several else body.label
             management.change_account(tx, account_id, changes)
             accounts_by_check[entry.check] = account_id
-            details: dict[str, Any] = {
-                "provider": entry.token.provider,
-                "region": entry.token.region,
-                "outcome": entry.outcome,
-                "groups": account_owner.groups,
-                **_polling_of(body),
-            }
-            details["user"] = public_id("user", account_owner.user_id) if account_owner.user_id else None
+            details = _audit_details(entry.token, entry.outcome, body, account_owner)
             audit_log.record_action(
                 tx, audit_actor(request, caller), "account.add", public_id("account", account_id), **details
             )
@@ -186,6 +179,19 @@ def _register_all(  # noqa: PLR0917 - bound as one function
         session_checks.create_account_checks(tx, owner=caller.owner, accounts_by_check=accounts_by_check)
         tx.on_commit(partial(enqueue_checks, list(accounts_by_check)))
     return list(accounts_by_check)
+
+
+def _audit_details(
+    token: SessionToken, outcome: str, body: AccountCreate, account_owner: AccountOwner
+) -> dict[str, Any]:
+    return {
+        "provider": token.provider,
+        "region": token.region,
+        "outcome": outcome,
+        "groups": account_owner.groups,
+        **_polling_of(body),
+        "user": public_id("user", account_owner.user_id) if account_owner.user_id else None,
+    }
 
 
 def _return_sandbox_accounts(removed: list[UUID]) -> None:

@@ -71,7 +71,7 @@ class LimitChange(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _limits_are_below_limits(cls, body: Any) -> Any:
-        # Other unknown fields are ignored, but whoever sends a limit relies on it.
+        # Other unknown fields are ignored, but a caller that sends a limit relies on it.
         given = body if isinstance(body, dict) else {}
         for name in UserLimits.model_fields.keys() - cls.model_fields.keys():
             if given.get(name) is not None:

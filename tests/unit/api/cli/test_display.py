@@ -20,9 +20,9 @@ ID = f"job_{'0' * 24}12345678"
 
 
 def test_no_error_that_a_command_meets_speaks_of_http() -> None:
-    told = {code: in_command_words(kind.message, code) for code, kind in ERRORS.items()}
-    assert {code: text for code, text in told.items() if HTTP.search(text)} == {}
-    assert all(text.strip() for text in told.values())
+    shown = {code: in_command_words(kind.message, code) for code, kind in ERRORS.items()}
+    assert {code: text for code, text in shown.items() if HTTP.search(text)} == {}
+    assert all(text.strip() for text in shown.values())
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ def test_no_error_that_a_command_meets_speaks_of_http() -> None:
     ],
 )
 def test_commands_are_named_in_place_of_calls(message: str, words: str) -> None:
-    told = in_command_words(message, "")
-    assert words in told
-    assert not HTTP.search(told)
+    shown = in_command_words(message, "")
+    assert words in shown
+    assert not HTTP.search(shown)
 
 
 def test_values_are_written_for_people() -> None:
