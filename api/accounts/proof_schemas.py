@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from api.http.fields import Text, example
+from api.http.fields import StorableObject, Text, example
 
 
 class ProofRequest(BaseModel):
@@ -13,7 +13,7 @@ class ProofRequest(BaseModel):
     model_config = example(step="list")
 
     step: Text | None = Field(None, description="its name; null = list the steps", max_length=60)
-    known: dict[str, Any] = Field({}, description="what the steps before it returned, together", max_length=50)
+    known: StorableObject = Field({}, description="what the steps before it returned, together", max_length=50)
 
 
 class ProofStep(BaseModel):

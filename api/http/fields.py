@@ -51,6 +51,23 @@ def _check_storable(value: str) -> str:
 Text = Annotated[str, AfterValidator(_check_storable)]
 
 
+def _check_json(value: Any) -> Any:
+    if isinstance(value, str):
+        _check_storable(value)
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            _check_storable(name)
+            _check_json(part)
+    elif isinstance(value, list):
+        for part in value:
+            _check_json(part)
+    return value
+
+
+# An object of any content that Postgres can store. The parser of bodies limits its depth.
+StorableObject = Annotated[dict[str, Any], AfterValidator(_check_json)]
+
+
 def _check_moment(value: datetime) -> datetime:
     try:
         moment = value.astimezone(UTC)
