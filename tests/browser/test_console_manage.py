@@ -219,7 +219,8 @@ def test_usage_page_shows_totals_and_plots(page: Page, client: ApiClient):
     total: dict[str, Any] = client.http.get("/v1/usage").json()["total"]
     page.goto("/console/usage")
     expect(page.get_by_role("heading", name="Jobs per day")).to_be_visible()
-    expect(page.locator(".plot canvas")).to_have_count(3)
+    # A chart more if jobs for money ran on this platform.
+    expect(page.locator(".plot canvas").nth(2)).to_be_visible()
     page.get_by_text("Show as a table").nth(1).click()
     last_row = page.get_by_role("region", name="Images per day").get_by_role("row").nth(1).inner_text()
     assert int(re.sub(r"\D", "", last_row.split("\t")[-1])) == total["pictures"]

@@ -38,13 +38,13 @@ export default function System() {
 function Errors({ system }) {
   const finished = Object.values(system.outcomes).reduce((sum, item) => sum + item, 0);
   return html`<section class="card"><h2>${t("system.errors")}</h2><p class="hint">${[t("system.finished", { n: formatNumber(finished) }), ...FAULTS.filter((item) => system.outcomes[item]).map((item) => `${t(`fault.${item}`)} ${formatNumber(system.outcomes[item])}`)].join(" · ")}</p>
-    ${system.errors.length ? html`<div class="table-wrap gap"><table class="table"><thead><tr><th>${t("system.error")}</th><th>${t("system.cause")}</th><th class="end">${t("status.failed")}</th><th class="end">${t("system.recovered")}</th></tr></thead>
+    ${system.errors.length ? html`<div class="table-wrap gap" tabindex="0" role="region" aria-label=${t("system.errors")}><table class="table"><thead><tr><th>${t("system.error")}</th><th>${t("system.cause")}</th><th class="end">${t("status.failed")}</th><th class="end">${t("system.recovered")}</th></tr></thead>
       <tbody>${system.errors.map((item) => html`<tr key=${item.code}><td data-label=${t("system.error")}><${CodeName} code=${item.code} /></td><td data-label=${t("system.cause")}>${t(`fault.${item.fault}`)}</td><td data-label=${t("status.failed")} class="figure numeric">${formatNumber(item.failed)}</td><td data-label=${t("system.recovered")} class="figure numeric">${formatNumber(item.survived)}</td></tr>`)}</tbody></table></div>` : html`<p class="gap">${t("system.no_errors")}</p>`}</section>`;
 }
 
 function Accounts({ accounts }) {
   return html`<section class="card"><div class="row spread"><h2>${t("nav.accounts")}</h2><${Link} to="accounts" class="button small">${t("action.details")}<//></div>
-    ${accounts.length ? html`<div class="table-wrap gap"><table class="table"><thead><tr><th>${t("fact.region")}</th><th>${t("accounts.state")}</th><th>${t("system.owner")}</th><th class="end">${t("system.count")}</th><th class="end">${t("param.credits")}</th></tr></thead>
+    ${accounts.length ? html`<div class="table-wrap gap" tabindex="0" role="region" aria-label=${t("nav.accounts")}><table class="table"><thead><tr><th>${t("fact.region")}</th><th>${t("accounts.state")}</th><th>${t("system.owner")}</th><th class="end">${t("system.count")}</th><th class="end">${t("param.credits")}</th></tr></thead>
       <tbody>${accounts.map((item) => html`<tr key=${item.region + item.state + item.pool}><td data-label=${t("fact.region")}>${item.region}</td><td data-label=${t("accounts.state")}><${StatusBadge} status=${item.state} tone=${STATE_TONE[item.state]} /></td><td data-label=${t("system.owner")}>${t(item.pool ? "accounts.platform" : "system.users")}</td><td data-label=${t("system.count")} class="figure numeric">${formatNumber(item.accounts)}</td><td data-label=${t("param.credits")} class="figure numeric">${formatNumber(item.credits)}</td></tr>`)}</tbody></table></div>` : html`<p class="hint">${t("accounts.empty")}</p>`}</section>`;
 }
 

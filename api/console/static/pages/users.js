@@ -31,7 +31,7 @@ export default function Users() {
     ${loaded.error && html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} />`}
     ${!loaded.data && loaded.loading && html`<${Loading} />`}
     ${loaded.data && !filtered.length && html`<div class="card"><${EmptyState} icon="users" title=${t("users.no_match")} /></div>`}
-    ${filtered.length > 0 && html`<section class="card flush"><div class="table-wrap"><table class="table"><thead><tr><th>${t("users.name")}</th><th>${t("users.role")}</th><th>${t("filter.status")}</th><th>${t("users.groups")}</th><th class="end">${t("users.weight")}</th><th class="end">${t("users.jobs_month")}</th><th class="end">${t("users.credits_month")}</th></tr></thead>
+    ${filtered.length > 0 && html`<section class="card flush"><div class="table-wrap" tabindex="0" role="region" aria-label=${t("nav.users")}><table class="table"><thead><tr><th>${t("users.name")}</th><th>${t("users.role")}</th><th>${t("filter.status")}</th><th>${t("users.groups")}</th><th class="end">${t("users.weight")}</th><th class="end">${t("users.jobs_month")}</th><th class="end">${t("users.credits_month")}</th></tr></thead>
       <tbody>${filtered.map((user) => html`<tr key=${user.id}><td data-label=${t("users.name")}><${Link} to=${`users/${user.id}`} class="strong-link">${user.name}<//></td>
         <td data-label=${t("users.role")}>${t(`role.${user.role}`)}</td><td data-label=${t("filter.status")}><${StatusBadge} status=${user.disabled ? "disabled" : "enabled"} /></td>
         <td data-label=${t("users.groups")}>${user.groups.map((group) => html`<span key=${group} class="tag">${group}</span> `)}${!user.groups.length && "–"}</td>
