@@ -53,7 +53,7 @@ def member(browser: Browser, console_platform: CheckedPlatform) -> Iterator[Memb
     ):
         context.set_default_timeout(TIMEOUT_MS)
         answer = context.request.post("/console/session", headers={"Authorization": f"Bearer {key}"})
-        assert answer.status_code == 201, answer.text()
+        assert answer.status == 201, answer.text()
         yield Member(context, client, console_platform.database_url)
 
 

@@ -107,7 +107,7 @@ def test_import_reports_the_outcome_of_each_entry(engine: Engine, http: TestClie
     assert (dead["state"], dead["state_code"]) == ("needs_login", "upstream_session_expired"), "it never worked"
     assert found["data"][4]["check"] is None
     assert [(one["line"], one["token"], one["error"]["code"]) for one in found["refused"]] == [
-        (7, "not a \u2026", "invalid_api_key"), (10, "nowher\u2026", "invalid_api_key"),
+        (7, "not a\u2026", "invalid_api_key"), (10, "nowher\u2026", "invalid_api_key"),
     ]  # fmt: skip
     assert "Token 7" in found["refused"][0]["error"]["message"]
     assert len(engine.sql("SELECT 1 FROM accounts")) == 5

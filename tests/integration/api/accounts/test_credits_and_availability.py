@@ -74,7 +74,8 @@ def test_daily_credits_are_claimed_at_once(http: TestClient, member: Callable[..
     history = http.get(f"{path}/{one['id']}/credits", headers=headers).json()
     AccountCredits.model_validate(history, strict=True)
     assert [(row["how"], row["gained"]) for row in history["receives"]] == [("asked", 60)]
-    actions = [row["action"] for row in http.get("/admin/v1/audit").json()["data"]]
+    entries = http.get("/admin/v1/audit").json()["data"]
+    actions = [entry["action"] for entry in entries if entry["target"] == one["id"]]
     assert actions.count("account.receive") == 2
 
 

@@ -7,7 +7,8 @@ import { persistentSignal } from "../../state/preferences.js";
 import { Button, ErrorMessage, RadioGroup, TextField, toast } from "../components.js";
 import { Icon } from "../icons.js";
 import { loadAvailable, useAvailable } from "./available.js";
-import { hostOf, SiteSteps, useSites } from "./help.js";
+import { hostOf } from "./drawings.js";
+import { SiteSteps, useSites } from "./help.js";
 import { ADMIN_BASE, OWN_BASE } from "./views.js";
 
 const hidden = persistentSignal("first_run_hidden", "");
