@@ -47,7 +47,7 @@ function Page({ found }) {
   useEffect(() => {
     if (!page) return;
     setError(null);
-    page.load().then((module) => setLoaded({ page, Body: module.default }), () => setError(unreachable()));
+    page.load().then((module) => setLoaded({ page, Body: module.default }), (failure) => setError(failure instanceof TypeError ? unreachable() : failure));
   }, [page]);
   useEffect(() => {
     document.title = `${t(page ? `nav.${page.name}` : "page.unknown")} · Dreamery`;

@@ -27,12 +27,9 @@ def test_lost_stream_is_shown_although_it_is_tried_often(context: BrowserContext
 
 
 def test_offline_browser_is_shown_and_pages_still_open(context: BrowserContext) -> None:
-    page, loaded = context.new_page(), set[str]()
-    page.on("requestfinished", lambda request: loaded.add(request.url.rpartition("/")[2]))
-    page.goto("/console/jobs")
-    page.wait_for_function(
-        "performance.getEntriesByType('resource').some((one) => one.name.endsWith('/pages/audit.js'))"
-    )
+    page = context.new_page()
+    with page.expect_request_finished(lambda request: request.url.endswith("/pages/webhooks.js")):
+        page.goto("/console/jobs")
     page.wait_for_timeout(500)
     context.set_offline(True)
     expect(page.get_by_text(LOST)).to_be_visible()

@@ -31,7 +31,7 @@ function OneAccount({ base, page, id, defaults }) {
   if (!account) return html`${back}<${PageHeader} title=${t("nav.account")} />${loaded.error ? html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} />` : html`<${Loading} />`}`;
   const changed = (update) => loaded.setData((before) => ({ ...before, ...update }));
   return html`${back}
-    <${PageHeader} title=${account.label}><${AccountActions} account=${account} base=${base} onChanged=${changed} /><//>
+    <${PageHeader} title=${account.label}>${base === ADMIN_BASE && html`<${Link} to=${`jobs?who=all&account=${account.id}`} class="button small"><${Icon} name="list" size=${16} /><span>${t("jobs.of_account")}</span><//>`}<${AccountActions} account=${account} base=${base} onChanged=${changed} /><//>
     <${AccountWarnings} accounts=${[account]} page=${page} />
     <div class="with-sidebar"><div class="stack">
       <${RestingModels} account=${account} base=${base} onChanged=${changed} />
