@@ -41,7 +41,7 @@ def test_page_is_accessible_at_every_width(docs: Page) -> None:
 
 
 def test_groups_are_closed_and_a_call_can_be_opened(docs: Page) -> None:
-    expect(docs.locator(".opblock")).to_have_count(0)
+    expect(docs.locator(".opblock-tag-section .opblock")).to_have_count(0)
     docs.locator(".opblock-tag", has_text="images").first.click()
     expect(docs.locator(".opblock", has_text="/v1/images/generations").first).to_be_visible()
 

@@ -76,7 +76,7 @@ def test_proof_asks_before_it_spends(run: Callable[..., Result]) -> None:
     poor = parsed(run("prove", "studio", "--only", "image", "--yes", "--max-cost", "0.01", "--json"))
     assert poor["most_spent"] == 0
     assert "more than is left" in poor["steps"][0]["findings"][0]["text"]
-    assert run("prove", "nobody").exit_code == 2
+    assert run("prove", "nobody").exit_code == 1
     assert run("prove", "studio", "--only", "everything").exit_code == 2
 
 
