@@ -39,7 +39,7 @@ export default function Audit({ query }) {
     ${!state.loading && !state.error && !state.entries.length && html`<div class="card"><${EmptyState} icon="book" title=${t("audit.none")} /></div>`}
     ${state.entries.length > 0 && html`<section class="card flush"><div class="table-wrap" tabindex="0" role="region" aria-label=${t("nav.audit")}><table class="table"><thead><tr><th>${t("plot.time")}</th><th>${t("audit.actor")}</th><th>${t("audit.action")}</th><th>${t("audit.target")}</th><th>${t("audit.details")}</th></tr></thead>
       <tbody>${state.entries.map((entry) => html`<tr key=${entry.id}><td data-label=${t("plot.time")} class="numeric nowrap">${formatDateTime(entry.at)}</td><td data-label=${t("audit.actor")}><div>${entry.actor}${entry.address && html`<p class="hint numeric">${entry.address}</p>`}</div></td>
-        <td data-label=${t("audit.action")}><button type="button" class="chip mono" title=${t("audit.filter_action")} onClick=${() => setQuery({ action: entry.action })}>${entry.action}</button></td><td data-label=${t("audit.target")}><${Named} id=${entry.target} names=${entry.names} /></td>
+        <td data-label=${t("audit.action")}><button type="button" class="audit-action mono" title=${t("audit.filter_action")} onClick=${() => setQuery({ action: entry.action })}>${entry.action}</button></td><td data-label=${t("audit.target")}><${Named} id=${entry.target} names=${entry.names} /></td>
         <td data-label=${t("audit.details")}><span class="details">${formatDetails(entry.details, entry.names)}</span></td></tr>`)}</tbody></table></div></section>`}
     ${state.loading && html`<${Loading} />`}
     <div ref=${end}></div>`;
@@ -51,7 +51,7 @@ const PAGES = { user: "users", account: "accounts", job: "jobs" };
 // An object by its name, or its id if it has none, with a link to its page.
 function Named({ id, names }) {
   const page = PAGES[id.split("_")[0]];
-  const text = names[id] ? html`<span class="break">${names[id]}</span>` : html`<span class="mono break">${id}</span>`;
+  const text = names[id] ? html`<span>${names[id]}</span>` : html`<span class="mono break">${id}</span>`;
   return page && (names[id] || page === "jobs") ? html`<${Link} to=${`${page}/${id}`}>${text}<//>` : text;
 }
 
