@@ -122,6 +122,8 @@ def _video_facts(model: VideoModel) -> dict[str, Any]:
         "counts": [1],
         "default_count": 1,
         "references": images,
+        "reference_videos": model.references.videos if model.omni else 0,
+        "reference_audios": model.references.audios if model.omni else 0,
         "durations": list(model.durations),
         "fps": [model.fps],
         "first_frame": model.first_frame,

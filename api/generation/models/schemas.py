@@ -47,6 +47,8 @@ class Model(BaseModel):
     frame_decides_ratio: bool | None = Field(
         None, description="with a first frame, its ratio replaces the requested one"
     )
+    reference_videos: int | None = Field(None, description="maximum number of reference videos")
+    reference_audios: int | None = Field(None, description="maximum number of reference sounds")
     omni: bool | None = Field(None, description="accepts images, videos and audio that the prompt refers to")
 
 

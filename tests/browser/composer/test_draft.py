@@ -35,7 +35,7 @@ def picture(tmp_path: Path) -> Path:
 
 def test_a_reload_keeps_text_pictures_mode_and_settings(page: Page, client: ApiClient, picture: Path) -> None:
     page.goto("/console?mode=video")
-    page.get_by_label("Model").select_option("jimeng-video-3.5-pro")
+    page.get_by_label("Model", exact=True).select_option("jimeng-video-3.5-pro")
     page.get_by_label("Length").select_option("10")
     select_option(page, "9:16")
     page.locator("input[type=file]").set_input_files(picture)
@@ -44,7 +44,7 @@ def test_a_reload_keeps_text_pictures_mode_and_settings(page: Page, client: ApiC
     page.reload()
     expect(page).to_have_url(re.compile(r"/console\?mode=video$"))
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a draft that stays")
-    expect(page.get_by_label("Model")).to_have_value("jimeng-video-3.5-pro")
+    expect(page.get_by_label("Model", exact=True)).to_have_value("jimeng-video-3.5-pro")
     expect(page.get_by_label("Length")).to_have_value("10")
     expect(page.get_by_role("img", name="First frame")).to_be_visible()
     # A new tab begins with the last draft of the browser.
@@ -56,7 +56,9 @@ def test_a_reload_keeps_text_pictures_mode_and_settings(page: Page, client: ApiC
     page.get_by_role("button", name="Remove First frame").click()
     expect(page.get_by_role("radio", name="9:16", exact=True)).to_be_checked()
     page.locator("input[type=file]").set_input_files(picture)
+    expect(page.get_by_role("img", name="First frame")).to_be_visible()
     page.reload()
+    expect(page.get_by_role("img", name="First frame")).to_be_visible()
     page.get_by_role("button", name="Generate video").click()
     expect(card(page, "a draft that stays").get_by_text("Completed", exact=True)).to_be_visible()
     (job,) = client.http.get("/v1/jobs", params={"q": "a draft that stays"}).json()["data"]
@@ -66,17 +68,17 @@ def test_a_reload_keeps_text_pictures_mode_and_settings(page: Page, client: ApiC
 def test_each_mode_has_an_address_and_its_own_settings(page: Page) -> None:
     page.goto("/console")
     expect(page).to_have_url(re.compile(r"/console\?mode=image$"))
-    page.get_by_label("Model").select_option("jimeng-3.1")
+    page.get_by_label("Model", exact=True).select_option("jimeng-3.1")
     select_option(page, "Video")
-    page.get_by_label("Model").select_option("jimeng-video-3.0-pro")
+    page.get_by_label("Model", exact=True).select_option("jimeng-video-3.0-pro")
     select_option(page, "Agent")
     expect(page).to_have_url(re.compile(r"mode=chat$"))
     page.go_back()
     expect(page.get_by_role("button", name="Generate video")).to_be_visible()
-    expect(page.get_by_label("Model")).to_have_value("jimeng-video-3.0-pro")
+    expect(page.get_by_label("Model", exact=True)).to_have_value("jimeng-video-3.0-pro")
     page.go_back()
     expect(page.get_by_role("radio", name="Image")).to_be_checked()
-    expect(page.get_by_label("Model")).to_have_value("jimeng-3.1")
+    expect(page.get_by_label("Model", exact=True)).to_have_value("jimeng-3.1")
     page.goto("/console?mode=nothing")
     expect(page).to_have_url(re.compile(r"mode=image$"))
 
@@ -119,7 +121,7 @@ def test_an_outage_keeps_the_draft(context: BrowserContext, picture: Path) -> No
     page.get_by_role("button", name="Generate image").click()
     expect(page.get_by_role("alert").filter(has_text="not responding")).to_be_visible()
     page.reload()
-    expect(page.get_by_role("alert").filter(has_text="not responding")).to_be_visible()
+    expect(page.get_by_role("alert").filter(has_text="not responding").first).to_be_visible()
     page.unroute("**/v1/**")
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("written before the outage")
@@ -191,7 +193,7 @@ def test_earlier_prompts_are_found_and_used(page: Page, client: ApiClient) -> No
     expect(dialog).to_have_count(0)
     expect(page.get_by_label("Prompt", exact=True)).to_be_focused()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a heron in the reeds")
-    expect(page.get_by_label("Model")).to_have_value("jimeng-3.1")
+    expect(page.get_by_label("Model", exact=True)).to_have_value("jimeng-3.1")
     expect(page.get_by_role("radio", name="16:9", exact=True)).to_be_checked()
 
 

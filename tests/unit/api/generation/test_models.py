@@ -92,7 +92,7 @@ def test_video_model_lists_its_capabilities(client):
     assert row["model_tip"] == "Seedance 2.0: 720p; 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 s"
     assert (row["kind"], row["durations"][0], row["omni"], row["end_frame"]) == ("video", 5, True, True)
     assert (row["references"], row["fps"], row["ratios"][0]) == (9, [24], "16:9")
-    assert row["frame_decides_ratio"] is True
+    assert (row["frame_decides_ratio"], row["reference_videos"], row["reference_audios"]) == (True, 3, 3)
     assert rows["sora-2"]["alias_of"] == "jimeng-video-3.0"
     assert (rows["jimeng-video-veo3"]["references"], rows["jimeng-video-3.0"]["references"]) == (1, 2)
 

@@ -90,18 +90,31 @@ const fitOptions = (options, model) =>
 // What names an input in a prompt.
 const MENTION = /(?<![\w.])@(?:(?:image|video|audio)(?:_file)?_?\d{1,3}|\d{1,2})(?!\w)/i;
 
+// How many references of a kind a model takes, and those that it takes of a draft.
+export const mostOf = (model, media) => ({ image: model.references, video: model.reference_videos, audio: model.reference_audios })[media] ?? 0;
+function usedReferences(images, model) {
+  const left = { image: mostOf(model, "image"), video: mostOf(model, "video"), audio: mostOf(model, "audio") };
+  return images.filter(({ media }) => left[media]-- > 0);
+}
+
+// What a prompt calls each reference: [{ image, number, mention }].
+export function numberReferences(images) {
+  const counts = { image: 0, video: 0, audio: 0 };
+  return images.map((image) => ({ image, number: ++counts[image.media], mention: `@${image.media}${counts[image.media]}` }));
+}
+
 // Whether images become the first and the last frame of a video; otherwise they are references, which the prompt may name.
 export function usesFrames({ mode, images, imagesAs, prompt }, model) {
   if (mode !== "video" || !model.omni) return mode === "video";
   const most = Number(model.first_frame) + Number(model.end_frame);
-  if (images.length > most) return false;
+  if (images.length > most || images.some(({ media }) => media !== "image")) return false;
   return imagesAs ? imagesAs === "frames" : most > 0 && !MENTION.test(prompt);
 }
 
 // The form values limited to what the model supports: an unsupported value falls back to a supported one.
 export function fitToModel(values, model) {
   const supported = (value, options, fallback) => (options.includes(value) ? value : fallback ?? options[0]);
-  const images = values.images.slice(0, model.references);
+  const images = usedReferences(values.images, model);
   const frames = images.length > 0 && usesFrames({ ...values, images }, model);
   return {
     ...values,
@@ -135,7 +148,10 @@ export function buildRequest(values) {
     body.duration = values.duration;
   }
   if (values.functionMode) body.function_mode = values.functionMode;
-  if (values.images.length) body.images = values.images.map((image) => image.source);
+  for (const media of ["image", "video", "audio"]) {
+    const sources = values.images.filter((item) => item.media === media).map((item) => item.source);
+    if (sources.length) body[`${media}s`] = sources;
+  }
   return { endpoint: values.mode === "image" ? "/v1/images/generations" : "/v1/videos/generations", body };
 }
 
@@ -185,8 +201,8 @@ export async function editAndRemake(job) {
     return;
   }
   if (draft.value.images !== values.images) return;
-  const found = inputs.filter((item) => item.media === "image" && (item.url || item.source_url));
-  updateDraft({ images: found.map((item) => createReference(item.url ?? item.source_url, "")), missingUploads: inputs.length - found.length });
+  const found = inputs.filter((item) => item.url || item.source_url);
+  updateDraft({ images: found.map((item) => createReference(item.url ?? item.source_url, "", item.media)), missingUploads: inputs.length - found.length });
 }
 
 // Open the playground with a result as a reference image.
@@ -201,7 +217,9 @@ const shellQuote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 // The request as a curl command. Uploaded images are too long to show.
 export function curlCommand({ endpoint, body, headers = {} }) {
   const printed = { ...body };
-  if (body.images) printed.images = body.images.map((image) => (String(image).startsWith("data:") ? "<link, data URL or base64>" : image));
+  for (const name of ["images", "videos", "audios"]) {
+    if (body[name]) printed[name] = body[name].map((source) => (String(source).startsWith("data:") ? "<link, data URL or base64>" : source));
+  }
   return [
     `curl ${platformUrl(endpoint)}`,
     `  -H "Authorization: Bearer $DREAMERY_API_KEY"`,

@@ -1,4 +1,4 @@
-// Uploaded pictures: checked in the browser, and stored in it (IndexedDB) so that a reload does not lose them.
+// Uploaded pictures, clips and sounds: checked in the browser, and stored in it (IndexedDB) so that a reload does not lose them.
 const STORE = "pictures";
 const UNUSED_DAYS = 7;
 // The server converts these formats; few browsers show them.
@@ -9,9 +9,9 @@ let lastId = 0;
 // Ids are unique in all tabs and after a reload.
 export const createId = () => `${Date.now().toString(36)}-${(++lastId).toString(36)}-${Math.random().toString(36).slice(2, 8)}`;
 
-// A reference image: `source` is a link or the data URL of a file, empty until it is read; `preview` = the browser can show
-// it. The page's security policy forbids pictures from elsewhere.
-export const createReference = (source, name) => ({ id: createId(), source, name: name || source.split("?")[0].split("/").at(-1), upload: false, preview: source.includes("/v1/") });
+// A reference: `source` is a link or the data URL of a file, empty until it is read; `media` = image, video or audio;
+// `preview` = the browser can show it. The page's security policy forbids pictures from elsewhere.
+export const createReference = (source, name, media = "image") => ({ id: createId(), media, source, name: name || source.split("?")[0].split("/").at(-1), upload: false, preview: source.includes("/v1/") });
 
 let opening = null;
 function openDatabase() {
@@ -56,13 +56,15 @@ async function isShown(file) {
   }
 }
 
-// The reference of a file; null if it is no picture, whatever its name says.
-async function readPicture(file) {
-  const preview = await isShown(file);
+// The reference of a file; null if it is no picture, whatever its name says. The server checks clips and sounds.
+async function readReference(file) {
+  const [kind] = file.type.split("/");
+  const media = kind === "video" || kind === "audio" ? kind : "image";
+  const preview = media !== "image" || (await isShown(file));
   const type = preview ? file.type : await typeForServer(file);
   if (!preview && !type) return null;
   const blob = file.slice(0, file.size, type);
-  const reference = { id: createId(), source: await readDataUrl(blob), name: file.name ?? "", upload: true, preview };
+  const reference = { id: createId(), media, source: await readDataUrl(blob), name: file.name ?? "", upload: true, preview };
   await storePicture(reference.id, blob);
   return reference;
 }
@@ -75,10 +77,10 @@ async function storePicture(id, blob) {
   }
 }
 
-// Read files: { pictures, refused }, where `refused` are the names of files that are no pictures.
-export async function readPictures(files) {
-  const read = await Promise.all(files.map((file) => readPicture(file).catch(() => null)));
-  return { pictures: read.filter(Boolean), refused: files.filter((_, n) => !read[n]).map((file) => file.name) };
+// Read files: { references, refused }, where `refused` are the names of files that are no pictures, clips or sounds.
+export async function readReferences(files) {
+  const read = await Promise.all(files.map((file) => readReference(file).catch(() => null)));
+  return { references: read.filter(Boolean), refused: files.filter((_, n) => !read[n]).map((file) => file.name) };
 }
 
 // The data URL of a stored picture; null if it is not stored.

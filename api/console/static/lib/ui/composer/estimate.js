@@ -3,6 +3,7 @@ import { html, useEffect, useMemo, useState } from "../preact.js";
 import { api } from "../../api/client.js";
 import { isOpen, jobDuration } from "../../api/jobs.js";
 import { formatDuration, formatMoney, formatNumber, t } from "../../state/language.js";
+import { Message } from "../components.js";
 import { Icon } from "../icons.js";
 
 let estimatesAvailable = true;
@@ -27,13 +28,13 @@ export function Estimate({ request, version, ready, recent, model, refused }) {
   const wait = estimate && (estimate.learned || typical === null) ? estimate.wait : typical;
   const parts = [wait != null && t("play.wait", { time: formatDuration(wait) }), estimate?.currency && estimate.cost != null && t("play.cost", { n: formatMoney(estimate.cost, estimate.currency) }), !estimate?.currency && estimate?.credits != null && t("play.credits", { n: formatNumber(estimate.credits) })].filter(Boolean);
   return html`<div class="estimate" aria-live="polite">${parts.length > 0 && html`<p class="hint row"><${Icon} name="clock" size=${16} />${parts.join(" · ")}</p>`}
-    ${estimate?.refusal && !refused && html`<p class="hint row warning"><${Icon} name="alert" size=${16} /><span>${estimate.refusal}</span></p>`}</div>`;
+    ${estimate?.refusal && !refused && html`<p class="hint row warning"><${Icon} name="alert" size=${16} /><span><${Message} text=${estimate.refusal} /></span></p>`}</div>`;
 }
 
-// The request without uploaded images: an estimate does not need megabytes of data.
+// The request without uploads: an estimate does not need megabytes of data.
 function withoutUploads({ endpoint, body }) {
-  const { images, function_mode: _, ...rest } = body;
-  return { endpoint, body: images?.every((item) => !item.startsWith("data:")) ? body : rest };
+  const { images = [], videos = [], audios = [], function_mode: _, ...rest } = body;
+  return { endpoint, body: [...images, ...videos, ...audios].some((item) => item.startsWith("data:")) ? rest : body };
 }
 
 async function fetchEstimate(request, signal) {

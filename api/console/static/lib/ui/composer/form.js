@@ -28,10 +28,10 @@ export function GenerationForm({ models, recent }) {
   const error = failure.version === version ? failure.error : null;
   const [generate, busy] = useAction(async () => {
     setFailure({ error: null, version });
+    replacedDraft.value = null;
     try {
       const created = await api.post(request.endpoint, { ...request.body, async: true }, { headers: request.headers });
       for (const job of created.jobs ?? [created]) publishJob(job);
-      replacedDraft.value = null;
     } catch (caught) {
       setFailure({ error: caught, version });
     }
@@ -44,7 +44,7 @@ export function GenerationForm({ models, recent }) {
     if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) submit(event);
   };
   return html`<form class="card studio-form" onSubmit=${submit}>
-    <${Prompt} values=${values} onKeyDown=${submitOnCtrlEnter} />
+    <${Prompt} values=${values} model=${model} onKeyDown=${submitOnCtrlEnter} />
     <${References} values=${values} model=${model} />
     <${Select} label=${t("param.model")} value=${model.id} onChange=${(value) => updateDraft({ model: value, provider: "" })}
       options=${modeModels.map((item) => [item.id, several ? `${item.model_name} (${item.provider})` : item.model_name])} hint=${model.id} />

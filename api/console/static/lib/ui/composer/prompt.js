@@ -4,19 +4,26 @@ import { replacedDraft, restoreDraft, showPrompt, updateDraft } from "../../stat
 import { t } from "../../state/language.js";
 import { Button } from "../components.js";
 import { Icon } from "../icons.js";
+import { useMentions } from "./mentions.js";
 import { PromptButtons } from "./prompt_library.js";
 
-export function Prompt({ values, onKeyDown }) {
+export function Prompt({ values, model, onKeyDown }) {
   const element = useRef(null);
+  const mentions = useMentions(element, values, model);
   useEffect(() => {
     if (!showPrompt.value) return;
     showPrompt.value = false;
     element.current.focus({ preventScroll: true });
     element.current.scrollIntoView({ block: "center" });
   }, [showPrompt.value]);
+  const onInput = (event) => {
+    updateDraft({ prompt: event.target.value });
+    mentions.onInput(event);
+  };
   return html`<div class="field"><div class="row spread"><label class="label" for="prompt">${t("play.prompt")}</label><${PromptButtons} /></div>
-    <textarea ref=${element} id="prompt" name="prompt" rows="5" required placeholder=${t(`play.placeholder_${values.mode}`)} value=${values.prompt}
-      onInput=${(event) => updateDraft({ prompt: event.target.value })} onKeyDown=${onKeyDown}></textarea>
+    <div class="prompt-field"><textarea ref=${element} id="prompt" name="prompt" rows="5" required placeholder=${t(`play.placeholder_${values.mode}`)} value=${values.prompt} ...${mentions.aria}
+      onInput=${onInput} onKeyDown=${(event) => mentions.onKeyDown(event) || onKeyDown(event)} onBlur=${mentions.onBlur}></textarea>${mentions.list}</div>
+    ${model.omni && values.images.length > 0 && !values.frames && html`<p class="hint">${t("play.mention_hint")}</p>`}
     ${replacedDraft.value && html`<p class="hint row" role="status"><span>${t("play.replaced")}</span><${Button} small kind="quiet" onClick=${restoreDraft}>${t("play.bring_back")}<//></p>`}
     ${values.seed !== "" && html`<div class="row"><${SeedChip} seed=${values.seed} /></div>`}</div>`;
 }

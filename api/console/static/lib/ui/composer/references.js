@@ -1,29 +1,34 @@
-// Reference images of the form: dropped, pasted or selected. They become the frames of a video, or what the prompt refers to.
+// References of the form: dropped, pasted or selected. They become the frames of a video, or what the prompt refers to.
 import { html, useEffect, useRef, useState } from "../preact.js";
 import { platformUrl } from "../../api/client.js";
-import { draft, updateDraft } from "../../state/draft.js";
+import { draft, mostOf, numberReferences, updateDraft } from "../../state/draft.js";
 import { t } from "../../state/language.js";
-import { createReference, readPictures } from "../../state/pictures.js";
+import { createReference, readReferences } from "../../state/pictures.js";
 import { Button, RadioGroup, toast } from "../components.js";
 import { Icon } from "../icons.js";
 
-// Add files after those that are there; `most` = what the model takes.
-async function addFiles(files, most) {
-  const { pictures, refused } = await readPictures(files);
+// Add files after those that are there, as far as the model takes them.
+async function addFiles(files, model) {
+  const { references, refused } = await readReferences(files);
   if (refused.length) toast(t("play.not_pictures", { names: refused.join(", ") }), "bad");
-  const free = Math.max(most - draft.value.images.length, 0);
-  if (pictures.length > free) toast(t("play.too_many", { n: most }), "bad");
-  updateDraft({ images: [...draft.value.images, ...pictures.slice(0, free)], missingUploads: 0 });
+  const images = [...draft.value.images];
+  for (const reference of references) {
+    const most = mostOf(model, reference.media);
+    if (images.filter(({ media }) => media === reference.media).length < most) images.push(reference);
+    else toast(t(`play.too_many_${reference.media}`, { n: most, name: reference.name }), "bad");
+  }
+  updateDraft({ images, missingUploads: 0 });
 }
 
 // Whether an omni model leaves the choice between frames and references.
-const hasChoice = ({ mode, images }, model) => mode === "video" && model.omni && images.length > 0 && images.length <= Number(model.first_frame) + Number(model.end_frame);
+const hasChoice = ({ mode, images }, model) => mode === "video" && model.omni && images.length > 0
+  && images.length <= Number(model.first_frame) + Number(model.end_frame) && images.every(({ media }) => media === "image");
 
 export function References({ values, model }) {
   const { images, missingUploads } = draft.value;
   const [dragging, setDragging] = useState(false);
   // A copy: the list of a file field empties with the field.
-  const add = (files) => addFiles([...files], model.references);
+  const add = (files) => addFiles([...files], model);
   const latest = useRef(add);
   latest.current = add;
   useEffect(() => {
@@ -37,18 +42,20 @@ export function References({ values, model }) {
     setDragging(false);
     const link = event.dataTransfer.getData("text/uri-list");
     if (event.dataTransfer.files.length) add(event.dataTransfer.files);
-    else if (link.includes("/v1/files/") && images.length < model.references) updateDraft({ images: [...images, createReference(link, "")] });
+    else if (link.includes("/v1/files/") && images.filter(({ media }) => media === "image").length < model.references) updateDraft({ images: [...images, createReference(link, "")] });
   };
   const selectFiles = (event) => {
     add(event.target.files);
     event.target.value = "";
   };
-  const unused = images.length - values.images.length;
+  const used = numberReferences(values.images);
+  const unused = images.length - used.length;
+  const isFull = ["image", "video", "audio"].every((media) => images.filter((item) => item.media === media).length >= mostOf(model, media));
   return html`<div class="field"><span class="label">${t(values.mode === "image" ? "play.references" : "play.video_images")}</span>
     <div class="drop ${dragging ? "dragging" : ""}" onDragOver=${(event) => { event.preventDefault(); setDragging(true); }} onDragLeave=${() => setDragging(false)} onDrop=${drop}>
-      ${images.map((image, n) => html`<${Reference} key=${image.id} image=${image} n=${n} values=${values} model=${model} />`)}
-      ${images.length < model.references && html`<label class="drop-add ${images.length ? "short" : ""}"><input type="file" accept="image/*,.heic,.heif" multiple
-        onChange=${selectFiles} /><${Icon} name="upload" /><span>${t(images.length ? "play.add" : "play.drop_images")}</span></label>`}
+      ${images.map((image, n) => html`<${Reference} key=${image.id} image=${image} n=${n} use=${used.find((item) => item.image.id === image.id)} values=${values} model=${model} />`)}
+      ${!isFull && html`<label class="drop-add ${images.length ? "short" : ""}"><input type="file" accept=${`image/*,.heic,.heif${model.omni ? ",video/*,audio/*" : ""}`} multiple
+        onChange=${selectFiles} /><${Icon} name="upload" /><span>${t(images.length ? "play.add" : model.omni ? "play.drop_files" : "play.drop_images")}</span></label>`}
     </div>
     ${values.frames && values.images.length === 2 && html`<div><${Button} small icon="swap" onClick=${() => moveForward(1)}>${t("play.swap_frames")}<//></div>`}
     ${unused > 0 && html`<p class="hint row warning"><${Icon} name="alert" size=${16} /><span>${t(model.references ? "play.model_takes" : "play.model_takes_none", { n: model.references, unused })}</span></p>`}
@@ -65,20 +72,23 @@ function moveForward(n) {
   updateDraft({ images });
 }
 
-function Reference({ image, n, values, model }) {
-  const isUsed = n < values.images.length;
-  let role = t("play.reference", { n: n + 1 });
-  if (isUsed && values.frames) role = t(n ? "play.end_frame" : "play.first_frame");
+// `use` = its number among those that the model takes; undefined if the model does not take it.
+function Reference({ image, n, use, values, model }) {
+  let role = t(`play.reference_${image.media}`, { n: use?.number ?? n + 1 });
+  if (use && values.frames) role = t(use.number > 1 ? "play.end_frame" : "play.first_frame");
   const remove = () => updateDraft({ images: draft.value.images.filter((item) => item.id !== image.id) });
-  const isOrdered = n > 0 && isUsed && !values.frames;
-  return html`<figure class="reference ${isUsed ? "" : "unused"}"><div class="reference-picture"><${Picture} image=${image} role=${role} />
+  const isOrdered = n > 0 && use && !values.frames;
+  return html`<figure class="reference ${use ? "" : "unused"}"><div class="reference-picture"><${Preview} image=${image} role=${role} />
       <${Button} small icon="close" label=${t("play.remove", { name: role })} onClick=${remove} />
       ${isOrdered && html`<${Button} small icon="left" class="reference-move" label=${t("play.move", { name: role })} onClick=${() => moveForward(n)} />`}</div>
-    <figcaption class="hint">${isUsed ? role : t("play.not_used")}${isUsed && model.omni && !values.frames && html` <code>@image${n + 1}</code>`}</figcaption></figure>`;
+    <figcaption class="hint">${use ? role : t("play.not_used")}${use && model.omni && !values.frames && html` <code>${use.mention}</code>`}</figcaption></figure>`;
 }
 
-function Picture({ image, role }) {
+const ICONS = { image: "image", video: "video", audio: "play" };
+
+function Preview({ image, role }) {
   if (!image.source) return html`<span class="reference-name"><span class="spinner" aria-hidden="true"></span></span>`;
-  if (!image.preview) return html`<span class="reference-name" role="img" aria-label=${role}><${Icon} name="image" /><span>${image.name}</span></span>`;
-  return html`<img src=${image.upload ? image.source : platformUrl(image.source)} alt=${role} />`;
+  const source = image.upload ? image.source : platformUrl(image.source);
+  if (image.preview && image.media === "image") return html`<img src=${source} alt=${role} />`;
+  return html`<span class="reference-name" role="img" aria-label=${role}><${Icon} name=${ICONS[image.media]} /><span>${image.name}</span></span>`;
 }
