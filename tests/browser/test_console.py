@@ -128,9 +128,9 @@ def test_dropped_file_becomes_reference_image(page: Page, client: ApiClient):
 def test_video_generation_offers_options_of_the_model(page: Page, client: ApiClient):
     page.goto("/console")
     select_option(page, "Video")
-    page.get_by_label("Model").select_option("jimeng-video-veo3")
+    page.get_by_label("Model", exact=True).select_option("jimeng-video-veo3")
     expect(page.get_by_label("Length").get_by_role("option")).to_have_text(["8 s"])
-    page.get_by_label("Model").select_option("jimeng-video-3.0")
+    page.get_by_label("Model", exact=True).select_option("jimeng-video-3.0")
     expect(page.get_by_label("Length").get_by_role("option")).to_have_text(["5 s", "10 s"])
     select_option(page, "9:16")
     job_card = generate(page, "waves roll ashore", "video")

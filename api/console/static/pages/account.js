@@ -125,7 +125,7 @@ function LimitsForm({ account, defaults, path, onChanged }) {
     }
     setBusy(false);
   };
-  const limit = (name, fallback, rest = {}) => html`<${TextField} label=${t(`cap.${name}`)} type="number" min="1" value=${form[name]} onInput=${set(name)} placeholder=${fallback ?? t("accounts.no_limit")} ...${rest} />`;
+  const limit = (name, fallback, rest = {}) => html`<${TextField} label=${t(`cap.${name}`)} type="number" min="1" value=${form[name]} onInput=${set(name)} placeholder=${fallback ?? t(name === "max_jobs_per_day" ? "accounts.no_limit" : "accounts.platform_setting")} ...${rest} />`;
   return html`<section class="card"><h2>${t("accounts.settings")}</h2><form class="stack" onSubmit=${save}>
     <div class="fields"><${TextField} label=${t("accounts.label")} value=${form.label} onInput=${set("label")} maxlength="100" required />
       ${account.pool && html`<${TextField} label=${t("accounts.groups")} hint=${t("accounts.groups_hint")} value=${form.groups} onInput=${set("groups")} />`}</div>
