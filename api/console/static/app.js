@@ -7,7 +7,7 @@ import { formatNumber, t } from "./lib/state/language.js";
 import { Link, matchRoute, route } from "./lib/state/router.js";
 import { Button, ConfirmDialog, Dialog, EmptyState, ErrorMessage, Loading, Toasts, useAction } from "./lib/ui/components.js";
 import { Icon } from "./lib/ui/icons.js";
-import { Brand, Preferences } from "./lib/ui/brand.js";
+import { ApiDocsLink, Brand, Preferences } from "./lib/ui/brand.js";
 import { SignIn } from "./lib/ui/access/sign_in.js";
 import { UseInvitation } from "./lib/ui/access/invitation.js";
 import { NoticeBar } from "./lib/ui/system/notices.js";
@@ -72,9 +72,9 @@ function Shell() {
   };
   return html`<div class="shell">
     <a class="skip-link" href="#main" onClick=${skipToContent}>${t("nav.skip")}</a>
-    <aside class="sidebar"><${Link} to="" class="brand-link"><${Brand} /><//><${Navigation} activePage=${activePage} /><div class="sidebar-footer"><${Preferences} /><${CurrentUser} /></div></aside>
+    <aside class="sidebar"><${Link} to="" class="brand-link"><${Brand} /><//><${Navigation} activePage=${activePage} /><div class="sidebar-footer"><${ApiDocsLink} /><${Preferences} /><${CurrentUser} /></div></aside>
     <header class="topbar"><${Link} to="" class="brand-link"><${Brand} /><//><${Button} kind="quiet" icon="menu" label=${t("nav.menu")} onClick=${() => setMenu(true)} /></header>
-    ${menu && html`<${Dialog} drawer title=${t("nav.menu")} onClose=${() => setMenu(false)}><${Navigation} activePage=${activePage} onNavigate=${() => setMenu(false)} /><${Preferences} /><${CurrentUser} /><//>`}
+    ${menu && html`<${Dialog} drawer title=${t("nav.menu")} onClose=${() => setMenu(false)}><${Navigation} activePage=${activePage} onNavigate=${() => setMenu(false)} /><${ApiDocsLink} /><${Preferences} /><${CurrentUser} /><//>`}
     ${!connected.value && html`<p class="offline" role="status"><span class="spinner" aria-hidden="true"></span>${t("live.lost")}</p>`}
     <main id="main" ref=${main} tabindex="-1"><${NoticeBar} /><${Page} found=${found} /></main>
     <nav class="tab-bar" aria-label=${t("nav.quick")}>${visiblePages().filter((page) => page.inTabBar).map((page) => html`<${Link} key=${page.path} to=${page.path}
