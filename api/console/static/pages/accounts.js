@@ -37,16 +37,17 @@ function AccountsPage({ name, page, base, query, sums, defaults }) {
   const loaded = usePolling(fetchAll(base), REFRESH_SECONDS);
   const [adding, setAdding] = useState(false);
   const accounts = loaded.data ?? [];
+  const own = base === OWN_BASE;
   const filtered = accounts.filter((item) => (!query.state || stateOf(item) === query.state) && (!query.q || `${item.label} ${item.user ?? ""} ${item.groups.join(" ")}`.toLowerCase().includes(query.q.toLowerCase())));
   const changed = (account) => loaded.setData((all) => all.map((item) => (item.id === account.id ? { ...item, ...account } : item)));
   const addButton = html`<${Button} kind="primary" icon="plus" onClick=${() => setAdding(true)}>${t("accounts.add")}<//>`;
-  return html`<${PageHeader} title=${t(`nav.${name}`)} lead=${t(`${name}.lead`)}><${BulkActions} accounts=${accounts} base=${base} onChanged=${changed} />${addButton}<//>
+  return html`<${PageHeader} title=${t(`nav.${name}`)} lead=${t(own ? "my_accounts.lead" : "accounts.lead")}><${BulkActions} accounts=${accounts} base=${base} onChanged=${changed} />${addButton}<//>
     ${accounts.length > 0 && html`<${AccountWarnings} accounts=${accounts} page=${page} /><${AccountSummary} accounts=${accounts} state=${query.state} />`}
     ${accounts.length > 8 && html`<div class="filters two" role="search"><div class="field"><label for="search">${t("accounts.search")}</label><input id="search" type="search" value=${query.q ?? ""} onInput=${(event) => setQuery({ q: event.target.value }, { typed: "q" })} /></div>
       <${Select} label=${t("filter.status")} value=${query.state ?? ""} onChange=${(state) => setQuery({ state })} options=${[["", t("filter.any")], ...STATES.map((item) => [item, t(`status.${item}`)])]} /></div>`}
     ${loaded.error && !loaded.data && html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} />`}
     ${!loaded.data && !loaded.error && html`<${Loading} />`}
-    ${loaded.data && !filtered.length && html`<div class="card"><${EmptyState} icon="database" title=${t(accounts.length ? "accounts.no_match" : "accounts.empty")}>${accounts.length ? html`<${Button} onClick=${() => setQuery({ q: "", state: "" })}>${t("jobs.clear")}<//>` : html`<p>${t(`${name}.empty_text`)}</p>${addButton}`}<//></div>`}
+    ${loaded.data && !filtered.length && html`<div class="card"><${EmptyState} icon="database" title=${t(accounts.length ? "accounts.no_match" : "accounts.empty")}>${accounts.length ? html`<${Button} onClick=${() => setQuery({ q: "", state: "" })}>${t("jobs.clear")}<//>` : html`<p>${t(own ? "my_accounts.empty_text" : "accounts.empty_text")}</p>${addButton}`}<//></div>`}
     ${filtered.length > 0 && html`<${AccountTable} accounts=${filtered} base=${base} page=${page} sums=${sums} defaults=${defaults} onChanged=${changed} />`}
     ${adding && html`<${AddAccountsDialog} base=${base} onClose=${() => setAdding(false)} onAdded=${loaded.reload} />`}`;
 }

@@ -14,8 +14,8 @@ TEXT_FILES = [path for path in sorted((CONSOLE / "i18n").glob("*.js")) if path.n
 MODULES = [path for path in sorted(CONSOLE.rglob("*.js")) if "vendor" not in path.parts]
 SOURCES = {path: path.read_text(encoding="utf-8") for path in MODULES if path not in TEXT_FILES}
 # `t("x.y")` and lists of keys contain whole keys; t(`x.${y}`) contains a prefix.
-KEY = re.compile(r'"([a-z]+\.[a-z_]+)"')
-KEY_PREFIX = re.compile(r"t\(`([a-z]+\.[a-z_]*)\$\{")
+KEY = re.compile(r'"([a-z_]+\.[a-z_]+)"')
+KEY_PREFIX = re.compile(r"\b(?:t|lookup)\(`([a-z_]+\.[a-z_]*)\$\{")
 
 
 @pytest.fixture(scope="module")
