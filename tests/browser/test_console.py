@@ -313,6 +313,18 @@ def check_accessibility(page: Page, *, theme: str = "light") -> None:
     assert serious == [], page.url
 
 
+def test_a_page_that_arrives_late_does_not_replace_the_next_one(context: BrowserContext):
+    page, waiting = context.new_page(), list[Route]()
+    page.route("**/pages/playground.js", lambda route: waiting.append(route))  # noqa: PLW0108 - it must be a function
+    page.goto("/console")
+    page.get_by_role("link", name="Gallery").first.click()
+    expect(page.get_by_role("heading", name="Gallery", level=1)).to_be_visible()
+    with page.expect_response("**/pages/playground.js"):
+        waiting[0].continue_()
+    page.wait_for_timeout(500)
+    expect(page.get_by_role("heading", name="Gallery", level=1)).to_be_visible()
+
+
 def test_phone_navigation(context: BrowserContext):
     page = context.new_page()
     page.set_viewport_size({"width": 390, "height": 844})

@@ -45,9 +45,17 @@ function Page({ found }) {
   // The browser may keep the failure of a module, and after an update the old modules are gone: load the whole page.
   const reload = () => loadSession().then(() => location.reload(), setError);
   useEffect(() => {
-    if (!page) return;
+    if (!page) return undefined;
     setError(null);
-    page.load().then((module) => setLoaded({ page, Body: module.default }), (failure) => setError(failure instanceof TypeError ? unreachable() : failure));
+    // A page that arrives after the user went on must not replace the present one.
+    let left = false;
+    page.load().then(
+      (module) => left || setLoaded({ page, Body: module.default }),
+      (failure) => left || setError(failure instanceof TypeError ? unreachable() : failure),
+    );
+    return () => {
+      left = true;
+    };
   }, [page]);
   useEffect(() => {
     document.title = `${t(page ? `nav.${page.name}` : "page.unknown")} · Dreamery`;
