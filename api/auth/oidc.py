@@ -21,6 +21,7 @@ STATE_SECONDS = 600
 _CALL_SECONDS = 10.0
 _METADATA_SECONDS = 3600.0
 _LEEWAY_SECONDS = 60
+_LONGEST_NAME = 100
 _ROLES = ("viewer", "member", "admin")
 
 
@@ -135,11 +136,14 @@ class OpenIdProvider:
 
     def _person(self, claims: dict[str, Any]) -> Person:
         groups = claims.get(self._settings.oidc_groups_claim)
-        names = [claims.get(name) for name in ("preferred_username", "email", "name", "sub")]
+        names = [_printable(claims.get(name)) for name in ("preferred_username", "email", "name", "sub")]
+        subject = str(claims["sub"])
+        if not subject or subject != _printable(subject):
+            raise DreameryError("sign_in_failed", detail="failed")
         return Person(
             issuer=str(claims["iss"]),
-            subject=str(claims["sub"]),
-            name=next(str(name) for name in names if name)[:100],
+            subject=subject,
+            name=next(name for name in names if name)[:_LONGEST_NAME],
             groups=tuple(str(group) for group in groups) if isinstance(groups, list) else None,
         )
 
@@ -180,6 +184,11 @@ class OpenIdProvider:
     def _check_issuer(self, issuer: str) -> None:
         if issuer.rstrip("/") != self._settings.oidc_issuer:
             raise ValueError(f"it says it is {issuer[:100]}")
+
+
+def _printable(value: object) -> str:
+    """Return the text as the name of a user may be: names appear on command lines and in log lines."""
+    return "".join(sign for sign in str(value or "") if sign.isprintable()).strip()
 
 
 async def _get(client: Any, url: str) -> Any:

@@ -70,12 +70,8 @@ def end_sessions(tx: Transaction, user_id: UUID, session: str | None, *, keep: s
 
 
 async def require_console_user(request: Request, caller: CallerDep) -> Caller:
-    """A user in the console. Refused are keys, and sessions of keys with fewer rights than their user.
-
-    Otherwise a key that was given few rights, or is revoked later, could become a password with all of them.
-    """
-    restricted = caller.scopes is not None or caller.models is not None or caller.key_limits.hard
-    if caller.user_id is None or restricted or not getattr(request.state, "console_session", ""):
+    """A user in the console. Keys are refused, and sessions of keys with fewer rights than their user."""
+    if not sessions.has_all_rights(caller) or not getattr(request.state, "console_session", ""):
         raise DreameryError("forbidden", "This needs a console session with all rights of its user.")
     return caller
 

@@ -143,4 +143,4 @@ def _signed_in(tx: Transaction, request: Request) -> UUID | None:
     if not session_id:
         return None
     owner = console_sessions.find_session(tx, session_id, hours=get_settings().console_session_hours)
-    return owner.user_id if owner is not None else None
+    return owner.user_id if owner is not None and sessions.has_all_rights(sessions.caller_of(owner)) else None

@@ -47,7 +47,17 @@ def caller_of(owner: KeyOwner) -> Caller:
         name=owner.name,
         scopes=owner.scopes,
         models=owner.models,
+        key_limits=owner.key_limits,
     )
+
+
+def has_all_rights(caller: Caller) -> bool:
+    """Whether the caller may do whatever its user may.
+
+    Ways to sign in belong to such callers only. Otherwise a key that was given few rights, or is revoked later, could
+    become a password, or be linked with a person of an OpenID provider, and have all of them.
+    """
+    return caller.user_id is not None and caller.scopes is None and caller.models is None and not caller.key_limits.hard
 
 
 async def check_attempts(request: Request, name: str = "") -> None:

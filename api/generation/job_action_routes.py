@@ -80,7 +80,7 @@ async def cancel_job(request: Request, job_id: str, caller: GenerateDep) -> Resp
     """A queued job is cancelled at once, a running one with its next poll (`cancelling` until then).
 
     What an upstream has begun it finishes and charges. The web site has no cancel call at all; the official API cancels
-    what is in its queue, and otherwise the job goes on and `cancelling` ends. A job that has ended stays unchanged.
+    what is in its queue, and otherwise the job continues and `cancelling` ends. A job that has ended stays unchanged.
     """
     view = await run_in_threadpool(cancel_job_now, caller.viewer, parse_job_id(job_id))
     set_job_id_header(request, job_id)

@@ -157,6 +157,30 @@ def test_a_name_that_exists_is_linked_by_its_own_user_only(
         assert sign_in(later, subject) == "disabled"
 
 
+def test_a_key_with_few_rights_cannot_be_linked(platform: CheckedPlatform, provider: str, admin: ApiClient) -> None:
+    subject = new_person(provider)
+    name = subject.replace("sub", "name")
+    assert admin.http.post("/admin/v1/users", json={"name": name}).status_code == 201
+    keys = [{"scopes": ["read"]}, {"models": ["agent"]}, {"limits": {"jobs_per_day": 1}}]
+    for rights in keys:
+        key = admin.http.post("/admin/v1/keys", json={"user": name, **rights}).json()["key"]
+        with browser(platform) as client:
+            signed_in = client.post("/console/session", headers={"Authorization": f"Bearer {key}"})
+            assert signed_in.status_code == 201, signed_in.text
+            assert sign_in(client, subject) == "name_taken"
+    assert admin.http.get(f"/admin/v1/users/{name}/sign-in").json()["identities"] == []
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "a\x00b", "  ", "x" * 300, "\u202e"])
+def test_names_of_the_provider_become_names_of_users(platform: CheckedPlatform, provider: str, name: str) -> None:
+    subject = new_person(provider, preferred_username=name)
+    with browser(platform) as client:
+        reason = sign_in(client, subject)
+        assert reason in {"", "name_taken"}
+        if not reason:
+            assert session(client)["user"].isprintable()
+
+
 def test_answers_that_the_browser_did_not_ask_for_are_refused(platform: CheckedPlatform, provider: str) -> None:
     subject = new_person(provider)
     with browser(platform) as client, browser(platform) as victim:

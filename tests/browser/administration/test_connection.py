@@ -1,4 +1,4 @@
-"""A connection that is lost: the console says so, keeps working as far as it can, and goes on by itself."""
+"""A lost connection: the console says so, keeps working as far as it can, and reconnects by itself."""
 
 from playwright.sync_api import BrowserContext, Page, Route, expect
 

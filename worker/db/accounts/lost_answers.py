@@ -121,7 +121,7 @@ _REFUSE_CANCEL = text(
 
 
 def refuse_cancel(tx: Transaction, *, job_id: UUID, attempt: int) -> Row[Any] | None:
-    """(running) Upstream is at work already and charges it, so the job goes on. The request is over."""
+    """(running) Upstream is at work already and charges it, so the job continues. The request is over."""
     note = json.dumps({"remark": "cancel_refused"})
     return tx.first(_REFUSE_CANCEL, {"id": job_id, "attempt": attempt, "actor": "poll", "note": note})
 

@@ -86,7 +86,7 @@ def record_sending(tx: Transaction, *, job_id: UUID, attempt: int) -> bool:
 def record_arrived(
     tx: Transaction, *, job_id: UUID, attempt: int, refs: list[dict[str, Any]], usage: dict[str, Any]
 ) -> bool:
-    """(submitting) Some results are there while the call that makes them goes on. `refs` is not empty."""
+    """(submitting) Some results are there while the call that makes them is running. `refs` is not empty."""
     values = {"id": job_id, "attempt": attempt, "refs": json.dumps(refs), "usage": json.dumps(usage)}
     return tx.first(_RECORD_ARRIVED, values) is not None
 

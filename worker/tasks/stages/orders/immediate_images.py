@@ -28,7 +28,7 @@ log = get_logger("immediate_images")
 
 
 async def make(claim: Claim, upstream: ImmediateImages, account: Account, order: ImageOrder) -> Submitted:
-    """Make the one call. Whatever happens to the claim or the database meanwhile, the call goes on: it is paid.
+    """Make the one call. Whatever happens to the claim or the database meanwhile, the call continues: it is paid.
 
     Raises LeaseLostError before the call if the claim is lost or the job was cancelled.
     """

@@ -1,4 +1,4 @@
-"""Cancels running jobs at an upstream that can. What runs already goes on, because it will be charged. Part of poll."""
+"""Cancels running jobs at an upstream that can. A job that already runs continues: it will be charged. Part of poll."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -44,7 +44,7 @@ async def cancel_requested(
 
 
 async def _cancel_one(account: AccountRow, cancel: Cancel, job: OpenJob, record: Record) -> bool:
-    """Cancel one job, or let it go on. Return whether it left its slot."""
+    """Cancel one job, or let it continue. Return whether it left its slot."""
     ended = record.state is RecordState.FAILED and record.charged == 0
     try:
         if not ended and record.state is RecordState.QUEUED:
@@ -68,7 +68,7 @@ def _end(account: AccountRow, job: OpenJob) -> bool:
 
 @retry_when_database_unavailable
 def _refuse(job: OpenJob) -> bool:
-    """Upstream has begun: the job goes on, and the next poll finds its end."""
+    """Upstream has begun: the job continues, and the next poll finds its end."""
     with transaction() as tx:
         row = lost_answers.refuse_cancel(tx, job_id=job.id, attempt=job.attempt)
         if row is not None:

@@ -132,7 +132,7 @@ def _settle_record(tx: Transaction, account: AccountRow, job: OpenJob, record: R
         if row is None:
             return False
         announce(tx, row)
-        # An upstream without a cancel call goes on: the slot is free when the job has finished.
+        # An upstream without a cancel call continues: the slot is free when the job has finished.
         return record.state in _OVER and progress_and_leases.release_slot(tx, job.id)
     if record.state is RecordState.FAILED and record.may_repeat and job.attempts_left:
         return _repeat(tx, account, job, record)

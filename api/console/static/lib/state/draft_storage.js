@@ -55,7 +55,7 @@ export async function loadUploads(draft) {
   if (lost) toast(t("play.pictures_lost", { n: lost }), "bad");
 }
 
-// Whose draft it is. A user who signs in again goes on with the draft of the page.
+// The user of the draft. A user who signs in again keeps the draft of the page.
 const owner = signal("");
 
 export function keepDraft(draft, empty) {
