@@ -47,6 +47,7 @@ def caller_of(owner: KeyOwner) -> Caller:
         name=owner.name,
         scopes=owner.scopes,
         models=owner.models,
+        providers=owner.providers,
         key_limits=owner.key_limits,
     )
 
@@ -57,7 +58,8 @@ def has_all_rights(caller: Caller) -> bool:
     Ways to sign in belong to such callers only. Otherwise a key that was given few rights, or is revoked later, could
     become a password, or be linked with a person of an OpenID provider, and have all of them.
     """
-    return caller.user_id is not None and caller.scopes is None and caller.models is None and not caller.key_limits.hard
+    restrictions = (caller.scopes, caller.models, caller.providers)
+    return caller.user_id is not None and set(restrictions) == {None} and not caller.key_limits.hard
 
 
 async def check_attempts(request: Request, name: str = "") -> None:

@@ -161,7 +161,12 @@ def test_a_key_with_few_rights_cannot_be_linked(platform: CheckedPlatform, provi
     subject = new_person(provider)
     name = subject.replace("sub", "name")
     assert admin.http.post("/admin/v1/users", json={"name": name}).status_code == 201
-    keys = [{"scopes": ["read"]}, {"models": ["agent"]}, {"limits": {"jobs_per_day": 1}}]
+    keys = [
+        {"scopes": ["read"]},
+        {"models": ["agent"]},
+        {"providers": ["ark"]},
+        {"limits": {"jobs_per_day": 1}},
+    ]
     for rights in keys:
         key = admin.http.post("/admin/v1/keys", json={"user": name, **rights}).json()["key"]
         with browser(platform) as client:

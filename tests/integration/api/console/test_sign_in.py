@@ -245,7 +245,13 @@ def test_jobs_of_a_session_without_a_key_belong_to_the_user(admin: ApiClient, na
 
 
 @pytest.mark.parametrize(
-    "rights", [{"scopes": ["generate", "read"]}, {"models": ["jimeng-4.0"]}, {"limits": {"jobs_per_day": 1}}]
+    "rights",
+    [
+        {"scopes": ["generate", "read"]},
+        {"models": ["jimeng-4.0"]},
+        {"providers": ["ark"]},
+        {"limits": {"jobs_per_day": 1}},
+    ],
 )
 def test_a_key_cannot_become_a_password(admin: ApiClient, name: str, rights: dict[str, Any]) -> None:
     restricted = admin.http.post("/admin/v1/keys", json={"user": name, **rights}).json()["key"]
