@@ -6,6 +6,7 @@ from worker.db.schema import (  # noqa: F401 - importing a module registers its 
     files,
     jobs,
     platform,
+    sharing,
     users,
     webhooks,
 )

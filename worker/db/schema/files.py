@@ -64,11 +64,14 @@ job_inputs = Table(
     Column("height", Integer),
     Column("sha256", Text),
     Column("milliseconds", Integer),
+    Column("origin_file_id", Uuid),  # the result that it is a copy of; not a reference, since results are deleted first
     timestamp_column("removed_at"),
     CheckConstraint("url IS NOT NULL OR key IS NOT NULL", name="link_or_bytes"),
     CheckConstraint("role IN ('reference', 'first_frame', 'end_frame')", name="role"),
     CheckConstraint("media IN ('image', 'video', 'audio')", name="media"),
     Index("ix_job_inputs_key", "key", postgresql_where=text("key IS NOT NULL AND removed_at IS NULL")),
+    Index("ix_job_inputs_stored", "job_id", postgresql_where=text("key IS NOT NULL AND removed_at IS NULL")),
+    Index("ix_job_inputs_origin_file_id", "origin_file_id", postgresql_where=text("origin_file_id IS NOT NULL")),
 )
 
 
