@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from typing import Self
 
 _MOST_LEVELS = 10
 _ESCAPED = frozenset("{}|\\")
@@ -47,6 +48,13 @@ class PromptVariants:
     def __init__(self, text: str) -> None:
         self._root = _parse(text)
         self.count = _count(self._root)
+
+    @classmethod
+    def of_plain_text(cls, text: str) -> Self:
+        """Return the one prompt that a text is where nothing is expanded."""
+        found = cls("")
+        found._root = _Sequence((text,))
+        return found
 
     def __iter__(self) -> Iterator[str]:
         """Yield each variant. Look at `count` first: a short text can stand for very many."""

@@ -3,7 +3,7 @@
 Estimates, batches and the console all expand here, so that what is shown first is what is made.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -65,28 +65,25 @@ def expand_matrix(matrix: RequestMatrix, *, most: int) -> list[ExpandedRequest]:
     Raises `invalid_value` for braces that do not fit, fields that exclude each other, and more than `most` requests.
     """
     _check_fields(matrix)
-    prompts = [_variants(text, n) for n, text in enumerate(matrix.prompts)] if matrix.variants else None
+    prompts = [_variants(text, n, plain=not matrix.variants) for n, text in enumerate(matrix.prompts)]
     shapes = _shapes(matrix)
-    each = max(1, len(matrix.models)) * len(shapes)
-    total = each * (sum(found.count for found in prompts) if prompts is not None else len(matrix.prompts))
+    models: list[str | None] = [*matrix.models] or [None]
+    each = len(models) * len(shapes)
+    total = each * sum(found.count for found in prompts)
     # Before anything is built: a short text can stand for billions.
     if total > most:
         amount = f"{total}" if total < 10**9 else "more than 1000000000"
         message = f"These prompts and values make {amount} requests; the maximum is {most}. Send fewer at a time."
         raise DreameryError("invalid_value", message, param="prompts")
-    if (
-        prompts is not None
-        and sum(found.count * len(text) for found, text in zip(prompts, matrix.prompts, strict=True)) > _MOST_CHARACTERS
-    ):
+    if sum(found.count * len(text) for found, text in zip(prompts, matrix.prompts, strict=True)) > _MOST_CHARACTERS:
         message = "The variants of these prompts are too long together. Send fewer at a time."
         raise DreameryError("invalid_value", message, param="prompts")
-    texts = prompts if prompts is not None else [[text] for text in matrix.prompts]
     common = {**matrix.body, **({"n": matrix.n} if matrix.n is not None else {})}
     return [
         ExpandedRequest(_endpoint(model), _body(text, model, shape, common), number)
-        for number, variants in enumerate(texts)
+        for number, variants in enumerate(prompts)
         for text in _checked(variants, number)
-        for model, shape in product(matrix.models or [None], shapes)
+        for model, shape in product(models, shapes)
     ]
 
 
@@ -101,19 +98,19 @@ def _check_fields(matrix: RequestMatrix) -> None:
             raise DreameryError("invalid_value", message, param="sizes")
 
 
-def _variants(text: str, number: int) -> PromptVariants:
+def _variants(text: str, number: int, *, plain: bool) -> PromptVariants:
     param = f"prompts.{number}"
     if len(text) > (most := get_settings().prompt_max_chars):
         message = f"`{param}` has {len(text)} characters; the maximum is {most}. Shorten it."
         raise DreameryError("prompt_too_long", message, param=param)
     try:
-        return PromptVariants(text)
+        return PromptVariants.of_plain_text(text) if plain else PromptVariants(text)
     except PromptSyntaxError as error:
         message = f"The variants of `{param}` cannot be read: {error}."
         raise DreameryError("invalid_value", message, param=param) from None
 
 
-def _checked(texts: PromptVariants | list[str], number: int) -> list[str]:
+def _checked(texts: Iterable[str], number: int) -> list[str]:
     """Return the texts of one prompt. Raises an error for an alternative that leaves nothing."""
     found = [text.strip() for text in texts]
     if not all(found):
