@@ -1,7 +1,7 @@
 # All targets use .venv and create it when needed. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test test-unit test-integration test-e2e test-ops test-clients lint fmt audit bench chaos soak mutants docs revision lock clean
+.PHONY: help setup demo up test test-unit test-integration test-e2e test-ops test-clients lint fmt audit bench chaos soak mutants docs revision lock vendor clean
 
 PY := .venv/bin/python
 # Some containers set this variable; every process would then compile every module again.
@@ -85,6 +85,10 @@ lock: ## pin all packages of pyproject.toml again (needs uv)
 		--extra build --extra otel -o requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -q pyproject.toml \
 		--extra build --extra otel --extra dev -o requirements-dev.lock
+
+vendor: ## copy the console's libraries from their npm packages again (needs Node 20 and npm; users do not)
+	@command -v npm >/dev/null || { echo 'make vendor needs Node 20 or newer with npm. The libraries in the repository need neither.' >&2; exit 1; }
+	@node deploy/vendor/vendor.mjs
 
 clean: ## remove .venv and caches; keep data/ and out/
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build *.egg-info

@@ -1,5 +1,5 @@
 // Markdown of agents as elements. No HTML is made from text: the parser gives tokens, and only the elements below exist.
-import MarkdownIt from "../../vendor/markdown-it.js";
+import MarkdownIt from "../../vendor/markdown-it/markdown-it.js";
 import { html, useMemo } from "./preact.js";
 import { platformUrl } from "../api/client.js";
 import { t } from "../state/language.js";

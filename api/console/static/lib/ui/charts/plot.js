@@ -2,7 +2,7 @@
 import { html, useEffect, useId, useMemo, useRef, useState } from "../preact.js";
 import { formatAxisTime, formatNumber, language, t } from "../../state/language.js";
 import { theme } from "../../state/preferences.js";
-import uPlot from "../../../vendor/uplot.js";
+import uPlot from "../../../vendor/uplot/uplot.js";
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const FONT = "12px ui-sans-serif, system-ui, sans-serif";
