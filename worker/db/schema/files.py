@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Double,
@@ -39,6 +40,10 @@ files = Table(
     timestamp_column("created_at", nullable=False, default=True),
     timestamp_column("removed_at"),  # from then on it cannot be read
     timestamp_column("erased_at"),  # its bytes were deleted
+    timestamp_column("deleted_at"),  # by its owner: it is in no list, and has no link any more
+    # Marks of its owner; NULL = as its job. All variants of a result have the same.
+    Column("favourite", Boolean),
+    Column("pinned", Boolean),
     UniqueConstraint("job_id", "n", "variant"),
     CheckConstraint("variant IN ('original', 'thumbnail', 'spritesheet', 'last_frame')", name="variant"),
     Index("ix_files_kept_jobs", "job_id", postgresql_where=text("removed_at IS NULL")),

@@ -99,8 +99,11 @@ jobs = Table(
     # Number and length of its results, set when it succeeds; NULL = not counted yet (`worker.db.users.result_counts`).
     Column("result_count", Integer),
     Column("result_seconds", Double),
-    timestamp_column("pinned_at"),  # by its owner: its files are kept permanently
-    Column("favourite", Boolean, nullable=False, server_default=text("false")),  # set by its owner
+    # By its owner: its files are kept permanently, except those that are not pinned themselves.
+    timestamp_column("pinned_at"),
+    # Set by its owner: it has favourites among its files, or all become favourites.
+    Column("favourite", Boolean, nullable=False, server_default=text("false")),
+    timestamp_column("edited_at"),  # when its owner last marked or deleted something of it
     timestamp_column("deleted_at"),  # by its owner: hidden, and its files are deleted
     CheckConstraint("kind IN ('image', 'video', 'chat')", name="kind"),
     CheckConstraint("account_choice IN ('any', 'own', 'pool')", name="account_choice"),
@@ -172,6 +175,7 @@ jobs = Table(
     Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
     Index("ix_jobs_pinned", "owner", postgresql_where=text("pinned_at IS NOT NULL")),
     Index("ix_jobs_charge_doubt", "id", postgresql_where=text("charge_doubt IS NOT NULL")),
+    Index("ix_jobs_edited_at", "edited_at", postgresql_where=text("edited_at IS NOT NULL")),
     Index("ix_jobs_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     Index(
         "ix_jobs_uncounted",
