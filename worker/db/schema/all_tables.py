@@ -2,6 +2,7 @@
 
 from worker.db.schema import (  # noqa: F401 - importing a module registers its tables
     accounts,
+    chats,
     credits,  # noqa: A004
     files,
     jobs,
