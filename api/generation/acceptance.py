@@ -40,7 +40,7 @@ from worker.db.jobs.inputs import NewInput
 from worker.db.jobs.state_machine import NewGroup, NewJob
 from worker.db.platform import state as platform_state
 from worker.db.users.quotas import QuotaUsage
-from worker.messaging import celery_app
+from worker.messaging import celery_app, pubsub
 
 _RETRY_SECONDS = 0.15
 
@@ -305,6 +305,8 @@ def _insert(tx: Transaction, submissions: list[_Submission]) -> tuple[QuotaUsage
         if s.plan.extra_write is not None:
             s.plan.extra_write(tx)
     _enqueue_on_commit(tx, list(assigned.values()))
+    # Feeds show jobs that still wait: their first change may be minutes away.
+    tx.on_commit(partial(pubsub.publish_accepted_jobs, list(assigned)))
     return quota_check.check_cost(list(assigned), requests=len(submissions))
 
 

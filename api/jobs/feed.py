@@ -30,9 +30,11 @@ log = get_logger("job_feed")
 
 # Changes are collected for this long before their owners are looked up.
 _BATCH_SECONDS = 0.2
-# Progress and queue positions change without an event.
-_REFRESH_SECONDS = 2.5
+# Progress and queue positions change without an event. A page shows the newest jobs; the others take turns.
+_REFRESH_SECONDS = 1.5
 _MAX_REFRESHED_JOBS = 60
+# Jobs that are read and sent together: a burst of thousands must not become one frame.
+_MAX_JOBS_PER_FRAME = 200
 _SWEEP_SECONDS = 10.0
 # A sweep that finds nothing sends a heartbeat itself; the loop sends one only when the database delays the sweep.
 _HEARTBEAT_SECONDS = 1.5 * _SWEEP_SECONDS
@@ -164,6 +166,7 @@ class _FeedSource:
         self._since = since  # database time of the newest sweep
         self._changed: set[UUID] = set()
         self._started = False
+        self._turn = 0  # of the jobs that are not among the newest
         self._swept_at = self._refreshed_at = 0.0
 
     async def new_frames(self) -> AsyncIterator[bytes]:
@@ -176,13 +179,17 @@ class _FeedSource:
         # Also while other jobs change all the time.
         if not self._changed or time.monotonic() - self._refreshed_at >= _REFRESH_SECONDS:
             self._refreshed_at = time.monotonic()
-            self._changed = self._changed | self._newest_open_jobs()
-        frames = await self._job_frames(self._changed)
+            self._changed = self._changed | self._jobs_to_refresh()
+        async for frames in self._job_frames(self._changed):
+            yield frames
         if time.monotonic() - self._swept_at > _SWEEP_SECONDS:
             self._swept_at = time.monotonic()
-            frames += await self._sweep() or HEARTBEAT
-        if frames:
-            yield frames
+            sent = False
+            async for frames in self._sweep():
+                sent = True
+                yield frames
+            if not sent:
+                yield HEARTBEAT
 
     def is_finished(self) -> bool:
         """Return False: a feed ends at its deadline."""
@@ -217,25 +224,34 @@ class _FeedSource:
             return self._frame("reset", {})
         return b"".join(self._frame("job", job) for job in jobs)
 
-    async def _job_frames(self, job_ids: set[UUID]) -> bytes:
-        """Return frames of those jobs that look different now."""
-        return b"".join([self._frame("job", job) for job in await self._changed_jobs(list(job_ids))])
+    async def _job_frames(self, job_ids: set[UUID]) -> AsyncIterator[bytes]:
+        """Yield frames of those jobs that look different now, newest first."""
+        newest_first = sorted(job_ids, reverse=True)
+        for start in range(0, len(newest_first), _MAX_JOBS_PER_FRAME):
+            jobs = await self._changed_jobs(newest_first[start : start + _MAX_JOBS_PER_FRAME])
+            if jobs:
+                yield b"".join([self._frame("job", job) for job in jobs])
 
-    def _newest_open_jobs(self) -> set[UUID]:
-        """Return the open jobs whose progress or queue position is read again."""
+    def _jobs_to_refresh(self) -> set[UUID]:
+        """Return the open jobs whose progress or queue position is read again: the newest, and some of the others."""
         newest_first = sorted((job_id for job_id, state in self._sent.items() if state.open), reverse=True)
-        return set(newest_first[:_MAX_REFRESHED_JOBS])
+        others = newest_first[_MAX_REFRESHED_JOBS:]
+        if self._turn >= len(others):
+            self._turn = 0
+        start, self._turn = self._turn, self._turn + _MAX_REFRESHED_JOBS
+        return {*newest_first[:_MAX_REFRESHED_JOBS], *others[start : self._turn]}
 
-    async def _sweep(self) -> bytes:
-        """Return frames of jobs whose change was not reported."""
+    async def _sweep(self) -> AsyncIterator[bytes]:
+        """Yield frames of jobs whose change was not reported."""
         viewer = await run_in_threadpool(self._find_viewer)
         self._feed.set_viewer(viewer)
         found = await run_in_threadpool(_read_changes, viewer, (self._since or 0.0) - _OVERLAP_SECONDS)
         self._sent = {job_id: state for job_id, state in self._sent.items() if job_id in found.event_seqs}
         seqs = {job_id: state.seq for job_id, state in self._sent.items()}
-        frames = await self._job_frames({job_id for job_id, seq in found.event_seqs.items() if seqs.get(job_id) != seq})
+        missed = {job_id for job_id, seq in found.event_seqs.items() if seqs.get(job_id) != seq}
+        async for frames in self._job_frames(missed):
+            yield frames
         self._since = found.now
-        return frames
 
     async def _changed_jobs(self, ids: list[UUID]) -> list[dict[str, Any]]:
         views = await run_in_threadpool(_read_views, self._feed.viewer, ids)

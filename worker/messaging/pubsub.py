@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -11,6 +11,7 @@ import orjson
 import redis.asyncio
 
 from worker.core.concurrency.circuit_breaker import CircuitBreaker
+from worker.core.job_state import JobState
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.messaging import redis_errors
@@ -26,6 +27,8 @@ PERMISSIONS_CHANNEL = "dreamery:permissions"
 # The subscriber asks a silent server this often whether it lives, and gives it up after an unanswered question.
 _QUESTION_SECONDS = 4.0
 _MOST_QUESTIONS = 1
+# A message is parsed at once by each API process.
+_MOST_IN_MESSAGE = 500
 
 _breaker = CircuitBreaker()
 
@@ -68,6 +71,12 @@ def publish_job_change(job_id: UUID, state: str, seq: int) -> None:
         _publish([(job_id.hex, state, seq)])
     else:
         _batch.changes.append((job_id.hex, state, seq))
+
+
+def publish_accepted_jobs(job_ids: Sequence[UUID]) -> None:
+    """Notify all API processes of new jobs, in few messages. Call it only after the commit (I2)."""
+    for start in range(0, len(job_ids), _MOST_IN_MESSAGE):
+        _publish([(job_id.hex, JobState.QUEUED, 1) for job_id in job_ids[start : start + _MOST_IN_MESSAGE]])
 
 
 @contextlib.contextmanager

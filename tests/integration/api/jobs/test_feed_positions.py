@@ -1,4 +1,4 @@
-"""The feed reports queue positions while other jobs change all the time."""
+"""The feed reports jobs that wait: when they are accepted, and their queue positions while other jobs change."""
 
 import threading
 import time
@@ -35,3 +35,26 @@ def test_position_is_reported_while_other_jobs_change(api_platform) -> None:
         client.cancel(last)
     between = [position for position in positions if position is not None and 1 < position < start]
     assert between, positions
+
+
+def test_jobs_of_another_client_are_reported_before_anything_happens_to_them(api_platform) -> None:
+    with ApiClient(api_platform) as client, ApiClient(api_platform, client.key) as other:
+        # The account of a session id exists after its first job.
+        busy = client.start_job("[[hang]]")["id"]
+        client.wait_for_status(busy, "in_progress")
+        with client.http.stream("GET", EVENTS) as stream:
+            events = feed_events(stream)
+            next(events)
+            started = time.monotonic()
+            jobs = [other.start_job("[[hang]]")["id"] for _ in range(20)]
+            seen: dict[str, dict] = {}
+            while not seen.keys() >= set(jobs):
+                _, _, job = next(events)
+                seen.setdefault(job["id"], job)
+            seconds = time.monotonic() - started
+        for job_id in [busy, *jobs]:
+            client.cancel(job_id)
+    waiting = [job for job in seen.values() if job["queue"]["position"] is not None]
+    assert len(waiting) >= 5
+    # A sweep would find them too, after 10 seconds.
+    assert seconds < 8
