@@ -29,7 +29,8 @@ router = APIRouter(prefix="/v1/files", tags=["files"])
 
 _CACHE_PERMANENTLY = "public, max-age=31536000, immutable"
 # `small` is for lists: a quarter of the work and far fewer bytes.
-_THUMBNAIL_SIDES = {"small": 128, "medium": 512}
+ThumbnailSize = Literal["small", "medium"]
+_THUMBNAIL_SIDES: dict[ThumbnailSize, int] = {"small": 128, "medium": 512}
 _THUMBNAIL_PATIENCE_SECONDS = 30.0
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 
@@ -121,7 +122,7 @@ async def _make_thumbnail(row: Any, side: int) -> bytes:
 async def get_thumbnail(
     file_id: str,
     *,
-    size: Annotated[Literal["small", "medium"], Query(description="128 or 512 pixels a side")] = "medium",
+    size: Annotated[ThumbnailSize, Query(description="128 or 512 pixels a side")] = "medium",
     if_none_match: Annotated[str | None, Header()] = None,
     expires: Annotated[str | None, Query(max_length=20, description="part of an expiring link")] = None,
     signature: Annotated[str | None, Query(max_length=100, description="part of an expiring link")] = None,
@@ -136,9 +137,15 @@ async def get_thumbnail(
         raise DreameryError(
             "file_not_found", "Only images have a thumbnail here; for a video, use the `thumbnail_url` of its job."
         )
+    cache = _CACHE_PERMANENTLY if left is None else f"private, max-age={left}"
+    return await send_thumbnail(row, size, if_none_match=if_none_match, cache=cache)
+
+
+async def send_thumbnail(row: Any, size: ThumbnailSize, *, if_none_match: str | None, cache: str) -> Response:
+    """Respond with a thumbnail of a stored image (`key`, `sha256`, `owner`); 304 if the caller's copy is current."""
     headers = {
         "ETag": f'"{row.sha256}-{_THUMBNAIL_SIDES[size]}"',
-        "Cache-Control": _CACHE_PERMANENTLY if left is None else f"private, max-age={left}",
+        "Cache-Control": cache,
         "Access-Control-Allow-Origin": "*",
     }
     if if_none_match == headers["ETag"]:
@@ -156,14 +163,19 @@ class FileConditions:
     if_range: str | None
 
 
-async def send_file(request: Request, row: Any, *, name: str, conditions: FileConditions, cache: str) -> Response:
-    """Respond with a stored file, the requested range or only the headers; 304 if the caller's copy is current."""
+async def send_file(
+    request: Request, row: Any, *, name: str, conditions: FileConditions, cache: str, download: bool = False
+) -> Response:
+    """Respond with a stored file, the requested range or only the headers; 304 if the caller's copy is current.
+
+    With `download`, browsers save it instead of showing it.
+    """
     headers = {
         "ETag": f'"{row.sha256}"',
         "Accept-Ranges": "bytes",
         "Cache-Control": cache,
         "Content-Security-Policy": FILE_POLICY,
-        "Content-Disposition": f'inline; filename="{name}"',
+        "Content-Disposition": f'{"attachment" if download else "inline"}; filename="{name}"',
         # Also for pages that load the file without CORS headers in the request.
         "Access-Control-Allow-Origin": "*",
     }

@@ -173,6 +173,11 @@ def lookup_hash(secret: str) -> str:
     return hmac.new(_root_key(), b"lookup:" + secret.encode(), hashlib.sha256).hexdigest()
 
 
+def root_signature(purpose: str, value: bytes) -> bytes:
+    """Return a signature (32 bytes) that stays valid when the master key changes."""
+    return hmac.new(_root_key(), f"{purpose}:".encode() + value, hashlib.sha256).digest()
+
+
 def webhook_secret(owner: str) -> str:
     """Derive the Standard Webhooks secret (`whsec_...`) of an owner; it is not stored."""
     digest = hmac.new(_root_key(), b"webhook:" + owner.encode(), hashlib.sha256).digest()

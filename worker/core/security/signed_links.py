@@ -84,6 +84,16 @@ def check_link(link: str, name: str) -> None:
     seconds_until_expiry(name, *(query.get(field, [None])[0] for field in ("expires", "signature")))
 
 
+def sign_text(value: str) -> str:
+    """Return the signature of a text that other kinds of links begin differently."""
+    return _signer().get_signature(value).decode()
+
+
+def verify_text(value: str, signature: str) -> bool:
+    """Whether the signature is that of `sign_text`, with any master key."""
+    return _signer().verify_signature(value, signature)
+
+
 def _signer() -> Signer:
     # The library expects the keys oldest first.
     keys = derived_keys("file links")[::-1]
