@@ -18,6 +18,7 @@ from worker.db.jobs.queries import JobView
 
 TASK_PREFIX = "cgt-"
 STATUS_OF = {
+    JobState.HELD: "queued",
     JobState.QUEUED: "queued",
     JobState.SUBMITTING: "running",
     JobState.RUNNING: "running",

@@ -162,7 +162,7 @@ async def delete_task(request: Request, task: str, caller: GenerateDep) -> Respo
     if view.job.finished_at is not None:
         await in_storage_thread(delete_job_now, caller, job_id)
         return json_response({})
-    if view.job.state == JobState.QUEUED:
+    if view.job.state in {JobState.HELD, JobState.QUEUED}:
         view = await run_in_threadpool(cancel_job_now, caller.viewer, job_id)
     if task_status(view) != "cancelled":
         raise _denied("job_not_finished", "The task is running and can not be deleted.")

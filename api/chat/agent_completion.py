@@ -58,7 +58,7 @@ def result_progress_line(child: JobView, number: int, count: int) -> str:
 
 def waiting_line(conversation: JobView) -> str:
     """Return what a conversation waits for before its first text."""
-    if conversation.job.state == JobState.QUEUED:
+    if conversation.job.state in {JobState.HELD, JobState.QUEUED}:
         position = "" if conversation.position is None else f", position {conversation.position}"
         return f"Waiting for an account{position}."
     return "Waiting for the agent."

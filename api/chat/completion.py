@@ -19,6 +19,7 @@ from worker.db.jobs.queries import JobView
 _FINAL = {JobState.SUCCEEDED: "done", JobState.FAILED: "failed", JobState.CANCELLED: "cancelled"}
 _STAGES = {
     **_FINAL,
+    JobState.HELD: "waiting before the queue",
     JobState.SUBMITTING: "sending upstream",
     JobState.SAVING: "finished upstream, storing the results",
 }

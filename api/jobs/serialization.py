@@ -22,6 +22,7 @@ from worker.core.settings import get_settings
 from worker.db.jobs.queries import JobView
 
 STATUS_OF = {
+    JobState.HELD: "queued",
     JobState.QUEUED: "queued",
     JobState.SUBMITTING: "in_progress",
     JobState.RUNNING: "in_progress",
@@ -166,7 +167,7 @@ def _input(job: Any) -> dict[str, Any]:
         "model": params["asked_model"],
         "flags": params.get("flags", {}),
         **{f"output_{name}": value for name, value in params.get("output", {}).items()},
-        **{name: params[name] for name in ("adjusted", "follow_up") if params.get(name)},
+        **{name: params[name] for name in ("adjusted", "follow_up", "conversation") if params.get(name)},
     }
 
 

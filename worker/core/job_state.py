@@ -10,6 +10,7 @@ from enum import StrEnum
 class JobState(StrEnum):
     """The state of a job. `worker/db/jobs/state_machine.py` holds the transitions."""
 
+    HELD = "held"
     QUEUED = "queued"
     SUBMITTING = "submitting"
     RUNNING = "running"
@@ -19,8 +20,11 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
+# `held` is before the queue: the job waits for its time, for its batch, for a limit of its key or for idle accounts. No
+# account looks at it. `worker/db/batches/held_jobs.py` moves it to the queue and back.
 OPEN = frozenset({JobState.QUEUED, JobState.SUBMITTING, JobState.RUNNING, JobState.SAVING})
 FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+UNFINISHED = OPEN | {JobState.HELD}
 UNSUCCESSFUL = FINAL - {JobState.SUCCEEDED}
 # The job is upstream, or may be: it holds a slot of its account.
 UPSTREAM = frozenset({JobState.SUBMITTING, JobState.RUNNING})

@@ -15,6 +15,10 @@ from worker.db.engine import Row
 from worker.db.jobs.queries import JobView
 
 _TEXTS = {
+    JobState.HELD: (
+        "Held before the queue: until its time, for its batch, for a limit of its key, or for idle accounts.",
+        "暂不排队：等待指定时间、所属批次、密钥的并发限制，或空闲账号。",
+    ),
     JobState.QUEUED: ("Accepted; waiting for a free account.", "已接受，等待空闲账号。"),
     "again": ("Back in the queue", "重新排队"),
     JobState.SUBMITTING: ("An account claimed the job and is submitting it upstream.", "已分配账号，正在提交到上游。"),
@@ -169,7 +173,7 @@ def _texts(row: "Row[Any]") -> tuple[str, str]:
     if row.from_state == row.to_state:
         fault, fault_zh = _reason(row.note)
         return f"{_FAULT[0]}: {fault}", f"{_FAULT[1]}：{fault_zh}"
-    is_retry = row.to_state == JobState.QUEUED and row.from_state is not None
+    is_retry = row.to_state == JobState.QUEUED and row.from_state not in {None, JobState.HELD}
     english, chinese = _TEXTS["again" if is_retry else row.to_state]
     if not is_retry and row.to_state != JobState.FAILED:
         return english, chinese

@@ -39,6 +39,10 @@ _NEXT = ("The job is next: an account takes it in a moment.", "该任务排在�
 _BEHIND = ("Jobs ahead in the queue: {n}.", "队列前面还有 {n} 个任务。")
 _FAR_BEHIND = ("Jobs ahead in the queue: at least {n}.", "队列前面至少有 {n} 个任务。")
 _FIRST = ("The job is next and waits for an account.", "该任务排在最前，正在等待账号。")
+_HELD = (
+    "The job waits before the queue: for its time, its batch, a limit of its key, or idle accounts.",
+    "该任务暂不排队：等待指定时间、所属批次、密钥的并发限制，或空闲账号。",
+)
 _STUCK = ("No account can take this job at the moment.", "目前没有账号可以接收此任务。")
 
 
@@ -57,7 +61,7 @@ def waiting_object(view: JobView, reasons: list[WaitReason], *, shows_labels: bo
 
 def _summary(view: JobView, reasons: list[WaitReason]) -> tuple[str, str]:
     if view.job.state != JobState.QUEUED:
-        return _RUNS
+        return _HELD if view.job.state == JobState.HELD else _RUNS
     if not any(reason.accounts for reason in reasons):
         return _NO_ACCOUNT
     kinds = {reason.reason for reason in reasons}

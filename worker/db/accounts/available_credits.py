@@ -13,7 +13,7 @@ MAX_READING_AGE_SECONDS = 600
 # The cost of an ended job. Upstream charges every job it accepts, so the price counts until the real charge is read
 # (`settlement.settle`). A job that was certainly not accepted cost nothing. After an unclear submit it is unknown.
 SET_CHARGED = "charged = coalesce(jobs.charged, jobs.price)"
-_NOT_TAKEN = """(old.state IN ('queued', 'submitting') AND jobs.submitted_at IS NULL
+_NOT_TAKEN = """(old.state IN ('held', 'queued', 'submitting') AND jobs.submitted_at IS NULL
             AND NOT coalesce(CAST(:code AS text) IN ('submit_unclear', 'stream_broken'), false))"""
 SET_CHARGED_IF_TAKEN = f"""charged = CASE WHEN {_NOT_TAKEN} THEN 0 WHEN jobs.submitted_at IS NULL THEN jobs.charged
             ELSE coalesce(jobs.charged, jobs.price) END,

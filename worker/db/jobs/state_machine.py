@@ -507,7 +507,7 @@ _CANCEL = _change(
     to=JobState.CANCELLED,
     # A running job is cancelled only on request. It keeps its slot, because upstream has no cancel call and continues.
     # A conversation ends when its stream is closed.
-    where="AND (state = 'queued' OR cancel_requested_at IS NOT NULL)",
+    where="AND (state IN ('held', 'queued') OR cancel_requested_at IS NOT NULL)",
     sets="""finished_at = clock_timestamp(), queue_position = NULL,
             holds_slot = (old.state = 'running' AND jobs.kind <> 'chat'),
             cancel_requested_at = coalesce(jobs.cancel_requested_at, clock_timestamp()), """
@@ -532,8 +532,8 @@ def _cancel(
 
 
 def cancel(tx: Transaction, job_id: UUID) -> Row[Any] | None:
-    """queued -> cancelled at once. For a submitting or running job only record the request, for poll and requeue."""
-    row = _cancel(tx, job_id=job_id, from_states=(JobState.QUEUED,), attempt=None, actor="api")
+    """held, queued -> cancelled at once. For a job upstream only record the request, for poll and requeue."""
+    row = _cancel(tx, job_id=job_id, from_states=(JobState.HELD, JobState.QUEUED), attempt=None, actor="api")
     if row is None:
         tx.run(
             text(

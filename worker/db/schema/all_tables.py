@@ -2,6 +2,7 @@
 
 from worker.db.schema import (  # noqa: F401 - importing a module registers its tables
     accounts,
+    batches,
     chats,
     credits,  # noqa: A004
     files,

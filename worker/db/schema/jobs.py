@@ -18,7 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from worker.core.catalog.provider_data import first_provider
-from worker.core.job_state import FINAL, OPEN, UPSTREAM, sql_list
+from worker.core.job_state import FINAL, OPEN, UNFINISHED, UPSTREAM, sql_list
 from worker.db.schema.base import metadata, timestamp_column
 
 # In the notation of Postgres, which `alembic check` compares. A priority is a head start of 20 turns.
@@ -88,6 +88,11 @@ jobs = Table(
     Column("event_seq", Integer, nullable=False, server_default=text("0")),
     # Typical duration when it was accepted. Fixed, because progress is computed from it and must not decrease.
     Column("usual_seconds", Double),
+    Column("batch_id", Uuid),  # the batch that it is a part of
+    # What holds it back before the queue (`worker/db/batches/held_jobs.py`): jobs of one owner and hold go on in turn.
+    Column("hold", Text),
+    Column("lane", Text),  # `idle` = runs only while accounts are idle; NULL = in turn
+    timestamp_column("expires_at"),  # when it ends if no account has begun it, as its caller asked
     Column("origin", JSONB),  # the request that created it and its trace (`worker.core.observability.job_context`)
     Column("price", Integer),  # expected credits, set when it is accepted; NULL = unknown
     Column("charged", Integer),  # actual credits as far as known; 0 = certainly nothing
@@ -107,7 +112,7 @@ jobs = Table(
     timestamp_column("deleted_at"),  # by its owner: hidden, and its files are deleted
     CheckConstraint("kind IN ('image', 'video', 'chat')", name="kind"),
     CheckConstraint("account_choice IN ('any', 'own', 'pool')", name="account_choice"),
-    CheckConstraint(f"state IN {sql_list(OPEN | FINAL)}", name="state"),
+    CheckConstraint(f"state IN {sql_list(UNFINISHED | FINAL)}", name="state"),
     CheckConstraint(f"(state IN {sql_list(FINAL)}) = (finished_at IS NOT NULL)", name="terminal_iff_finished"),
     CheckConstraint(
         "state NOT IN ('submitting', 'running', 'saving') OR (account_id IS NOT NULL AND submit_key IS NOT NULL)",
@@ -120,6 +125,9 @@ jobs = Table(
     CheckConstraint("progress BETWEEN 0 AND 100", name="progress"),
     # Explicit names, so that a query plan shows which rule it used.
     Index("ix_jobs_queue", "kind", "place", "id", postgresql_where=text("state = 'queued'")),
+    Index("ix_jobs_held", "owner", "hold", "due_at", "id", postgresql_where=text("state = 'held'")),
+    Index("ix_jobs_held_deadline", "deadline_at", postgresql_where=text("state = 'held'")),
+    Index("ix_jobs_batch_id", "batch_id", "state", "id", postgresql_where=text("batch_id IS NOT NULL")),
     Index("ix_jobs_queue_lines", "kind", text(LINE), "place", "id", postgresql_where=text("state = 'queued'")),
     Index("ix_jobs_turns", "owner", "kind", "turn", postgresql_where=text("attempt > 0 OR state = 'queued'")),
     Index("ix_jobs_account_id", "account_id", "submitted_at", postgresql_where=text("account_id IS NOT NULL")),

@@ -56,6 +56,8 @@ api_keys = Table(
     Column("scopes", ARRAY(Text)),  # its permissions; NULL = all that its user's role allows
     Column("models", ARRAY(Text)),  # public model ids it may use; NULL = all
     Column("providers", ARRAY(Text)),  # whose accounts its jobs may use; NULL = all
+    Column("accounts", ARRAY(Uuid)),  # that its jobs may use; NULL = all, if `account_groups` is NULL too
+    Column("account_groups", ARRAY(Text)),  # whose accounts its jobs may use, beside `accounts`
     timestamp_column("expires_at"),
     timestamp_column("last_used_at"),
     timestamp_column("created_at", nullable=False, default=True),

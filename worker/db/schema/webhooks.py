@@ -52,6 +52,7 @@ webhook_deliveries = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE")),  # NULL: a test event
+    Column("batch_id", Uuid, ForeignKey("batches.id", ondelete="CASCADE")),  # an event of a batch
     Column("endpoint_id", Uuid, ForeignKey("webhook_endpoints.id", ondelete="CASCADE")),  # NULL: the job's `webhook`
     Column("event", Text, nullable=False),
     Column("url", Text, nullable=False),
@@ -66,9 +67,19 @@ webhook_deliveries = Table(
     Column("last_status", Integer),
     Column("last_error", Text),
     timestamp_column("created_at", nullable=False, default=True),
-    CheckConstraint("job_id IS NOT NULL OR endpoint_id IS NOT NULL", name="of_job_or_endpoint"),
+    CheckConstraint(
+        "job_id IS NOT NULL OR endpoint_id IS NOT NULL OR batch_id IS NOT NULL", name="of_job_or_endpoint"
+    ),
     CheckConstraint("delivered_at IS NULL OR given_up_at IS NULL", name="one_end"),
     UniqueConstraint("job_id", "endpoint_id", "event"),
+    Index(
+        "uq_webhook_deliveries_batch",
+        "batch_id",
+        text("coalesce(endpoint_id, '00000000-0000-0000-0000-000000000000'::uuid)"),
+        "event",
+        unique=True,
+        postgresql_where=text("batch_id IS NOT NULL"),
+    ),
     Index("uq_webhook_deliveries_own", "job_id", "event", unique=True, postgresql_where=text("endpoint_id IS NULL")),
     Index("ix_webhook_deliveries_due", "lane", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     Index("ix_webhook_deliveries_claimed", "owner", postgresql_where=text("claimed_until IS NOT NULL")),
