@@ -1,16 +1,19 @@
 """The model list in OpenAI's format, with fields that clients of other gateways read."""
 
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import Caller, CallerDep
 from api.generation.model_availability import read_offer_or_empty
 from api.generation.models.agent import AGENT, agent_of
+from api.generation.models.details import read_details
 from api.generation.models.form import fields_of
 from api.generation.models.schemas import Model, ModelList
 from api.http.errors import error_responses
-from api.http.responses import json_response
+from api.http.responses import base_url, json_response
 from worker.core.catalog.models import Catalog, ImageModel, VideoModel, get_catalog
 from worker.core.catalog.upstream_models import UpstreamModels
 
@@ -147,24 +150,44 @@ def _means(catalog: Catalog, offer: UpstreamModels, model: ImageModel | VideoMod
     summary="List models",
     responses={200: {"model": ModelList, "description": "The models."}, **error_responses(401)},
 )
-async def list_models(caller: CallerDep) -> Response:
+async def list_models(
+    request: Request,
+    caller: CallerDep,
+    *,
+    details: Annotated[
+        bool, Query(description="also price, usual time, a sample and whether you can use it, and all other models")
+    ] = False,
+) -> Response:
     """Lists every model and alias that an account of the caller offers; without any account, the usual ones.
 
     Names, tips, sizes and counts come from upstream once the accounts' lists were read. A model that only upstream
     lists has upstream's key as its id. A name that models of several providers have is listed once, as what it means.
+
+    With `details=true` the list also has the models that no account of the caller offers (`listed` false), and says of
+    each model what it costs and takes for this caller, from `available` on.
     """
     offer = await read_offer_or_empty(caller)
     catalog = get_catalog()
     models: list[ImageModel | VideoModel] = [*offer.image_models(catalog), *catalog.video_models]
+    shown = [model for model in models if _is_shown(model, caller, offer)]
     data = [
         _object(model, name, caller, offer)
-        for model in models
-        if _is_shown(model, caller, offer)
+        for model in shown
         for name in (model.id, *model.aliases)
         if _means(catalog, offer, model, name)
     ]
     agent = _agent(offer)
-    return json_response({"object": "list", "data": [*data, *([agent] if agent else [])]})
+    if not details:
+        return json_response({"object": "list", "data": [*data, *([agent] if agent else [])]})
+    names = {row["id"] for row in data}
+    others = [model for model in models if model not in shown and model.sold_in and model.id not in names]
+    found = await run_in_threadpool(partial(read_details, [*shown, *others], caller, offer, base_url(request)))
+    rows = [{**row, "listed": True, **found[row["provider"], row["alias_of"] or row["id"]]} for row in data]
+    rows += [
+        {**_object(model, model.id, caller, offer), "listed": False, **found[model.provider, model.id]}
+        for model in others
+    ]
+    return json_response({"object": "list", "data": [*rows, *([{**agent, "listed": True}] if agent else [])]})
 
 
 @router.get(

@@ -21,7 +21,7 @@ def test_every_combination_is_one_request_in_the_order_of_reading():
         models=[image, video],
         ratios=["1:1", "16:9"],
         n=1,
-        body={"metadata": {"film": "one"}},
+        body={"metadata": {"scene": "one"}},
     )
 
     assert len(requests) == 3 * 2 * 2
@@ -36,7 +36,7 @@ def test_every_combination_is_one_request_in_the_order_of_reading():
         (VIDEOS, video, "1:1"),
         (VIDEOS, video, "16:9"),
     ]
-    assert all(one.body["n"] == 1 and one.body["metadata"] == {"film": "one"} for one in requests)
+    assert all(one.body["n"] == 1 and one.body["metadata"] == {"scene": "one"} for one in requests)
 
 
 def test_prompts_are_plain_text_unless_variants_are_wanted():
