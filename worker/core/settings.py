@@ -158,6 +158,9 @@ class Settings(BaseSettings):
     link_ttl_seconds: int = Field(
         0, ge=0, description="sign file links and let them expire after this time; 0 = unguessable, permanent links"
     )
+    share_max_days: int = Field(
+        90, ge=0, le=3650, description="longest life of a share link in days; 0 = share links are off"
+    )
     timeline_retention_days: int = Field(
         90, ge=0, description="delete job timelines after this many days; 0 = keep permanently"
     )
@@ -165,6 +168,8 @@ class Settings(BaseSettings):
         30, ge=1, description="how long webhook deliveries stay in the log and can be replayed"
     )
     own_accounts_per_user: int = Field(100, ge=0, description="default limit of a user's own accounts; 0 = none")
+    batch_max_lines: int = Field(10_000, ge=1, le=100_000, description="most requests of one batch")
+    batch_max_bytes: int = Field(100_000_000, ge=1000, description="largest file of a batch")
     pins_per_caller: int = Field(
         1000, ge=0, description="jobs a caller may pin to exempt them from retention; 0 = none"
     )

@@ -1,8 +1,8 @@
 """Links that open a share page, and links to the files of an album for one of its members.
 
-A share link consists of the id of the share and a signature with the root key, so it survives a change of the master key.
-It is not stored: its user gets it again from the id, and a copy of the database opens no page. A link to a file of an album
-names the user for whom it was made; the rights of this user are checked at each request.
+A share link consists of the id of the share and a signature with the root key, so it survives a change of the master
+key. It is not stored: its user gets it again from the id, and a copy of the database opens no page. A link to a file of
+an album names the user for whom it was made; the rights of this user are checked at each request.
 """
 
 import base64
