@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from api.auth.dependencies import Caller
+from api.chat.conversations.turns import PlannedTurn
 from api.chat.schemas import ChatMessage, ChatRequest, text_of_part
 from api.generation.acceptance import GenerationPlan, fingerprint
 from api.generation.models.agent import AGENT, require_agent
@@ -17,8 +18,12 @@ _SYSTEM_ROLES = frozenset({"system", "developer"})
 _EMPTY_MESSAGE = "Hello"
 
 
-def plan_conversation(path: str, body: ChatRequest, caller: Caller, offer: UpstreamModels) -> GenerationPlan:
-    """Return the plan of a chat with the agent. Raises the error of an invalid message.
+def plan_conversation(
+    path: str, body: ChatRequest, caller: Caller, offer: UpstreamModels, turn: PlannedTurn | None = None
+) -> GenerationPlan:
+    """Return the plan of a chat with the agent; with a turn, of what came before it too.
+
+    Raises the error of an invalid message.
 
     Raises `model_not_found` if no account of the caller has an agent.
     """
@@ -29,10 +34,14 @@ def plan_conversation(path: str, body: ChatRequest, caller: Caller, offer: Upstr
     fields = {
         "model": requested_model,
         "messages": messages,
+        # Not what came before: the answer of a first try is not another request.
+        **({} if body.conversation is None else {"conversation": body.conversation.model_dump()}),
         "user": body.user,
         "metadata": body.metadata,
         "webhook": body.webhook,
     }
+    if turn is not None:
+        messages, omitted = build_messages(turn.with_messages_before(body).messages)
     job = NewJob(
         owner=caller.owner,
         kind="chat",
@@ -52,7 +61,8 @@ def plan_conversation(path: str, body: ChatRequest, caller: Caller, offer: Upstr
         webhook_url=body.webhook or None,
         metadata={**(body.metadata or {}), **({"user": body.user} if body.user else {})},
     )
-    return GenerationPlan(jobs=[job], n=0, fingerprint=fingerprint(path, fields, []))
+    plan = GenerationPlan(jobs=[job], n=0, fingerprint=fingerprint(path, fields, []))
+    return plan if turn is None else turn.attach(plan, caller)
 
 
 def build_messages(messages: Sequence[ChatMessage]) -> tuple[list[dict[str, str]], int]:

@@ -31,6 +31,7 @@ from api.chat.agent_completion import (
 from api.chat.agent_planning import plan_conversation
 from api.chat.agent_subscription import ConversationSubscription
 from api.chat.chunks import Chunks, error_frame
+from api.chat.conversations.turns import PlannedTurn, set_conversation_header
 from api.chat.schemas import ChatRequest
 from api.chat.streaming import complete_stream
 from api.generation.acceptance import AcceptedRequest
@@ -67,16 +68,23 @@ _MIN_WAIT_SECONDS = 0.05
 
 
 async def accept_agent_chat(
-    request: Request, body: ChatRequest, caller: Caller, preference: Preference, key: str | None
+    request: Request,
+    body: ChatRequest,
+    caller: Caller,
+    preference: Preference,
+    key: str | None,
+    *,
+    turn: PlannedTurn | None = None,
 ) -> Callable[[], Awaitable[Response]]:
     """Accept a chat with the agent; call the result for the answer. Errors of the request are raised here.
 
     The answer may take minutes and needs no body: long chats are freed before. `preference` already includes the
     body's `async`.
     """
-    plan = plan_conversation(request.url.path, body, caller, await read_offer(caller))
+    plan = plan_conversation(request.url.path, body, caller, await read_offer(caller), turn)
     streams = bool(body.stream) and not preference.respond_async
     accepted = await accept_jobs(request, plan, caller=caller, key=key, answers_late=not streams)
+    await set_conversation_header(request, turn, accepted)
     conversation = ConversationSubscription(request.app.state.job_watcher, accepted.job_ids[0])
     usage = bool(body.stream_options and body.stream_options.include_usage)
     chunks = Chunks(body.model or "agent")

@@ -1,5 +1,6 @@
 """`POST /v1/chat/completions` in OpenAI's format. Images and videos are answered as Markdown."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from api.chat.agent_streaming import accept_agent_chat
 from api.chat.background.detection import BackgroundCall, parse_job_choice
 from api.chat.chunks import DONE, Chunks
 from api.chat.completion import chat_completion, completion
+from api.chat.conversations.turns import PlannedTurn, plan_turn, set_conversation_header
 from api.chat.follow_ups.decision import parse_edit_choice
 from api.chat.planning import ChatPlan, detect_background_call, plan_chat
 from api.chat.schemas import ChatAnswer, ChatRequest
@@ -91,8 +93,8 @@ async def create_chat(
     not cancel the job. A message that changes an earlier picture ("a bit darker", "the second one at night") uses it as
     reference; `input.follow_up` of the job says what was decided, and `X-Dreamery-Edit` decides it instead. Background
     calls of front ends (titles, tags, connection tests) are answered without a job (`DREAMERY_ANSWER_CLIENT_PROBES`),
-    unless `async` or `X-Dreamery-Job: always` asks for one. Image and video models answer a forced `tool_choice` and
-    JSON as `response_format` with a 400.
+    unless `async`, `X-Dreamery-Job: always` or `conversation` asks for one. Image and video models answer a forced
+    `tool_choice` and JSON as `response_format` with a 400.
     """
     key = parse_idempotency_key(idempotency_key)
     body = await parse_body(request, ChatRequest)
@@ -101,7 +103,8 @@ async def create_chat(
     enabled = get_settings().answer_client_probes and not preference.respond_async
     # Long chats are searched in threads that no other request waits for.
     received = received_body(request)
-    if (
+    turn = await plan_turn(body, caller, base_url(request))
+    if turn is None and (
         call := await received.search(partial(detect_background_call, body, choice=choice, enabled=enabled))
     ) is not None:
         log.info("housekeeping_answered", kind=call.kind, rule=call.rule or "structure", model=body.model)
@@ -109,27 +112,40 @@ async def create_chat(
     tracked_request(request).wants_new_jobs = choice == "always"
     edit_choice = parse_edit_choice(dreamery_edit, body.dreamery_edit, agent=body.model == AGENT)
     if body.model == AGENT:
-        answer = await accept_agent_chat(request, body, caller, preference, key)
-        del body
+        answer = await accept_agent_chat(request, body, caller, preference, key, turn=turn)
+        del body, turn
         return await answer()
+    if turn is not None:
+        body = turn.with_messages_before(body)
     plan = await plan_chat(request.url.path, body, caller, edit_choice, run=received.search)
+    if turn is not None:
+        plan = replace(plan, generation=turn.attach(plan.generation, caller))
     streams, with_usage = bool(body.stream) and not preference.respond_async, _wants_usage(body)
     # The answer may take minutes and needs no body: long chats are freed before.
     del body
     if streams:
-        return await _stream(request, plan, caller, key, with_usage=with_usage)
+        return await _stream(request, plan, caller, key, turn=turn, with_usage=with_usage)
 
     def build_body(views: list[JobView], base: str) -> dict[str, Any]:
         return chat_completion(views, n=plan.generation.n, model=plan.requested_model, base=base)
 
     return await create_and_respond(
-        request, plan.generation, caller=caller, preference=preference, key=key, build_body=build_body
+        request,
+        plan.generation,
+        caller=caller,
+        preference=preference,
+        key=key,
+        build_body=build_body,
+        on_accepted=partial(set_conversation_header, request, turn),
     )
 
 
-async def _stream(request: Request, plan: ChatPlan, caller: Caller, key: str | None, *, with_usage: bool) -> Response:
+async def _stream(
+    request: Request, plan: ChatPlan, caller: Caller, key: str | None, *, turn: PlannedTurn | None, with_usage: bool
+) -> Response:
     """Return the stream. Errors of the request were raised before; from here on the status is 200."""
     accepted = await accept_jobs(request, plan.generation, caller=caller, key=key)
+    await set_conversation_header(request, turn, accepted)
     stream = ChatStream(
         job_watcher=request.app.state.job_watcher,
         accepted=accepted,

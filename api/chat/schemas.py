@@ -5,7 +5,7 @@ Unknown fields and OpenAI's sampling fields are ignored. A known field with an i
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 
@@ -45,6 +45,20 @@ class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     include_usage: bool | None = Field(None, description="true = a last chunk with `usage`")
+
+
+class ConversationChoice(BaseModel):
+    """The conversation that a request continues, and what becomes of its newest turn."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Text = Field(max_length=60, description="`conv_...`, or `new`")
+    replaces: Text | None = Field(
+        None, max_length=60, description="the newest turn (`job_...`): this request stands in its place"
+    )
+    continues: Text | None = Field(
+        None, max_length=60, description="the newest turn (`job_...`), cut off: this answer continues its answer"
+    )
 
 
 class ChatRequest(BaseModel):
@@ -120,7 +134,19 @@ class ChatRequest(BaseModel):
             "a new picture; default: decide from the message. The header `X-Dreamery-Edit` means the same"
         ),
     )
+    conversation: ConversationChoice | None = Field(
+        None,
+        description=(
+            "a conversation that the platform keeps: send new messages only, and `conv_...` (or an object with `id`) "
+            "of `GET /v1/conversations`, or `new` to begin one; the answer names it in `X-Conversation-Id`"
+        ),
+    )
     media_fields: SkipJsonSchema[dict[str, Any]] = Field({}, exclude=True, description="files beside the messages")
+
+    @field_validator("conversation", mode="before")
+    @classmethod
+    def _from_id(cls, value: Any) -> Any:
+        return {"id": value} if isinstance(value, str) else value
 
     @model_validator(mode="before")
     @classmethod

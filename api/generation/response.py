@@ -56,6 +56,7 @@ async def create_and_respond(
     build_body: BuildBody,
     build_extra_fields: BuildExtraFields = lambda _: {},
     reads_files: bool = True,
+    on_accepted: Callable[[AcceptedRequest], Awaitable[None]] | None = None,
 ) -> Response:
     """Accept the jobs, wait as the caller prefers, and answer. `reads_files` = `build_body` may take long."""
     job_watcher: JobWatcher = request.app.state.job_watcher
@@ -63,6 +64,8 @@ async def create_and_respond(
     with job_watcher.watch_jobs([job.id for job in plan.jobs]) as watches:
         async with _watching_disconnect(request, tracked_request(request)):
             accepted = await accept_jobs(request, plan, caller=caller, key=key, answers_late=True)
+            if on_accepted is not None:
+                await on_accepted(accepted)
             waiting = _wait(job_watcher, watches, accepted, preference.wait_seconds)
             if not await wait_unless_disconnected(request, waiting):
                 return Response(status_code=CLIENT_CLOSED_REQUEST)

@@ -44,7 +44,11 @@ def plan_retry(path: str, view: JobView, seed: Seed, caller: Caller) -> Generati
         kind=job.kind,
         model=job.model,
         # The old request may have had several jobs; the retry counts only the results of this one.
-        params={**job.params, "order": order, "n": _result_count(job.kind, order)},
+        params={
+            **{name: value for name, value in job.params.items() if name != "conversation"},
+            "order": order,
+            "n": _result_count(job.kind, order),
+        },
         # Upstream knows the draft of a final on the account that made it.
         account_ids=list(job.account_ids) if order.get("options", {}).get("draft_of") else [],
         providers=providers,

@@ -26,6 +26,7 @@ _EXPOSED_HEADERS = (
     "x-budget-reset",
     "x-cooldown-reset",
     "x-budget-warning",
+    "x-conversation-id",
     "x-job-id",
     "x-partial-results",
     "x-ratelimit-limit-requests",

@@ -262,6 +262,8 @@ class _RequestHandler:
             extra.append((b"x-budget-warning", format_budget_warning(self._state["budget_warnings"])))
         if "job_id" in self._state:
             extra.append((b"x-job-id", self._state["job_id"].encode()))
+        if "conversation_id" in self._state:
+            extra.append((b"x-conversation-id", self._state["conversation_id"].encode()))
         if self._language.used:
             extra.append((b"vary", b"Accept-Language"))
         if self._status >= 400 and self._state.get("accepted"):
