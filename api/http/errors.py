@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from api.http.clients.logged_paths import logged_path
 from worker.core.errors import DreameryError, ErrorKind
 from worker.core.messages.chinese import chinese_message
 from worker.core.observability.logging import get_logger
@@ -171,7 +172,8 @@ def server_fault_response(
 _KIND_OF_VALUE = re.compile(r"constrained-(?:float|int|str)|(?:function-\w+|literal|nullable)\[.*\]")
 
 
-def _validation_error(error: RequestValidationError, content_type: str) -> DreameryError:
+def request_error(error: RequestValidationError, content_type: str = "application/json") -> DreameryError:
+    """Return the error of a body that does not fit its schema, as the response says it."""
     first = error.errors()[0]
     location = [str(part) for part in first["loc"] if part not in {"body", "query", "path", "header"}]
     location = [part for part in location if not _KIND_OF_VALUE.fullmatch(part)]
@@ -239,7 +241,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-        invalid = _validation_error(error, request.headers.get("content-type", ""))
+        invalid = request_error(error, request.headers.get("content-type", ""))
         return error_response(_with_sent_name(invalid, request))
 
     @app.exception_handler(HTTPException)
@@ -250,7 +252,7 @@ def install_error_handlers(app: FastAPI) -> None:
         return error_response(_http_error(error, request), headers=headers)
 
     async def database_unavailable(request: Request, error: Exception) -> JSONResponse:
-        log.warning("database_away", path=request.url.path, reason=reason_for_operators(error))
+        log.warning("database_away", path=logged_path(request.url.path), reason=reason_for_operators(error))
         reason = f"{reason_for_callers(error)} Try again later." if is_database_away(error) else None
         state = request.scope.get("state", {})
         return server_fault_response(state, "overloaded", reason, retry_after=_AWAY_RETRY_SECONDS)

@@ -20,6 +20,7 @@ from api.http.body_parsing import PATHS_WITH_UPLOADS
 from api.http.clients.address import forwarded_scheme
 from api.http.clients.concurrency_limits import OpenRequests
 from api.http.clients.interruption import Interruption
+from api.http.clients.logged_paths import logged_path
 from api.http.cors_and_compression import add_cors, format_budget_warning, rate_limit_headers
 from api.http.errors import error_body, error_response, select_language, server_fault_response
 from api.http.request_tracker import TrackedRequest
@@ -150,7 +151,7 @@ class _RequestHandler:
                     await app(self._scope, self._body.receive, self._send_with_headers)
                 await self._end_if_interrupted(self._state["interruption"].error)
         except Exception:
-            log.exception("unhandled_exception", path=self._scope["path"])
+            log.exception("unhandled_exception", path=logged_path(self._scope["path"]))
             if self._status:
                 raise
             await self._respond(server_fault_response(self._state, "internal_error"))
@@ -160,7 +161,7 @@ class _RequestHandler:
             log.info(
                 "request",
                 method=self._scope["method"],
-                path=self._scope["path"],
+                path=logged_path(self._scope["path"]),
                 status=self._status,
                 seconds=round(time.monotonic() - self._started, 4),
                 **({"job_id": self._state["job_id"]} if "job_id" in self._state else {}),
