@@ -6,7 +6,7 @@ Estimates, batches and the console all expand here, so that what is shown first 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,7 +16,9 @@ from worker.core.catalog.models import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 
-IMAGES, VIDEOS = "/v1/images/generations", "/v1/videos/generations"
+Endpoint = Literal["/v1/images/generations", "/v1/videos/generations"]
+IMAGES: Endpoint = "/v1/images/generations"
+VIDEOS: Endpoint = "/v1/videos/generations"
 _MOST_VALUES = 50
 _MOST_PROMPTS = 10_000
 _MOST_CHARACTERS = 20_000_000
@@ -54,7 +56,7 @@ class RequestMatrix(BaseModel):
 class ExpandedRequest:
     """One request of a matrix: the path of its call, its JSON body, and the prompt it comes from (counted from 0)."""
 
-    endpoint: str
+    endpoint: Endpoint
     body: dict[str, Any]
     prompt: int
 
@@ -130,7 +132,7 @@ def _shapes(matrix: RequestMatrix) -> list[dict[str, str]]:
     return [dict(zip(used, values, strict=True)) for values in product(*used.values())]
 
 
-def _endpoint(model: str | None) -> str:
+def _endpoint(model: str | None) -> Endpoint:
     return VIDEOS if model is not None and get_catalog().knows_video(model) else IMAGES
 
 

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.generation.variants.request_matrix import RequestMatrix
 from api.http.errors import ErrorObject
 from api.http.fields import IMAGE_MODEL, example
 from api.jobs.schemas import JobEta
@@ -19,8 +20,21 @@ Endpoint = Literal[
 ]
 
 
+# Requests of one estimate: all of them are planned while the caller waits.
+MOST_REQUESTS = 500
+
+
+class PlannedCall(BaseModel):
+    """A generation call: where it would be sent, and its body."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    endpoint: Endpoint = Field(description="path of the generation call")
+    body: dict[str, Any] = Field(description="JSON body of the call, as it would be sent there")
+
+
 class EstimateRequest(BaseModel):
-    """A generation call to estimate."""
+    """A generation call to estimate; or many, as a list or as a matrix."""
 
     model_config = ConfigDict(
         extra="ignore",
@@ -29,13 +43,20 @@ class EstimateRequest(BaseModel):
                 {
                     "endpoint": "/v1/images/generations",
                     "body": {"model": IMAGE_MODEL, "prompt": "a red paper boat", "resolution": "4k", "n": 4},
-                }
+                },
+                {"matrix": {"prompts": ["a {red|blue} boat"], "variants": True, "ratios": ["1:1", "16:9"], "n": 1}},
             ]
         },
     )
 
-    endpoint: Endpoint = Field(description="path of the generation call")
-    body: dict[str, Any] = Field(description="JSON body of the call, as it would be sent there")
+    endpoint: Endpoint | None = Field(None, description="path of the generation call")
+    body: dict[str, Any] | None = Field(None, description="JSON body of the call, as it would be sent there")
+    requests: list[PlannedCall] | None = Field(
+        None, min_length=1, max_length=MOST_REQUESTS, description="many calls, instead of `endpoint` and `body`"
+    )
+    matrix: RequestMatrix | None = Field(
+        None, description=f"up to {MOST_REQUESTS} calls as prompts times models, ratios and sizes, instead of a list"
+    )
 
 
 class EstimatedJob(BaseModel):
@@ -117,3 +138,46 @@ class Estimate(BaseModel):
     )
     accounts: AccountsFor
     refusals: list[Refusal] = Field(description="empty: the call would be accepted")
+
+
+class EstimatedRequest(BaseModel):
+    """One of many calls: what it makes and costs, or why it would be refused."""
+
+    endpoint: Endpoint
+    model: str | None
+    prompt: str | None
+    ratio: str | None
+    resolution: str | None
+    seconds: int | None = Field(description="(videos) duration")
+    results: int = Field(description="number of pictures or videos in its answer")
+    jobs: int = Field(description="number of upstream jobs")
+    credits: int | None = Field(description="as in the estimate of one call")
+    currency: str | None
+    cost: float | None
+    known: bool = Field(description="whether `credits` is known")
+    error: Refusal | None = Field(description="why this call would be refused; null = it would not")
+
+
+class EstimatedTotal(BaseModel):
+    """The sum of all calls that pay in one currency."""
+
+    currency: str | None = Field(description="null = credits of upstream's own")
+    credits: int = Field(description="the sum of the known prices, in thousandths of `currency` if there is one")
+    cost: float | None = Field(description="the sum in `currency`")
+    jobs: int
+    known: bool = Field(description="whether all prices are known")
+
+
+class EstimateOfMany(BaseModel):
+    """Expected cost and time of many calls together. Nothing was created."""
+
+    object: Literal["estimate.list"]
+    requests: list[EstimatedRequest] = Field(description="in the order of the list or the matrix")
+    results: int = Field(description="number of pictures and videos of all calls")
+    jobs: int = Field(description="number of upstream jobs of all calls")
+    totals: list[EstimatedTotal] = Field(description="one for each currency; none if every call has an error")
+    known: bool = Field(description="whether all prices are known")
+    eta: JobEta | None = Field(description="seconds until the last result; null = no account could run one of the jobs")
+    errors: int = Field(description="number of calls with an error")
+    refusals: list[Refusal] = Field(description="why all of them together would be refused or some would fail")
+    acceptable: bool = Field(description="no call has an error and there is no refusal")
