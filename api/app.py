@@ -39,6 +39,7 @@ from api.jobs import routes as job_routes
 from api.jobs.feed import JobFeeds
 from api.jobs.timeline import waiting_routes
 from api.jobs.watcher import JobWatcher
+from api.mcp import routes as mcp_routes
 from api.operations import drain_routes, health_routes, notice_routes, system_routes
 from api.usage import credit_routes
 from api.usage import routes as usage_routes
@@ -102,6 +103,7 @@ ROUTES = (
     audit_export_routes,
     usage_routes,
     health_routes,
+    mcp_routes,
 )
 
 
@@ -143,6 +145,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await app.state.request_tracker.start()
     with on_shutdown_signal(app.state.job_watcher.release_waiters):
         yield
+    await mcp_routes.stop_mcp(app)
     await app.state.request_tracker.stop()
     await app.state.feeds.stop()
     await app.state.job_watcher.stop()

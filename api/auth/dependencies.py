@@ -258,9 +258,12 @@ def _count_open_request(request: Request, caller: Caller) -> None:
 
 
 async def _count_rate(request: Request, caller: Caller) -> None:
-    """Count a POST request towards the rate limit; reading and cancelling are free, so polling does not use it up."""
+    """Count a POST request towards the rate limit; reading and cancelling are free, so polling does not use it up.
+
+    A message of MCP is free too: what its tool calls within the process is counted as the same call from outside.
+    """
     limits: RequestLimits | None = getattr(request.app.state, "limits", None)
-    if limits is None or request.method != "POST" or request.url.path.endswith("/cancel"):
+    if limits is None or request.method != "POST" or request.url.path.endswith(("/cancel", "/mcp")):
         return
     status = await limits.count(request_rate_rules(caller))
     if status is None:

@@ -17,6 +17,7 @@ from api.cli.api_client import Client, ClientError, Json, accepted_jobs, save_re
 from api.cli.credits import prices_app
 from api.cli.display.help_panels import CommandsInPanels, put_into_panels
 from api.cli.jobs import jobs_app
+from api.cli.mcp.command import MCP_EXAMPLE, serve_mcp
 from api.cli.models import MODELS_EXAMPLE, show_models
 from api.cli.operator.backup import backup, restore, take_storage
 from api.cli.operator.drain import drain, workers
@@ -45,6 +46,7 @@ app.add_typer(health_app, name="health")
 app.add_typer(run_app, name="run")
 app.command("usage", epilog=USAGE_EXAMPLE)(show_usage)
 app.command("models", epilog=MODELS_EXAMPLE)(show_models)
+app.command("mcp", epilog=MCP_EXAMPLE)(serve_mcp)
 
 
 def _print_version(enabled: bool) -> None:  # noqa: FBT001 - the signature that typer calls

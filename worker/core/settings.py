@@ -21,6 +21,7 @@ from pydantic_settings import (
 
 from worker.core import background_rules, catalog_overrides
 from worker.core.catalog import provider_data, provider_overrides
+from worker.core.catalog.consent_limits import ConsentLimits
 
 _SEVERAL_HOSTS = re.compile(r"(?P<user>[^:/]*(:[^@]*)?@)?(?P<hosts>[^/?@]*,[^/?@]*)(?P<path>/[^?]*)?(?P<query>\?.*)?")
 SECRETS_DIR = Path("/run/secrets")
@@ -282,10 +283,10 @@ class Settings(BaseSettings):
     oidc_roles: str = Field(
         "", description="roles by group, such as `admins=admin,designers=member,*=viewer`; empty = all are members"
     )
+    mcp_confirm_above: ConsentLimits = Field("100 credits, 1 USD, 7 CNY", description="MCP tools ask above these costs")
+    mcp_origins: str = Field("", description="comma-separated origins of web pages that may call `/mcp`")
     flower_url: str = Field("", description="URL of Flower, linked on the console's system page")
-    flower_password: SecretStr = Field(
-        SecretStr(""), description="password of Flower (user `admin`); empty = the admin key"
-    )
+    flower_password: SecretStr = Field(SecretStr(""), description="password of Flower (`admin`); empty = the admin key")
     prompt_max_chars: int = Field(32_000, ge=1, description="longest prompt")
 
     @classmethod
