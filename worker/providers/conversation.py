@@ -52,9 +52,13 @@ class KeepAlive:
 
 @dataclass(frozen=True, slots=True)
 class StreamEnded:
-    """The answer is over. Not `complete` = the stream was closed without an end marker."""
+    """The answer is over. Not `complete` = the stream was closed without an end marker.
+
+    `lacks_credits` = the agent started nothing and wrote that the account's credits do not suffice.
+    """
 
     complete: bool
+    lacks_credits: bool = False
 
 
 AgentEvent = TextDelta | ToolCalled | JobStarted | KeepAlive | StreamEnded

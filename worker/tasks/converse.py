@@ -53,6 +53,9 @@ _CONVERSATIONS = ClaimOptions(kinds=("chat",), actor="converse")
 COMMIT_SECONDS = 1.0
 # A balance younger than this is not read again.
 _CREDITS_MAX_AGE_SECONDS = 600.0
+# More than the agent needs for any request.
+_RICH_CREDITS = 1000
+_NO_CREDITS = "The agent made nothing: its upstream account does not have enough credits. Send the message again."
 # Added to the deadlines of the jobs that the conversation started.
 _COLLECT_SLACK_SECONDS = 600.0
 # When the process stops, its conversations end this long before it is killed and keep their text.
@@ -115,6 +118,13 @@ def _begin(claim: Claim) -> bool:
         return conversations.begin_sending(tx, job_id=claim.id, attempt=claim.attempt)
 
 
+def _may_lack_credits(claim: Claim) -> bool:
+    """Whether the account may be too poor for what the agent was asked. Otherwise its words are talk about credits."""
+    with transaction() as tx:
+        left = balances.available_credits(tx, claim.account.id)
+    return left is None or left < _RICH_CREDITS
+
+
 def _check_stopping() -> None:
     if stopping.requested_for(get_settings().shutdown_grace_seconds - _STOP_MARGIN_SECONDS):
         raise DreameryError("stream_broken", detail="its worker was stopped")
@@ -144,14 +154,18 @@ class _ConversationStream:
                 account, Conversation(messages), conversation_id=str(claim.submit_key)
             )
         )
-        complete = False
+        ended = StreamEnded(complete=False)
         try:
             with closing(events):
                 for event in events:
                     watchdog.renew()
                     _check_stopping()
-                    complete = self._handle(event)
-            return self._finish("stop" if complete else "length")
+                    self._handle(event)
+                    ended = event if isinstance(event, StreamEnded) else ended
+            if ended.lacks_credits and not self._jobs and _may_lack_credits(claim):
+                # Nothing was made and nothing charged. Another try finds an account with credits.
+                return self._break_off(DreameryError("insufficient_quota", _NO_CREDITS), finish="stop")
+            return self._finish("stop" if ended.complete else "length")
         except _StoppedError as stopped:
             return str(stopped)
         except DATABASE_UNAVAILABLE_ERRORS:
@@ -161,12 +175,12 @@ class _ConversationStream:
                 raise
             return self._break_off(error if isinstance(error, DreameryError) else UnexpectedError(error, sent=True))
 
-    def _handle(self, event: AgentEvent) -> bool:
-        """Process one event. Return whether it was a complete end of the stream."""
+    def _handle(self, event: AgentEvent) -> None:
+        """Process one event."""
         if isinstance(event, KeepAlive):
             if self._running and time.monotonic() - self._committed_at >= COMMIT_SECONDS:
                 self._commit()
-            return False
+            return
         if not self._running:
             self._mark_running()
         if isinstance(event, TextDelta):
@@ -178,7 +192,6 @@ class _ConversationStream:
         elif isinstance(event, JobStarted):
             self._jobs += 1
             self._commit(event)
-        return isinstance(event, StreamEnded) and event.complete
 
     @retry_when_database_unavailable
     def _mark_running(self) -> None:
@@ -259,8 +272,8 @@ class _ConversationStream:
         return f"conversation {claim.id} on {claim.account.label}: {len(self._text)} characters, {self._jobs} jobs"
 
     @retry_when_database_unavailable
-    def _break_off(self, error: DreameryError) -> str:
-        """End a broken or refused stream. Its text and its jobs are kept."""
+    def _break_off(self, error: DreameryError, *, finish: str | None = None) -> str:
+        """End a broken or refused stream. Its text and its jobs are kept. `finish` of a text that is complete."""
         claim = self._claim
         failure = error
         if error.kind.reaction is Reaction.UNCLEAR or isinstance(error, UnexpectedError):
@@ -268,7 +281,7 @@ class _ConversationStream:
         cooldown = handle_refusal.cooldown_after(claim, error)
         with transaction() as tx:
             if not isinstance(error, UnexpectedError):
-                self._note(tx)  # after a fault, the text of the last commit is what is kept
+                self._note(tx, finish)  # after a fault, the text of the last commit is what is kept
             if cooldown:
                 health.cool_down(tx, claim.account.id, seconds=cooldown, code=error.code)
             fail_job(

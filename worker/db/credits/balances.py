@@ -60,6 +60,12 @@ def recent_credits(tx: Transaction, account_id: UUID, *, within: float) -> int |
     return row.credits if row is not None else None
 
 
+def available_credits(tx: Transaction, account_id: UUID) -> int | None:
+    """Return the credits of an account that are not spent or reserved; None = unknown."""
+    row = tx.first(text(f"SELECT {credits_left('a')} AS left FROM accounts a WHERE a.id = :id"), {"id": account_id})
+    return None if row is None or row.left is None else int(row.left)
+
+
 def account_covers_price(tx: Transaction, job_id: UUID) -> bool:
     """Return whether the account can certainly pay for a submitting job: then a credits error has another cause."""
     row = tx.first(

@@ -7,7 +7,7 @@ content or the parameters does not. Facts decay (`HALF_LIFE_SECONDS`), so an acc
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -52,26 +52,34 @@ class Facts:
     price: int | None = None  # of the job
     used: float = 0.0  # recent jobs, decayed
 
+    @property
+    def is_last_resort(self) -> bool:
+        """Whether the account certainly has no credits for a job whose price upstream decides, such as a chat's."""
+        return self.price is None and self.credits_left is not None and self.credits_left <= 0
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The parts of a score, each between 0 (bad) and 1 (good)."""
+    """The parts of a score, each between 0 (bad) and 1 (good). Any account comes before a last resort."""
 
     health: float
     load: float
     success: float
     credits: float
     wear: float
+    last_resort: bool = False
 
     @property
     def total(self) -> float:
         """The weighted mean of the parts."""
-        parts: dict[str, float] = asdict(self)
-        return sum(WEIGHTS[name] * part for name, part in parts.items()) / sum(WEIGHTS.values())
+        return sum(WEIGHTS[name] * part for name, part in self._parts().items()) / sum(WEIGHTS.values())
 
     def as_dict(self) -> dict[str, float]:
         """Return the parts and `total`, rounded, for the job's timeline."""
-        return {name: round(part, 3) for name, part in {**asdict(self), "total": self.total}.items()}
+        return {name: round(part, 3) for name, part in {**self._parts(), "total": self.total}.items()}
+
+    def _parts(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in WEIGHTS}
 
 
 def score(facts: Facts) -> Score:
@@ -87,6 +95,7 @@ def score(facts: Facts) -> Score:
         success=(facts.model_good + 1) / (facts.model_good + facts.model_bad + 1),
         credits=credits_part,
         wear=_HALF_WEAR_JOBS / (_HALF_WEAR_JOBS + facts.used),
+        last_resort=facts.is_last_resort,
     )
 
 
@@ -122,7 +131,7 @@ def find_candidates(tx: Transaction, job_id: UUID) -> dict[UUID, Facts]:
 def rank(candidates: dict[UUID, Facts]) -> dict[UUID, Score]:
     """Return the scores of the accounts, best first, then in their order."""
     scores = {account_id: score(facts) for account_id, facts in candidates.items()}
-    return dict(sorted(scores.items(), key=lambda pair: -round(pair[1].total, 3)))
+    return dict(sorted(scores.items(), key=lambda pair: (pair[1].last_resort, -round(pair[1].total, 3))))
 
 
 def after_claim(facts: Facts) -> Facts:
@@ -144,8 +153,12 @@ def find_best_account(tx: Transaction, job_id: UUID) -> UUID | None:
 def find_better_account(account_id: UUID, scores: dict[UUID, Score]) -> UUID | None:
     """Return an account with a clearly better score for the job than this one; None if there is none."""
     best = next(iter(scores), account_id)
-    own = scores[account_id].total if account_id in scores else 0.0
-    return best if best != account_id and scores[best].total > own + MARGIN else None
+    if best == account_id:
+        return None
+    own = scores.get(account_id)
+    if own is not None and own.last_resort and not scores[best].last_resort:
+        return best
+    return best if scores[best].total > (own.total if own is not None else 0.0) + MARGIN else None
 
 
 def _facts(row: Row[Any]) -> Facts:

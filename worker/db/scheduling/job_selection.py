@@ -10,11 +10,13 @@ from sqlalchemy import Row, text
 from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.available_credits import covers, credits_left
 from worker.db.accounts.concurrency import narrow_slots, slot_limits
-from worker.db.accounts.eligibility import BOUND, bound, may_take
+from worker.db.accounts.eligibility import BOUND, bound, candidates, may_take, model_works, works
 from worker.db.engine import Transaction
 
 # Later than any time of the database, in epoch seconds.
 _JUST_NOW = 1e12
+# A conversation waits this long for an account with credits. After that, one without them takes it.
+CREDITS_WAIT_SECONDS = 30
 # SQL: whether an input `i` is stored and inspected, as `inputs.is_prepared` says of a row.
 _IS_PREPARED = "(i.key IS NOT NULL AND (i.media = 'image' OR i.milliseconds IS NOT NULL))"
 
@@ -48,6 +50,13 @@ class NextJobs:
     complete: bool = False
 
 
+# SQL: whether a young conversation waits for an account with credits that is busy or paced now. Upstream decides what
+# the agent costs; without credits it only talks.
+_WAITS_FOR_CREDITS = f"""(kind = 'chat' AND price IS NULL
+    AND created_at > clock_timestamp() - interval '{CREDITS_WAIT_SECONDS} seconds'
+    AND EXISTS (SELECT 1 FROM {candidates("jobs")} WHERE {works("a")} AND {model_works("a", "jobs")}
+                AND NOT (a.id = ANY(jobs.avoid_accounts)) AND {credits_left("a")} > 0))"""
+
 # Slots are counted in a separate statement after the one that locked the account: the locking statement would read a
 # snapshot from before the lock and let two claims into the last slot. `clock_timestamp()`, because `now()` is when the
 # transaction began, possibly before a wait for that lock.
@@ -80,6 +89,7 @@ _SELECT = text(
           AND {may_take(BOUND, "jobs")}
           AND NOT (CAST(:account_id AS uuid) = ANY(avoid_accounts))
           AND {covers("own.left", "price")}
+          AND (own.left IS NULL OR own.left > 0 OR NOT {_WAITS_FOR_CREDITS})
           AND (CAST(:full AS text[]) = '{{}}'
                OR NOT (concat_ws(' ', model, params #>> '{{order,resolution}}') = ANY(CAST(:full AS text[]))))
         ORDER BY place, id LIMIT least(free.n, CAST(:limit AS bigint)) FOR NO KEY UPDATE SKIP LOCKED) h"""

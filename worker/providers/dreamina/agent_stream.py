@@ -24,6 +24,12 @@ _CALL_PATH = re.compile(r"/message/tool_calls/\d+$")
 # The agent sometimes leaks the JSON of its tool calls into its answer.
 _LEAKED = ("submit_id", "history_id")
 _MAX_LINE_CHARS = 4_000_000
+# How the agent says that it could not pay. Long answers talk about something else.
+_NO_CREDITS = re.compile(
+    r"积分(?:余额)?(?:不足|不够|已用完|已耗尽)|(?:not enough|insufficient|run out of|out of|no (?:more )?) ?credits?\b",
+    re.IGNORECASE,
+)
+_MAX_REFUSAL_CHARS = 400
 
 
 def build_conversation_body(order: Conversation, conversation_id: str, now_ms: int) -> bytes:
@@ -62,6 +68,7 @@ class AgentStreamParser:
         self.over = False
         self._role, self._message_id, self._message_text = "", "", ""
         self._has_text, self._new_message = False, False
+        self._answer = ""  # the beginning of all messages
         self._tool_call, self._tool_text, self._awaits_result = "", "", False
         self._calls: dict[str, str] = {}  # tool call id -> kind
         self._finished_calls: set[str] = set()
@@ -84,7 +91,11 @@ class AgentStreamParser:
             # The connection may close right after the last line, without the final empty line.
             yield from self._parse_line(self._buffer.removesuffix(b"\r"))
             yield from self._parse_line(b"")
-        yield StreamEnded(complete=self._complete)
+        yield StreamEnded(complete=self._complete, lacks_credits=self._lacks_credits())
+
+    def _lacks_credits(self) -> bool:
+        short = len(self._answer) <= _MAX_REFUSAL_CHARS
+        return not self._calls and not self._started and short and bool(_NO_CREDITS.search(self._answer))
 
     def _parse_line(self, line: bytes) -> Iterator[AgentEvent]:
         if not line:
@@ -167,6 +178,8 @@ class AgentStreamParser:
             # The site shows each message separately, so a paragraph break goes in between.
             gap = "\n\n" if self._new_message and not text.startswith("\n") else ""
             self._has_text, self._new_message = True, False
+            if len(self._answer) <= _MAX_REFUSAL_CHARS:
+                self._answer += gap + text
             yield TextDelta(gap + text)
 
     def _parse_delta(self, data: dict[str, Any]) -> Iterator[AgentEvent]:

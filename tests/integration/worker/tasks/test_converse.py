@@ -239,6 +239,48 @@ def test_credits_are_not_read_for_each_conversation(engine: Engine) -> None:
     assert engine.ledger()["calls"]["/commerce/v1/benefits/user_credit"] == 1
 
 
+def set_credits(engine: Engine, account: UUID, left: int) -> UUID:
+    engine.sql("UPDATE accounts SET credits = :n, credits_at = now() WHERE id = :id", id=account, n=left)
+    return account
+
+
+def test_account_without_credits_gets_no_conversation_while_another_has_some(engine: Engine) -> None:
+    engine.configure(DAILY_RECEIVE="off")
+    empty = set_credits(engine, engine.add_account(session=f"broke{uuid4().int}"), 0)
+    full = set_credits(engine, engine.add_account(), 9000)
+    jobs = [chat(engine, empty, full, prompt="draw a boat") for _ in range(4)]
+    for job in jobs:
+        run_converse(engine, job)
+    assert {engine.job_row(job).account_id for job in jobs} == {full}
+    # Its message of the queue finds nothing either.
+    waiting = chat(engine, empty, full, prompt="draw a boat")
+    engine.make_due()
+    engine.sql("UPDATE accounts SET next_submit_at = now() + interval '20 seconds' WHERE id = :id", id=full)
+    assert converse(job_id=waiting) == "waits for a slot"
+    engine.sql("UPDATE jobs SET created_at = now() - interval '31 seconds' WHERE id = :id", id=waiting)
+    converse(job_id=waiting)
+    assert engine.job_row(waiting).account_id == empty, "the last resort"
+
+
+def test_answer_that_credits_are_missing_is_no_success(engine: Engine) -> None:
+    engine.configure(DAILY_RECEIVE="off")
+    account = set_credits(engine, engine.add_account(session=f"broke{uuid4().int}"), 0)
+    job = chat(engine, account, prompt="draw a boat")
+    run_converse(engine, job)
+    row, talk = engine.job_row(job), conversation_row(engine, job)
+    assert (row.state, row.error_code, talk.finish) == ("failed", "insufficient_quota", "stop")
+    assert "积分不足" in talk.said, "the answer is kept"
+    (marks,) = engine.sql("SELECT good, bad FROM account_marks WHERE account_id = :id", id=account)
+    assert (marks.good, marks.bad) == (0, 1)
+
+
+def test_talk_about_credits_is_an_answer(engine: Engine) -> None:
+    account = set_credits(engine, engine.add_account(), 9000)
+    job = chat(engine, account, prompt="what does “not enough credits” mean?")
+    run_converse(engine, job)
+    assert engine.job_row(job).state == "succeeded"
+
+
 # --- limits ---
 
 

@@ -1,6 +1,6 @@
 """The score of an account: its parts, their weights, and the errors that count against an account."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -12,8 +12,10 @@ from worker.db.scheduling.account_scoring import (
     MARGIN,
     WEIGHTS,
     Facts,
+    Score,
     counts_against_account,
     find_better_account,
+    rank,
     score,
 )
 
@@ -35,7 +37,7 @@ ANY = st.builds(
 
 def test_account_without_history_is_trusted() -> None:
     parts = score(FRESH)
-    assert asdict(parts) == {"health": 1.0, "load": 1.0, "success": 1.0, "credits": 0.5, "wear": 1.0}
+    assert parts == Score(health=1.0, load=1.0, success=1.0, credits=0.5, wear=1.0)
     assert parts.as_dict()["total"] == pytest.approx(11 / 12, abs=0.001)
 
 
@@ -60,8 +62,8 @@ def test_better_account_has_the_higher_score(better: Facts, worse: Facts) -> Non
 @given(ANY)
 def test_every_part_and_the_total_are_between_0_and_1(facts: Facts) -> None:
     parts = score(facts)
-    assert set(asdict(parts)) == set(WEIGHTS)
-    assert all(0 <= part <= 1 for part in asdict(parts).values())
+    assert set(parts.as_dict()) == {*WEIGHTS, "total"}
+    assert all(0 <= part <= 1 for part in parts.as_dict().values())
     assert 0 <= parts.total <= 1 + 1e-9
 
 
@@ -86,3 +88,18 @@ def test_better_account_must_exceed_the_margin() -> None:
 def test_errors_caused_by_the_job_do_not_count_against_the_account(code: str) -> None:
     blames_job = ERRORS[code].fault in {Fault.CONTENT, Fault.REQUEST, Fault.PLATFORM}
     assert counts_against_account(code) == (not blames_job and code != "concurrency_limit")
+
+
+def test_account_without_credits_is_the_last_resort_for_a_job_without_a_price() -> None:
+    empty, poor, failing = uuid4(), uuid4(), uuid4()
+    candidates = {
+        empty: replace(FRESH, credits_left=0),
+        poor: replace(FRESH, credits_left=1, free=1, used=50.0),
+        failing: replace(FRESH, credits_left=None, bad=30.0, model_bad=30.0, free=1, used=50.0),
+    }
+    scores = rank(candidates)
+    assert list(scores)[-1] == empty
+    assert find_better_account(empty, scores) == poor
+    assert find_better_account(poor, {name: scores[name] for name in (poor, empty)}) is None
+    # With a price, the credits are compared with it before.
+    assert not score(replace(FRESH, credits_left=0, price=0)).last_resort

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 from urllib.parse import parse_qsl
@@ -360,3 +361,23 @@ def test_agent_without_end_is_cut_at_the_size_limit():
     assert f"longer than {MAX_BODY} bytes" in caught.value.detail
     assert not isinstance(caught.value, NotSentError), "jobs that it started may have been charged"
     assert MAX_BODY < sent <= MAX_BODY + 2 * len(chunk)
+
+
+@pytest.mark.parametrize(
+    ("text", "lacks"),
+    [
+        ("Not enough credits are left — 积分不足。", True),
+        ("抱歉，您的积分余额不足，无法生成图片。", True),
+        ("You have run out of credits.", True),
+        ("Here is your boat.", False),
+        ("Roll the credits!", False),
+        ("A story about a bank. " * 30 + "It had not enough credits.", False),
+    ],
+)
+def test_answer_about_missing_credits_is_recognised(text: str, lacks: bool) -> None:
+    pieces = [delta("append", piece) for piece in re.findall(r"\S+\s*", text)]
+    assert parse([stream(*pieces, DONE)])[-1] == StreamEnded(True, lacks_credits=lacks)
+
+
+def test_answer_with_a_job_lacks_no_credits() -> None:
+    assert parse([stream(delta("append", "Not enough credits for more."), tool_call(1), DONE)])[-1] == StreamEnded(True)
