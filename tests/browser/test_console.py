@@ -219,7 +219,7 @@ def test_job_list_loads_next_page_on_scroll(page: Page, client: ApiClient):
     assert len(pages) == 2, "each page is asked for once"
 
 
-def test_gallery_search_favourites_lightbox_and_zip(page: Page, client: ApiClient):
+def test_gallery_search_favourites_viewer_and_zip(page: Page, client: ApiClient):
     jobs = {
         name: client.wait_for_end(client.start_job(f"{name} in the gallery", n=2)["id"]) for name in ("apple", "pear")
     }
@@ -233,15 +233,15 @@ def test_gallery_search_favourites_lightbox_and_zip(page: Page, client: ApiClien
     page.get_by_role("button", name="Favourites").click()
     expect(tiles).to_have_count(2)
     page.get_by_role("button", name=re.compile("^Open image 1")).click()
-    lightbox = page.get_by_role("dialog")
-    expect(lightbox.get_by_text("1 / 2")).to_be_visible()
-    page.keyboard.press("ArrowRight")
-    expect(lightbox.get_by_text("2 / 2")).to_be_visible()
+    viewer = page.get_by_role("dialog", name="Viewer")
+    expect(viewer.get_by_text("1 / 2")).to_be_visible()
+    viewer.get_by_role("button", name="Next").click()
+    expect(viewer.get_by_text("2 / 2")).to_be_visible()
     with page.expect_download() as download:
-        lightbox.get_by_role("link", name="Download").click()
+        viewer.get_by_role("button", name="Download").click()
     assert download.value.suggested_filename.endswith("-2.png")
-    page.keyboard.press("Escape")
-    expect(lightbox).to_have_count(0)
+    viewer.get_by_role("button", name="Close").click()
+    expect(viewer).to_have_count(0)
     page.get_by_role("button", name="Favourites").click()
     expect(tiles).to_have_count(4)
     page.get_by_role("button", name="Select", exact=True).click()

@@ -11,6 +11,8 @@ import { ApiDocsLink, Brand, Preferences } from "./lib/ui/brand.js";
 import { SignIn } from "./lib/ui/access/sign_in.js";
 import { UseInvitation } from "./lib/ui/access/invitation.js";
 import { NoticeBar } from "./lib/ui/system/notices.js";
+import { Compare } from "./lib/ui/viewer/compare.js";
+import { startViewer } from "./lib/ui/viewer/viewer.js";
 import { PAGES } from "./routes.js";
 
 const visiblePages = () => PAGES.filter((page) => page.icon && (!page.scope || hasScope(page.scope)));
@@ -71,6 +73,7 @@ function Shell() {
   const [menu, setMenu] = useState(false);
   const main = useRef(null);
   useEffect(startJobFeed, []);
+  useEffect(startViewer, []);
   useEffect(preloadPages, []);
   const found = matchRoute(PAGES, route.value.path);
   const activePage = found?.page.parent ?? found?.page.name;
@@ -87,6 +90,7 @@ function Shell() {
     <main id="main" ref=${main} tabindex="-1"><${NoticeBar} /><${Page} found=${found} /></main>
     <nav class="tab-bar" aria-label=${t("nav.quick")}>${visiblePages().filter((page) => page.inTabBar).map((page) => html`<${Link} key=${page.path} to=${page.path}
       aria-current=${page.name === activePage ? "page" : undefined}><${Icon} name=${page.icon} /><span>${t(`nav.${page.name}`)}</span><//>`)}</nav>
+    <${Compare} />
   </div>`;
 }
 

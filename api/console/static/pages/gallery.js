@@ -7,7 +7,8 @@ import { formatDuration, t } from "../lib/state/language.js";
 import { Link, setQuery } from "../lib/state/router.js";
 import { Button, EmptyState, ErrorMessage, Loading, PageHeader, RadioGroup, SearchField, toast } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
-import { FavouriteButton, Lightbox } from "../lib/ui/job_views.js";
+import { FavouriteButton } from "../lib/ui/job_views.js";
+import { itemKey, useViewer } from "../lib/ui/viewer/viewer.js";
 
 const MAX_JOBS_IN_ZIP = 100;
 
@@ -17,10 +18,9 @@ export default function Gallery({ query }) {
   const filter = { status: "completed", kind: kind === "all" ? "image,video" : kind, favourite: favourite ? "true" : undefined, q: query.q };
   const pages = useJobPages("/v1/jobs", { ...filter, limit: 40 }, (job) => matchesFilter(job, filter, favourite));
   const end = useInfiniteScroll(pages.loadMore);
-  const [openUrl, setOpenUrl] = useState(null); // the URL of the result in the lightbox
   const [selected, setSelected] = useState(null); // ids of the selected jobs; null = not selecting
   const items = pages.items.flatMap((job) => jobFiles(job).map((file, n) => ({ job, file, n })));
-  const openIndex = items.findIndex(({ file }) => file.url === openUrl);
+  const open = useViewer(items, { onNearEnd: pages.loadMore });
   const filtered = kind !== "all" || favourite || query.q;
   const toggle = (id) => {
     const next = new Set(selected);
@@ -40,13 +40,12 @@ export default function Gallery({ query }) {
         options=${[["all", t("filter.any")], ["image", t("kind.images"), "image"], ["video", t("kind.videos"), "video"]]} />
       <button type="button" class="button ${favourite ? "on" : ""}" aria-pressed=${favourite} onClick=${() => setQuery({ favourite: favourite ? "" : "true" })}><${Icon} name="star" fill=${favourite} size=${18} /><span>${t("gallery.favourites")}</span></button></div>
     ${pages.error && html`<${ErrorMessage} error=${pages.error} onRetry=${pages.reload} />`}
-    <ul class="tiles">${items.map(({ job, file, n }) => html`<${Tile} key=${file.url} job=${job} file=${file} n=${n} isSelected=${selected && selected.has(job.id)} selecting=${selected !== null}
-      onToggle=${() => toggle(job.id)} onOpen=${() => setOpenUrl(file.url)} />`)}</ul>
+    <ul class="tiles">${items.map(({ job, file, n }, index) => html`<${Tile} key=${file.url} job=${job} file=${file} n=${n} isSelected=${selected && selected.has(job.id)} selecting=${selected !== null}
+      onToggle=${() => toggle(job.id)} onOpen=${() => open(index)} />`)}</ul>
     ${!pages.loading && !pages.error && !items.length && html`<div class="card"><${EmptyState} icon=${favourite ? "star" : "grid"} title=${t(filtered ? "gallery.no_match" : "gallery.empty")}>
       ${filtered ? html`<${Button} onClick=${() => setQuery({ kind: "", favourite: "", q: "" })}>${t("jobs.clear")}<//>` : html`<p>${t("gallery.empty_text")}</p><${Link} to="" class="button primary">${t("jobs.create")}<//>`}<//></div>`}
     ${pages.loading && html`<${Loading} />`}
-    <div ref=${end}></div>
-    ${openIndex >= 0 && html`<${Lightbox} items=${items} at=${openIndex} onMove=${(next) => setOpenUrl(items[next].file.url)} onClose=${() => setOpenUrl(null)} />`}`;
+    <div ref=${end}></div>`;
 }
 
 function matchesFilter(job, filter, favourite) {
@@ -62,7 +61,7 @@ function Tile({ job, file, n, selecting, isSelected, onToggle, onOpen }) {
   const label = t(isVideo ? "gallery.open_video" : "gallery.open_image", { prompt: jobTitle(job).slice(0, 80), n: n + 1 });
   const aspectRatio = { "--aspect-ratio": (file.width || 1) / (file.height || 1) };
   return html`<li class="tile ${isSelected ? "selected" : ""}" style=${aspectRatio}>
-    <button type="button" class="tile-open" aria-label=${selecting ? t("gallery.select_one", { prompt: jobTitle(job).slice(0, 80) }) : label} aria-pressed=${selecting ? Boolean(isSelected) : undefined} onClick=${selecting ? onToggle : onOpen}>
+    <button type="button" class="tile-open" data-view=${itemKey({ job, file })} aria-label=${selecting ? t("gallery.select_one", { prompt: jobTitle(job).slice(0, 80) }) : label} aria-pressed=${selecting ? Boolean(isSelected) : undefined} onClick=${selecting ? onToggle : onOpen}>
       ${thumbnail ? html`<img src=${thumbnail} alt="" loading="lazy" decoding="async" width=${file.width} height=${file.height} />` : html`<${Icon} name="video" size=${32} />`}</button>
     ${isVideo && html`<span class="tile-badge"><${Icon} name="video" size=${14} />${file.seconds ? formatDuration(file.seconds) : ""}</span>`}
     ${selecting && html`<span class="tile-check" aria-hidden="true">${isSelected && html`<${Icon} name="check" size=${18} />`}</span>`}

@@ -5,7 +5,7 @@ import { useLoaded, usePolling } from "../lib/api/loading.js";
 import { formatDuration, t } from "../lib/state/language.js";
 import { Link, setQuery } from "../lib/state/router.js";
 import { Button, CheckboxGroup, confirm, Dialog, EmptyState, ErrorMessage, Loading, PageHeader, RelativeTime, Select, StatusBadge, TextField, toast, useAction } from "../lib/ui/components.js";
-import { SecretDialog } from "../lib/ui/secret_dialog.js";
+import { SecretDialog } from "../lib/ui/access/secret_dialog.js";
 
 const EVENTS = ["completed", "failed", "cancelled", "started"].map((item) => `job.${item}`);
 const STATUSES = ["pending", "sending", "delivered", "failed"];

@@ -1,13 +1,14 @@
 // Views of jobs and their results.
-import { html, useEffect, useRef, useState } from "./preact.js";
+import { html, useState } from "./preact.js";
 import { hasScope, platformUrl } from "../api/client.js";
 import { cancelJob, deleteJob, isOpen, isOthers, jobDuration, jobFiles, jobTitle, needsOtherPrompt, retryJob, setFavourite, thumbnailUrl } from "../api/jobs.js";
 import { addReference, curlCommandOfJob, editAndRemake } from "../state/draft.js";
 import { formatBytes, formatDuration, formatMoney, formatNumber, t } from "../state/language.js";
 import { Link } from "../state/router.js";
-import { Button, CodeBlock, Dialog, Message, Progress, RelativeTime, StatusBadge, useAction } from "./components.js";
+import { Button, CodeBlock, Message, Progress, RelativeTime, StatusBadge, useAction } from "./components.js";
 import { SandboxTag } from "./accounts/sandbox_tag.js";
 import { Icon } from "./icons.js";
+import { itemKey, useViewer } from "./viewer/viewer.js";
 
 export const KIND_ICON = { image: "image", video: "video", chat: "chat" };
 
@@ -34,12 +35,12 @@ export function JobProgress({ job }) {
     <p class="hint numeric">${job.status === "in_progress" && `${job.progress} % · `}${queueText(job)}</p></div>`;
 }
 
-export function Media({ file, title, full = false }) {
+export function Media({ file, title }) {
   if (file.mime.startsWith("video/")) {
     return html`<video src=${platformUrl(file.url)} poster=${file.thumbnail_url ? platformUrl(file.thumbnail_url) : undefined} controls loop playsinline
-      preload=${full ? "auto" : "none"} aria-label=${title} width=${file.width} height=${file.height}></video>`;
+      preload="none" aria-label=${title} width=${file.width} height=${file.height}></video>`;
   }
-  return html`<img src=${full ? platformUrl(file.url) : thumbnailUrl(file)} alt=${title} loading="lazy" decoding="async" width=${file.width} height=${file.height} />`;
+  return html`<img src=${thumbnailUrl(file)} alt=${title} loading="lazy" decoding="async" width=${file.width} height=${file.height} />`;
 }
 
 export function FavouriteButton({ job, small = true }) {
@@ -72,52 +73,27 @@ export function JobActions({ job, onChanged, onDeleted, details = true }) {
 }
 
 // `compact` = icons only, for grids of many results.
-export function FileActions({ job, file, compact = false }) {
+export function FileActions({ job, file, compact = false, onOpen }) {
   const isImage = file.mime.startsWith("image/");
   const ariaLabel = (label) => (compact ? { "aria-label": label, title: label } : {});
   return html`<div class="row">
     <a class="button small ${compact ? "icon-only" : ""}" href=${platformUrl(file.url)} download ...${ariaLabel(t("action.download"))}><${Icon} name="download" size=${16} />${!compact && html`<span>${t("action.download")}</span>`}</a>
+    ${onOpen && html`<${Button} small icon="expand" label=${t("viewer.open")} onClick=${onOpen} />`}
     ${isImage && hasScope("generate") && html`<${Button} small icon="image" label=${compact ? t("action.use_as_reference") : undefined} onClick=${() => addReference(job, file)}>${!compact && t("action.use_as_reference")}<//>`}
   </div>`;
 }
 
-// The results of a job as a grid; images open in a lightbox.
+// The results of a job as a grid; each opens in the viewer.
 export function ResultGrid({ job }) {
-  const [openIndex, setOpenIndex] = useState(null);
   const files = jobFiles(job);
+  const items = files.map((file) => ({ job, file }));
+  const open = useViewer(items);
   if (!files.length) return null;
   return html`<div class="results n${Math.min(files.length, 4)}">${files.map((file, n) => html`<figure key=${file.url} class="result">
       ${file.mime.startsWith("video/")
         ? html`<${Media} file=${file} title=${jobTitle(job)} />`
-        : html`<button type="button" class="result-open" aria-label=${t("job.open_image", { n: n + 1 })} onClick=${() => setOpenIndex(n)}><${Media} file=${file} title=${jobTitle(job)} /></button>`}
-      <figcaption><${FileActions} job=${job} file=${file} compact=${files.length > 2} /></figcaption></figure>`)}</div>
-    ${openIndex !== null && html`<${Lightbox} items=${files.map((file, n) => ({ job, file, n }))} at=${openIndex} onMove=${setOpenIndex} onClose=${() => setOpenIndex(null)} />`}`;
-}
-
-// One result in full size with the parameters of its job; the arrow keys move to the previous and next result.
-export function Lightbox({ items, at, onMove, onClose }) {
-  const { job, file } = items[at];
-  const move = (offset) => {
-    if (items[at + offset]) onMove(at + offset);
-  };
-  const onKeyDown = useRef(null);
-  onKeyDown.current = (event) => {
-    if (event.target.matches("video, input, textarea, select")) return;
-    if (event.key === "ArrowLeft") move(-1);
-    if (event.key === "ArrowRight") move(1);
-  };
-  useEffect(() => {
-    const listen = (event) => onKeyDown.current(event);
-    addEventListener("keydown", listen);
-    return () => removeEventListener("keydown", listen);
-  }, []);
-  return html`<${Dialog} wide title=${t(`kind.${job.kind}`)} onClose=${onClose}>
-    <div class="lightbox"><div class="lightbox-media"><${Media} key=${file.url} full file=${file} title=${jobTitle(job)} />
-      ${items.length > 1 && html`<div class="row spread"><${Button} small icon="left" disabled=${at === 0} onClick=${() => move(-1)}>${t("action.previous")}<//>
-        <span class="hint numeric">${at + 1} / ${items.length}</span><${Button} small icon="right" disabled=${at === items.length - 1} onClick=${() => move(1)}>${t("action.next")}<//></div>`}</div>
-    <div class="stack"><p class="prompt">${jobTitle(job)}</p><${JobParameters} job=${job} file=${file} />
-      <${FileActions} job=${job} file=${file} />
-      <${JobActions} job=${job} onDeleted=${onClose} /></div></div><//>`;
+        : html`<button type="button" class="result-open" data-view=${itemKey(items[n])} aria-label=${t("job.open_image", { n: n + 1 })} onClick=${() => open(n)}><${Media} file=${file} title=${jobTitle(job)} /></button>`}
+      <figcaption><${FileActions} job=${job} file=${file} compact=${files.length > 2} onOpen=${file.mime.startsWith("video/") ? () => open(n) : undefined} /></figcaption></figure>`)}</div>`;
 }
 
 export function JobParameters({ job, file }) {

@@ -1,8 +1,8 @@
 // A dialog that shows a new secret (API key, webhook secret) once.
-import { html } from "./preact.js";
-import { t } from "../state/language.js";
-import { Button, CodeBlock, Dialog } from "./components.js";
-import { Icon } from "./icons.js";
+import { html } from "../preact.js";
+import { t } from "../../state/language.js";
+import { Button, CodeBlock, Dialog } from "../components.js";
+import { Icon } from "../icons.js";
 
 export function SecretDialog({ title, text, secret, label, onClose, children }) {
   return html`<${Dialog} title=${title} onClose=${onClose} actions=${html`<${Button} kind="primary" onClick=${onClose}>${t("action.done")}<//>`}>
