@@ -53,6 +53,9 @@ class Limits(SoftLimits):
     model_config = example(jobs_per_day=100, credits_per_month=5000)
 
     requests_per_minute: _Rate = Field(None, description="requests that create jobs")
+    concurrent_jobs: _Rate = Field(
+        None, description="jobs in the queue and at work at a time; further ones wait instead of being refused"
+    )
     max_cost: _Money = Field(None, description="the most money that one request may cost, in the currency of its jobs")
 
 

@@ -5,39 +5,32 @@ import hashlib
 import hmac
 import math
 import re
-from collections.abc import Collection
-from dataclasses import dataclass, field, replace
-from operator import itemgetter
+from dataclasses import replace
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import Depends, Header, Request
 from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from api.auth import account_choice
+from api.auth.caller import Caller as Caller  # noqa: PLC0414 - everybody imports it from here
 from api.auth.caller_checks import CallerChecks, OpenCaller
 from api.auth.console_session import check_csrf, read_session_cookie
 from api.auth.failed_login_limits import FailedLoginLimiter
 from api.auth.known_keys import Tokens, resolve_tokens
-from api.auth.session_tokens import encrypt_session_token
+from api.auth.schedule import ScheduleDep
 from api.http.clients.interruption import Interruption
 from api.http.own_file_links import set_request_origin
 from api.http.responses import base_url
-from worker.core.catalog.money import CostLimit
 from worker.core.concurrency.keyed_batches import KeyedBatches, Left
 from worker.core.errors import DreameryError
-from worker.core.quotas import REQUESTS, Limit, OwnLimits, effective_limits
-from worker.core.security.session_tokens import SessionToken
+from worker.core.quotas import REQUESTS
 from worker.core.settings import get_settings
-from worker.db.accounts import accounts
-from worker.db.engine import Transaction, is_database_away, transaction
-from worker.db.jobs.queries import Viewer
+from worker.db.engine import is_database_away, transaction
 from worker.db.users import api_keys, console_sessions
 from worker.db.users.api_keys import KeyOwner
 from worker.db.users.audit_log import Actor
 from worker.db.users.permissions import KeyRights
-from worker.db.users.quotas import Subject
 from worker.messaging.rate_limits import RequestLimits
 
 # Used only for the OpenAPI document and the Authorize button of /docs.
@@ -46,97 +39,6 @@ _BEARER = HTTPBearer(auto_error=False, description="`sk-dreamery-...`, or upstre
 # Words before a key: OpenAI's, and those of fal, Replicate and other gateways. Clients send `Bearer Bearer KEY` too.
 _SCHEME = re.compile(r"(?:bearer|token|key|api-?key)(?:\s+|$)", re.IGNORECASE)
 _KEY_HEADERS = ("api-key", "x-api-key")
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """The authenticated caller. With `tokens`, jobs run only on these accounts; otherwise on the account pool."""
-
-    owner: str
-    user_id: UUID | None = None
-    api_key_id: UUID | None = None
-    role: str = "member"
-    name: str = ""
-    scopes: frozenset[str] | None = None  # None = everything the role allows
-    models: frozenset[str] | None = None  # public ids; None = all
-    account_choice: str = "any"  # see `worker.db.accounts.eligibility.CHOICES`
-    providers: frozenset[str] | None = None  # whose accounts may be used; None = all
-    tokens: tuple[tuple[str, SessionToken], ...] = field(default=(), repr=False)  # (lookup hash, token)
-    key_root: UUID | None = None  # the first key of a rotation chain; rotated keys count as one
-    user_limits: OwnLimits = field(default_factory=OwnLimits)
-    key_limits: OwnLimits = field(default_factory=OwnLimits)
-    max_cost: CostLimit | None = None  # the most that this request may cost, by its header
-
-    @property
-    def scope(self) -> str:
-        """The scope of idempotency keys and deduplication: the API key, or the set of session ids."""
-        return f"key:{self.api_key_id}" if self.api_key_id is not None else self.owner
-
-    def has_scope(self, scope: str) -> bool:
-        """Whether the caller has the scope `generate`, `read` or `admin`. Denied by default."""
-        if self.scopes is not None and scope not in self.scopes:
-            return False
-        if scope == "admin":
-            return self.role == "admin"
-        return scope == "read" or self.role in {"admin", "member"}
-
-    def require_scope(self, scope: str) -> None:
-        """Raise `forbidden` (403) unless the caller has the scope."""
-        if not self.has_scope(scope):
-            message = (
-                f"This key lacks permission: it needs the scope `{scope}`, and its user needs a role with that scope."
-            )
-            raise DreameryError("forbidden", message)
-
-    @property
-    def chosen_accounts(self) -> str:
-        """The choice of accounts of this request as text, "" = all of the caller."""
-        names = sorted(self.providers or ())
-        return ",".join([*([] if self.account_choice == "any" else [self.account_choice]), *names])
-
-    @property
-    def limits(self) -> list[Limit]:
-        """The limits that apply to this caller."""
-        return effective_limits(self.user_limits, self.key_limits, get_settings())
-
-    @property
-    def subject(self) -> Subject:
-        """The user and key whose quotas this caller uses."""
-        return Subject(owner=self.owner, user_id=self.user_id, key_root=self.key_root)
-
-    def require_model(self, model_id: str) -> None:
-        """Raise `model_not_allowed` (403) when the key is limited to other models."""
-        if self.models is not None and model_id not in self.models:
-            allowed = ", ".join(sorted(self.models)) or "none"
-            message = f"This key may not use model {model_id!r}; it may use: {allowed}."
-            raise DreameryError("model_not_allowed", message, param="model")
-
-    def require_providers(self, providers: Collection[str] | None) -> None:
-        """Raise `forbidden` (403) when the key is limited to accounts of other providers; None = of all."""
-        if self.providers is not None and not (providers is not None and self.providers.issuperset(providers)):
-            names = " or ".join(sorted(self.providers))
-            raise DreameryError("forbidden", f"This key may only use accounts of {names}.")
-
-    def viewer(self, tx: Transaction) -> Viewer:
-        """The jobs that this caller may see. Reading never creates account rows.
-
-        A key without `read` still sees its own jobs, so that it can fetch its results.
-        """
-        if self.user_id is not None:
-            return Viewer(user_id=self.user_id, key_root=None if self.has_scope("read") else self.key_root)
-        return Viewer(account_ids=list(accounts.find_tokens(tx, [h for h, _ in self.tokens]).values()))
-
-    def account_ids(self, tx: Transaction) -> list[UUID]:
-        """Ids of the accounts that new jobs may use; empty = the pool. Creates rows for unknown session ids."""
-        found = accounts.lock_tokens(tx, [h for h, _ in self.tokens]) if self.tokens else {}
-        # Sorted, because two callers with the same new session ids could deadlock on each other's rows.
-        new_tokens = sorted(
-            ((h, token) for h, token in self.tokens if h not in found or token.proxy is not None), key=itemgetter(0)
-        )
-        if new_tokens:
-            encrypted = [encrypt_session_token(h, token) for h, token in new_tokens]
-            found |= dict(zip((h for h, _ in new_tokens), accounts.ensure_tokens(tx, encrypted), strict=True))
-        return [found[h] for h, _ in self.tokens]
 
 
 def read_credential(request: Request) -> str:
@@ -182,7 +84,7 @@ async def _from_key(key: str) -> Caller:
     if found is None:
         may_be_token = not get_settings().session_tokens and not _is_key(key)
         raise DreameryError("invalid_api_key", _TOKENS_ARE_OFF if may_be_token else None)
-    return _caller(found)
+    return caller_of_key(found)
 
 
 def _find_together(keys: list[str]) -> list[KeyOwner | Left | None]:
@@ -209,10 +111,11 @@ def _from_session(session_id: str) -> Caller:
         raise DreameryError("invalid_api_key", "This user is disabled. Ask an administrator.")
     if found is None:
         raise DreameryError("invalid_api_key", "The console session has ended. Sign in again.")
-    return _caller(found)
+    return caller_of_key(found)
 
 
-def _caller(found: KeyOwner) -> Caller:
+def caller_of_key(found: KeyOwner) -> Caller:
+    """Return the caller that the owner of a key is."""
     return Caller(
         owner=f"user:{found.user_id}",
         user_id=found.user_id,
@@ -222,6 +125,8 @@ def _caller(found: KeyOwner) -> Caller:
         scopes=found.scopes,
         models=found.models,
         providers=found.providers,
+        accounts=found.accounts,
+        account_groups=found.account_groups,
         key_root=found.root_id,
         user_limits=found.user_limits,
         key_limits=found.key_limits,
@@ -332,6 +237,7 @@ CallerDep = Annotated[Caller, Depends(get_caller)]
 
 async def require_generate(
     caller: CallerDep,
+    when: ScheduleDep,
     x_accounts: Annotated[str, Header(description=account_choice.DESCRIPTION)] = "any",
     x_max_cost: Annotated[str, Header(description=account_choice.MAX_COST_DESCRIPTION)] = "",
 ) -> Caller:
@@ -352,6 +258,7 @@ async def require_generate(
         providers=choice.providers or caller.providers,
         tokens=tokens,
         max_cost=account_choice.parse_max_cost(x_max_cost),
+        schedule=when,
     )
 
 

@@ -48,6 +48,8 @@ def caller_of(owner: KeyOwner) -> Caller:
         scopes=owner.scopes,
         models=owner.models,
         providers=owner.providers,
+        accounts=owner.accounts,
+        account_groups=owner.account_groups,
         key_limits=owner.key_limits,
     )
 
@@ -58,7 +60,7 @@ def has_all_rights(caller: Caller) -> bool:
     Ways to sign in belong to such callers only. Otherwise a key that was given few rights, or is revoked later, could
     become a password, or be linked with a person of an OpenID provider, and have all of them.
     """
-    restrictions = (caller.scopes, caller.models, caller.providers)
+    restrictions = (caller.scopes, caller.models, caller.providers, caller.accounts, caller.account_groups)
     return caller.user_id is not None and set(restrictions) == {None} and not caller.key_limits.hard
 
 

@@ -21,6 +21,7 @@ from api.generation.account_assignment import assign_accounts
 from api.generation.deduplication import DuplicateUndecidedError
 from api.generation.quotas import QuotaCheck, with_cost_limit
 from api.generation.reference_images import delete_stored_inputs
+from api.generation.schedules import release_accepted, with_schedule
 from api.http.request_tracker import TrackedRequest
 from worker.core.catalog.money import CostLimit
 from worker.core.concurrency.keyed_batches import ALONE, KeyedBatches, Left
@@ -298,8 +299,10 @@ def _insert(tx: Transaction, submissions: list[_Submission]) -> tuple[QuotaUsage
     for s in submissions:
         limited = with_cost_limit(caller, s.plan.max_cost, [assigned[job.id] for job in s.plan.jobs])
         assigned |= {job.id: job for job in limited}
+    assigned = {job_id: with_schedule(job, caller) for job_id, job in assigned.items()}
     groups = [NewGroup([assigned[job.id] for job in s.plan.jobs], s.origin) for s in submissions]
     state_machine.accept_groups(tx, groups)
+    release_accepted(tx, caller, list(assigned.values()))
     for s in submissions:
         inputs.add_inputs(tx, [job.id for job in s.plan.jobs], s.plan.inputs)
         if s.plan.extra_write is not None:
@@ -311,17 +314,5 @@ def _insert(tx: Transaction, submissions: list[_Submission]) -> tuple[QuotaUsage
 
 
 def _enqueue_on_commit(tx: Transaction, jobs: list[NewJob]) -> None:
-    """Wake the workers after the commit, with few messages for many jobs."""
-    for job in jobs:
-        if job.kind == "chat":
-            # Each conversation occupies one thread, so each gets its own message.
-            tx.on_commit(partial(celery_app.enqueue_converse, job_id=job.id))
-    others = [job for job in jobs if job.kind != "chat"]
-    # With one account the worker does not need to score accounts.
-    for account_id in {job.account_ids[0] for job in others if len(job.account_ids) == 1}:
-        tx.on_commit(partial(celery_app.enqueue_submit_soon, account_id))
-    scored = [job.id for job in others if len(job.account_ids) != 1]
-    if len(scored) == 1:
-        tx.on_commit(partial(celery_app.enqueue_submit, job_id=scored[0]))
-    elif scored:
-        tx.on_commit(partial(celery_app.enqueue_submit_jobs, scored))
+    """Wake the workers after the commit."""
+    tx.on_commit(partial(celery_app.enqueue_jobs, [job for job in jobs if job.hold is None]))

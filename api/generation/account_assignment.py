@@ -23,15 +23,19 @@ from worker.db.scheduling import unschedulable
 from worker.db.scheduling.unschedulable import Cooldown
 
 
-def assign_accounts(tx: Transaction, jobs: list[NewJob], caller: Caller) -> list[NewJob]:
+def assign_accounts(
+    tx: Transaction, jobs: list[NewJob], caller: Caller, *, may_wait: bool = False
+) -> list[NewJob]:
     """Return the new jobs of a caller with their accounts, currency, expected price and usual duration.
 
-    Raises the reason when no account can run one of them. What the jobs have in common is read once.
+    Raises the reason when no account can run one of them; with `may_wait`, accounts in a cooldown can. What the jobs
+    have in common is read once.
     """
     account_ids = caller.account_ids(tx)
     usable = [] if account_ids else usable_accounts(tx, caller, jobs)
     groups = token_groups(caller) if account_ids else [one.group for one in usable]
     listed = _Listings(tx, caller)
+    allowed = None if account_ids else model_listings.selected_accounts(tx, caller.accounts, caller.account_groups)
     # Accounts are assigned here, not while planning: session ids get rows only with an accepted job.
     prices = PriceList(tx, user_id=caller.user_id, choice=caller.account_choice)
     assigned = [
@@ -39,13 +43,14 @@ def assign_accounts(tx: Transaction, jobs: list[NewJob], caller: Caller) -> list
             tx,
             replace(job, currency=choose_currency(job, groups)),
             caller,
-            account_ids=_eligible_accounts(job, caller, account_ids, listed),
+            account_ids=_eligible_accounts(job, caller, account_ids, listed, allowed),
             avoid=_avoided_accounts(job, usable, listed),
             prices=prices,
         )
         for job in jobs
     ]
-    _reject_during_cooldowns(tx, assigned, caller)
+    if not may_wait:
+        _reject_during_cooldowns(tx, assigned, caller)
     return assigned
 
 
@@ -122,6 +127,9 @@ def cooldown_error(cooldown: Cooldown, *, has_tokens: bool) -> DreameryError:
 def usable_accounts(tx: Transaction, caller: Caller, jobs: Collection[NewJob]) -> list[GroupedAccounts]:
     """Return the healthy accounts that the user's jobs may run on. Raises the reason when there are none for a job."""
     groups = model_listings.grouped_accounts(tx, user_id=caller.user_id, choice=caller.account_choice)
+    allowed = model_listings.selected_accounts(tx, caller.accounts, caller.account_groups)
+    if allowed is not None:
+        groups = [replace(one, ids=[id_ for id_ in one.ids if id_ in allowed]) for one in groups]
     found = [one for one in groups if one.ids]
     if caller.providers is not None:
         found = [one for one in found if one.group.provider in caller.providers]
@@ -130,6 +138,9 @@ def usable_accounts(tx: Transaction, caller: Caller, jobs: Collection[NewJob]) -
     if missing is None:
         return found
     providers = list(missing.providers)
+    if allowed is not None and not found:
+        reason = "This key may only use some accounts, and none of them is usable. Ask an administrator."
+        raise DreameryError("no_account_available", reason, retry_after=60)
     code = management.unusable_reason(
         tx, user_id=caller.user_id, choice=caller.account_choice, needs=Needs(providers=providers)
     )
@@ -173,15 +184,31 @@ def find_catalog_model(job: NewJob) -> ImageModel | VideoModel | None:
     return catalog.find_video(job.model) if job.kind == "video" else None
 
 
-def _eligible_accounts(job: NewJob, caller: Caller, account_ids: list[UUID], listed: _Listings) -> list[UUID]:
+def named_accounts(job: NewJob, allowed: set[UUID] | None) -> list[UUID]:
+    """Return the accounts that a user's job names: those of its plan, of its key, or of both; [] = all of the user.
+
+    `allowed` = those of the key, None = all. Raises `no_account_available` if they have none in common.
+    """
+    if allowed is None:
+        return job.account_ids
+    named = sorted(allowed.intersection(job.account_ids) if job.account_ids else allowed)
+    if not named:
+        message = f"None of the accounts that this key may use can run model {job.model!r}. Ask an administrator."
+        raise DreameryError("no_account_available", message, retry_after=60)
+    return named
+
+
+def _eligible_accounts(
+    job: NewJob, caller: Caller, account_ids: list[UUID], listed: _Listings, allowed: set[UUID] | None
+) -> list[UUID]:
     """Return the caller's accounts that may run the job. An account without the model would fail it permanently.
 
     A plan may name accounts (those that upstream lists the model for); otherwise the region and the lists decide.
     """
-    if job.account_ids:
-        return [a for a in account_ids if a in job.account_ids] if account_ids else job.account_ids
     if not account_ids:
-        return account_ids
+        return named_accounts(job, allowed)
+    if job.account_ids:
+        return [a for a in account_ids if a in job.account_ids]
     model = find_catalog_model(job)
     pairs = [
         (a, token.region)

@@ -72,6 +72,10 @@ def _read(caller: Caller) -> UpstreamModels:
         if not hashes:
             found = model_listings.grouped_accounts(tx, user_id=caller.user_id, choice=caller.account_choice)
             groups = [one.group for one in found]
+            allowed = model_listings.selected_accounts(tx, caller.accounts, caller.account_groups)
+            if allowed is not None:
+                lists = [one for one in lists if one.account_id in allowed]
+                groups = [one.group for one in found if not allowed.isdisjoint(one.all_ids)]
     if caller.providers is not None:
         lists = [one for one in lists if one.provider in caller.providers]
         groups = [one for one in groups if one.provider in caller.providers]

@@ -17,7 +17,7 @@ from worker.core.catalog.money import CostLimit, to_amount
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.observability.logging import get_logger
-from worker.core.quotas import MAX_COST, OPEN_JOBS, REQUESTS, Limit
+from worker.core.quotas import CONCURRENT_JOBS, MAX_COST, OPEN_JOBS, REQUESTS, Limit
 from worker.core.settings import get_settings
 from worker.db.engine import Transaction
 from worker.db.jobs import queries
@@ -41,12 +41,15 @@ class QuotaCheck:
     Create it before the rows are written, so that a rejection costs no write. Call `check_cost` afterwards.
     """
 
-    def __init__(self, tx: Transaction, caller: Caller, *, new_jobs: int) -> None:
-        """Raise `queue_full` or `budget_exceeded` when the number of jobs exceeds a limit or no credit is left."""
+    def __init__(self, tx: Transaction, caller: Caller, *, new_jobs: int, held: bool = False) -> None:
+        """Raise `queue_full` or `budget_exceeded` when the number of jobs exceeds a limit or no credit is left.
+
+        `held` = the jobs are not in the queue at once, so the platform's own limit of open jobs does not apply.
+        """
         self._tx, self._caller, self._new_jobs = tx, caller, new_jobs
         self._before: list[QuotaUsage] = []
         limits = _counted_limits(caller)
-        if OPEN_JOBS not in caller.user_limits.hard:
+        if OPEN_JOBS not in caller.user_limits.hard and not held:
             _check_open_jobs(tx, caller, new_jobs)
         if not limits:
             return  # the common case needs no lock and no count
@@ -127,7 +130,7 @@ def quota_errors(tx: Transaction, caller: Caller, prices: list[tuple[str | None,
 
 
 def _counted_limits(caller: Caller) -> list[Limit]:
-    return [limit for limit in caller.limits if limit.name not in {REQUESTS, MAX_COST}]
+    return [limit for limit in caller.limits if limit.name not in {REQUESTS, MAX_COST, CONCURRENT_JOBS}]
 
 
 def _exceeds(one: QuotaUsage, adds: int) -> bool:

@@ -23,7 +23,9 @@ _COUNTED = ("jobs", "credits", *map(str.lower, CURRENCIES))
 PERIODIC = tuple(f"{what}_per_{period}" for what in _COUNTED for period in ("day", "month"))
 # The most money that one request may cost, in the currency in which its jobs run.
 MAX_COST = "max_cost"
-NAMES = (REQUESTS, OPEN_JOBS, *PERIODIC, MAX_COST)
+# Jobs in the queue and at work at a time: further ones wait before the queue (`worker/db/batches/held_jobs.py`).
+CONCURRENT_JOBS = "concurrent_jobs"
+NAMES = (REQUESTS, OPEN_JOBS, CONCURRENT_JOBS, *PERIODIC, MAX_COST)
 # Of a user only: upstream accounts that only this user's jobs run on. Not counted by jobs.
 OWN_ACCOUNTS = "own_accounts"
 # Requests per minute have no soft limit, because the headers of every response already show the remaining requests;

@@ -12,9 +12,13 @@ from worker.core.security.ip_addresses import is_allowed_private, is_public
 from worker.core.settings import Settings, get_settings
 
 # The events an endpoint can subscribe to. Progress is only in the event stream: it would flood the outbox.
-WebhookEvent = Literal["job.completed", "job.failed", "job.cancelled", "job.started"]
-WEBHOOK_EVENTS: tuple[WebhookEvent, ...] = get_args(WebhookEvent)
-FINAL_EVENTS: tuple[WebhookEvent, ...] = tuple(event for event in WEBHOOK_EVENTS if event != "job.started")
+JobEvent = Literal["job.completed", "job.failed", "job.cancelled", "job.started"]
+BatchEvent = Literal["batch.completed", "batch.failed", "batch.expired", "batch.cancelled"]
+WebhookEvent = JobEvent | BatchEvent
+JOB_EVENTS: tuple[JobEvent, ...] = get_args(JobEvent)
+BATCH_EVENTS: tuple[BatchEvent, ...] = get_args(BatchEvent)
+WEBHOOK_EVENTS: tuple[WebhookEvent, ...] = (*JOB_EVENTS, *BATCH_EVENTS)
+FINAL_EVENTS: tuple[WebhookEvent, ...] = tuple(event for event in JOB_EVENTS if event != "job.started")
 TEST_EVENT = "webhook.test"
 
 # Retry schedule of Standard Webhooks: seconds after each failed attempt, in total a little over 3 days.

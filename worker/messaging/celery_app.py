@@ -4,7 +4,7 @@ A message may be lost, duplicated or late. One that cannot be sent is counted an
 row anyway. docs/architecture.md, "Celery", explains the configuration.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -152,6 +152,25 @@ def enqueue_submit_later(account_id: UUID, *, seconds: float) -> None:
 def enqueue_submit_jobs(job_ids: Sequence[UUID]) -> bool:
     """Wake the submit task for several queued jobs, whose accounts it chooses."""
     return _send("dreamery.submit", job_ids=",".join(job_id.hex for job_id in job_ids))
+
+
+def enqueue_jobs(jobs: Iterable[Any]) -> None:
+    """Wake the tasks for queued jobs (`id`, `kind` and `account_ids` of each), with few messages for many jobs."""
+    others = []
+    for job in jobs:
+        if job.kind == "chat":
+            # Each conversation occupies one thread, so each gets its own message.
+            enqueue_converse(job_id=job.id)
+        else:
+            others.append(job)
+    # With one account the worker does not need to score accounts.
+    for account_id in {job.account_ids[0] for job in others if len(job.account_ids) == 1}:
+        enqueue_submit_soon(account_id)
+    scored = [job.id for job in others if len(job.account_ids) != 1]
+    if len(scored) == 1:
+        enqueue_submit(job_id=scored[0])
+    elif scored:
+        enqueue_submit_jobs(scored)
 
 
 def enqueue_upload_references(account_id: UUID) -> bool:

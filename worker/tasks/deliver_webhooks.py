@@ -43,6 +43,7 @@ from worker.db.webhooks import endpoints, outbox
 from worker.safe_fetch import async_post
 from worker.safe_fetch.checks import FetchError
 from worker.tasks.stages import worker_keys
+from worker.tasks.stages.batch_event import batch_data
 
 log = get_logger("deliver_webhooks")
 
@@ -156,7 +157,7 @@ async def _send_and_record(delivery: Row[Any], view: queries.JobView | None) -> 
     try:
         if view is None and delivery.job_id is not None:
             view = await in_thread(_read_view, delivery)
-        body = event_body(delivery, view)
+        body = await in_thread(event_body, delivery, view)
         headers = await in_thread(_signed_headers, delivery, body)
         outcome = await _send(delivery.url, body, headers)
     except SecretUnreadableError:
@@ -260,7 +261,7 @@ def _note_refusal(tx: Transaction, delivery: Row[Any], outcome: _Outcome, *, giv
 
 def event_body(delivery: Row[Any], view: queries.JobView | None) -> bytes:
     """Return the body of a delivery, below `MAX_BODY_BYTES`: the public job, in its state at the event."""
-    data = _test_data(delivery) if view is None else _job_data(delivery.event, view)
+    data = _job_data(delivery.event, view) if view is not None else _other_data(delivery)
     moment = delivery.created_at
     if view is not None:
         moment = view.job.submitted_at if delivery.event == "job.started" else view.job.finished_at
@@ -279,7 +280,12 @@ def event_body(delivery: Row[Any], view: queries.JobView | None) -> bytes:
     return body
 
 
-def _test_data(delivery: Row[Any]) -> dict[str, Any]:
+def _other_data(delivery: Row[Any]) -> dict[str, Any]:
+    if delivery.batch_id is not None:
+        with transaction() as tx:
+            batch = outbox.batch_of_event(tx, delivery.batch_id)
+        if batch is not None:
+            return batch_data(batch, _base_url())
     return {
         "id": public_id("whe", delivery.endpoint_id),
         "object": "webhook.endpoint",

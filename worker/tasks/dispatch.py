@@ -11,11 +11,12 @@ from uuid import UUID
 from worker.core.job_state import JobState
 from worker.core.observability.faults import UnexpectedError
 from worker.core.observability.logging import get_logger
+from worker.db.batches import held_jobs
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Row, Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import queries, state_machine
 from worker.db.scheduling import due_work, fair_queue, unschedulable
 from worker.db.webhooks.outbox import due_deliveries
-from worker.messaging import celery_app
+from worker.messaging import celery_app, pubsub
 from worker.tasks.stages.fail_job import announce, fail_job
 
 log = get_logger("dispatch")
@@ -36,7 +37,8 @@ _DEADLINE_CODE = {
 
 
 def tick() -> str:
-    """Enqueue due polls, queued jobs with a free slot, and due saves."""
+    """Let held jobs go on; enqueue due polls, queued jobs with a free slot, and due saves."""
+    _move_held_jobs()
     polls, submits, talks, saves = _find(
         lambda tx: queries.accounts_to_poll(tx, limit=_MAX_ROWS),
         lambda tx: due_work.take_due_submits(tx, again_after=RESEND_SECONDS, limit=_MAX_ROWS),
@@ -54,6 +56,21 @@ def tick() -> str:
     return f"{len(polls)} polls, {waiting} submits, {len(saves)} saves" if sent else "nothing due"
 
 
+def _move_held_jobs() -> None:
+    """Release held jobs whose time has come, and hold back those of paused batches."""
+    groups, moved = _find(held_jobs.find_due_groups, held_jobs.hold_back_paused)
+    for released in _each(held_jobs.release, groups):
+        celery_app.enqueue_jobs(released)
+        moved += released
+    _publish(moved)
+
+
+def _publish(rows: Iterable[Row[Any]]) -> None:
+    with pubsub.batch_job_changes():
+        for row in rows:
+            pubsub.publish_job_change(row.id, row.state, row.event_seq)
+
+
 @retry_when_database_unavailable
 def sweep() -> str:
     """End overdue and unschedulable jobs, repair rows after a crash, and enqueue due webhooks."""
@@ -63,6 +80,8 @@ def sweep() -> str:
         lambda tx: due_work.find_lost_conversations(tx, limit=_MAX_ROWS),
     )
     failed = _count(_fail_overdue, overdue) + _count(_fail_unschedulable, unplaced) + _count(_end_lost, lost)
+    (expired,) = _find(lambda tx: held_jobs.fail_overdue(tx, limit=_MAX_ROWS))
+    _publish(expired)
     answered, polls, slots, deliveries, behind = _find(
         lambda tx: due_work.find_answered_conversations(tx, limit=_MAX_ROWS),
         lambda tx: [due_work.schedule_missing_polls(tx)],
@@ -131,7 +150,7 @@ def _fail_overdue(tx: Transaction, job: Row[Any]) -> Row[Any] | None:
         tx,
         job_id=job.id,
         attempt=job.attempt,
-        code=_DEADLINE_CODE[job.state],
+        code=held_jobs.EXPIRED if job.has_expired else _DEADLINE_CODE[job.state],
         actor="tick",
         detail=f"deadline passed while {job.state}",
         from_states=(job.state,),

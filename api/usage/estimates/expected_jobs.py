@@ -10,13 +10,14 @@ from api.generation.account_assignment import (
     accounts_without_model,
     choose_currency,
     find_catalog_model,
+    named_accounts,
     usable_accounts,
 )
 from api.generation.model_availability import token_groups
 from worker.core.catalog.pricing import Price
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.messages.cooldown import add_cooldown
-from worker.db.accounts import accounts
+from worker.db.accounts import accounts, model_listings
 from worker.db.accounts.eligibility import Needs
 from worker.db.credits.learned_prices import PriceList
 from worker.db.engine import Transaction
@@ -75,9 +76,10 @@ def _find_candidates(tx: Transaction, job: NewJob, caller: Caller, prices: Price
         usable = usable_accounts(tx, caller, [job])
         avoid = accounts_without_model(tx, job, caller, usable)
         currency = choose_currency(job, [one.group for one in usable])
-        return Candidates(
-            job.account_ids, avoid, 0, prices.places(job.account_ids, avoid=avoid, providers=job.providers), currency
-        )
+        allowed = model_listings.selected_accounts(tx, caller.accounts, caller.account_groups)
+        named = named_accounts(job, allowed)
+        places = prices.places(named, avoid=avoid, providers=job.providers)
+        return Candidates(named, avoid, 0, places, currency)
     known, model = accounts.find_tokens(tx, [digest for digest, _ in caller.tokens]), find_catalog_model(job)
     own = [(h, t) for h, t in caller.tokens if t.provider in job.providers]
     tokens = [(h, t) for h, t in own if model is None or model.is_available_in(t.region)] or own

@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -28,6 +28,7 @@ _MOST_LISTINGS = 50
 _GROUPED = text(
     f"""/* grouped_accounts */
     SELECT provider, region, currency, coalesce(array_agg(id) FILTER (WHERE healthy), '{{}}') AS ids,
+        array_agg(id) AS all_ids,
         jsonb_agg(DISTINCT model_rests) FILTER (WHERE working) AS rests
     FROM (SELECT a.*, a.state = 'ok' AS healthy,
             a.state = 'ok' AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp()) AS working
@@ -120,6 +121,7 @@ class GroupedAccounts:
 
     group: AccountGroup
     ids: list[UUID]
+    all_ids: list[UUID] = field(default_factory=list)  # also of those that cannot work now
 
 
 def grouped_accounts(tx: Transaction, *, user_id: UUID | None, choice: str) -> list[GroupedAccounts]:
@@ -129,9 +131,27 @@ def grouped_accounts(tx: Transaction, *, user_id: UUID | None, choice: str) -> l
         GroupedAccounts(
             AccountGroup(row.provider, row.region, row.currency, row.rests is not None, _resting(row.rests, now)),
             list(row.ids),
+            list(row.all_ids),
         )
         for row in tx.all(_GROUPED, {"user_id": user_id, "choice": choice})
     ]
+
+
+def selected_accounts(tx: Transaction, ids: Iterable[UUID] | None, groups: Iterable[str] | None) -> set[UUID] | None:
+    """Return the accounts that a key names, by id or by group; None if it names none of both, so all are allowed.
+
+    An account of another user may be among them: `may_use` gives no access to it.
+    """
+    if ids is None and groups is None:
+        return None
+    rows = tx.all(
+        text(
+            """SELECT id FROM accounts WHERE state <> 'retired'
+               AND (id = ANY(CAST(:ids AS uuid[])) OR groups && CAST(:groups AS text[]))"""
+        ),
+        {"ids": list(ids or ()), "groups": list(groups or ())},
+    )
+    return {row.id for row in rows}
 
 
 def _resting(rests: list[dict[str, Any]] | None, now: float) -> frozenset[str]:

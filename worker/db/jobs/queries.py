@@ -47,19 +47,21 @@ class JobView:
     """A job as its owner sees it, with its files."""
 
     job: Row[Any]
-    files: list[Row[Any]]  # the results, in order
+    files: list[Row[Any]]  # the results, in order, without those that were deleted
     position: int | None  # position in our queue, 1 = next; `MOST_AHEAD` + 1 = there or further behind
     variants: list[Row[Any]] = field(default_factory=list)  # thumbnails and sprite sheets of videos
     reply: AgentReply | None = None  # a conversation: the reply of the agent so far
     children: list[UUID] = field(default_factory=list)  # a conversation: the jobs it started, in order
     capacity: QueueCapacity | None = None  # of a queued job
     duration_stats: DurationStats | None = None  # of an open job: durations of similar jobs
+    deleted: list[Row[Any]] = field(default_factory=list)  # results that their owner deleted; they count as usage
 
 
 _JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, account_id, upstream_id, progress,
     queue_position, forecast_seconds, ready_items, error_code, error_message, webhook_url, cancel_requested_at,
     created_at, submitted_at, finished_at, event_seq, owner, user_id, api_key_id, account_ids, parent_id, usual_seconds,
-    price, charged, currency, providers, settled_at, pinned_at, favourite, origin, charge_doubt,
+    price, charged, currency, providers, settled_at, pinned_at, favourite, edited_at, origin,
+    charge_doubt,
     (SELECT u.retention_days FROM users u WHERE u.id = jobs.user_id) AS retention_days,
     (SELECT a.region FROM accounts a WHERE a.id = jobs.account_id) AS region,
     extract(epoch FROM clock_timestamp() - submitted_at) AS running_seconds"""
@@ -94,17 +96,17 @@ _POSITION = text(
 _NAMED = names_one_of("account_ids", "CAST(:account_ids AS uuid[])")
 
 
-def visibility_condition(viewer: Viewer) -> tuple[str, dict[str, Any]]:
-    """Return the SQL condition of the jobs that a viewer may see, and its values.
+def visibility_condition(viewer: Viewer, *, deleted: bool = False) -> tuple[str, dict[str, Any]]:
+    """Return the SQL condition of the jobs that a viewer may see, and its values. `deleted` = of those it deleted.
 
     There is one text per kind of viewer, so that each gets its own query plan.
     """
+    present = f"deleted_at IS {'NOT ' if deleted else ''}NULL"
     if viewer.all_jobs:
-        return "deleted_at IS NULL", {}
+        return present, {}
     if viewer.user_id is None:
-        condition = f"deleted_at IS NULL AND user_id IS NULL AND {_NAMED}"
-        return condition, {"account_ids": viewer.account_ids}
-    condition, values = "deleted_at IS NULL AND user_id = :user_id", {"user_id": viewer.user_id}
+        return f"{present} AND user_id IS NULL AND {_NAMED}", {"account_ids": viewer.account_ids}
+    condition, values = f"{present} AND user_id = :user_id", {"user_id": viewer.user_id}
     if viewer.key_root is None:
         return condition, values
     keys = "SELECT id FROM api_keys WHERE id = :key_root OR root_id = :key_root"
@@ -115,9 +117,13 @@ def _job_views(tx: Transaction, rows: list[Row[Any]]) -> list[JobView]:
     succeeded = [row.id for row in rows if row.state == JobState.SUCCEEDED]
     queued = [row.id for row in rows if row.state == JobState.QUEUED]
     by_job: dict[tuple[UUID, bool], list[Row[Any]]] = {}
+    deleted: dict[UUID, list[Row[Any]]] = {}
     if succeeded:
         for item in tx.all(text("SELECT * FROM files WHERE job_id = ANY(:ids) ORDER BY job_id, n"), {"ids": succeeded}):
-            by_job.setdefault((item.job_id, item.variant == "original"), []).append(item)
+            if item.deleted_at is None:
+                by_job.setdefault((item.job_id, item.variant == "original"), []).append(item)
+            elif item.variant == "original":
+                deleted.setdefault(item.job_id, []).append(item)
     chats = [row.id for row in rows if row.kind == "chat"]
     replies = conversations.find_replies(tx, chats) if chats else {}
     children = _children(tx, chats) if chats else {}
@@ -135,6 +141,7 @@ def _job_views(tx: Transaction, rows: list[Row[Any]]) -> list[JobView]:
             duration_stats=durations.find_duration_stats(tx, row.kind, row.model, row.params)
             if row.finished_at is None
             else None,
+            deleted=deleted.get(row.id, []),
         )
         for row in rows
     ]
@@ -291,9 +298,9 @@ def current_states(tx: Transaction, job_ids: list[UUID]) -> dict[UUID, tuple[str
 
 
 def file_row(tx: Transaction, file_id: UUID) -> Row[Any] | None:
-    """Return one stored file and the owner of its job; None if it does not exist or its job was deleted."""
+    """Return one stored file and the owner of its job; None if it does not exist, or it or its job was deleted."""
     joined = "files f JOIN jobs j ON j.id = f.job_id"
-    statement = f"SELECT f.*, j.owner FROM {joined} WHERE f.id = :id AND j.deleted_at IS NULL"
+    statement = f"SELECT f.*, j.owner FROM {joined} WHERE f.id = :id AND f.deleted_at IS NULL AND j.deleted_at IS NULL"
     return tx.first(text(statement), {"id": file_id})
 
 
@@ -322,7 +329,7 @@ def overdue_jobs(tx: Transaction, *, limit: int) -> list[Row[Any]]:
     """Return open jobs past their deadline."""
     return tx.all(
         text(
-            f"""SELECT id, attempt, state, submit_key FROM jobs
+            f"""SELECT id, attempt, state, submit_key, state = 'queued' AND expires_at <= now() AS has_expired FROM jobs
                WHERE state IN {sql_list(OPEN)} AND deadline_at <= now()
                ORDER BY deadline_at LIMIT :limit"""
         ),

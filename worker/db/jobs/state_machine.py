@@ -1,6 +1,6 @@
 """The state machine of a job. Every change of `jobs.state` is one guarded UPDATE in this file (I1).
 
-    queued -> submitting -> running -> saving -> succeeded
+    queued -> submitting -> running -> saving -> succeeded      held -> queued, held <- queued: `held_jobs.py`
        ^          |            |          |
        +----------+            +----------+--> failed        queued | running (on request) -> cancelled
 
@@ -15,6 +15,7 @@ cancel until upstream has finished it.
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -28,7 +29,6 @@ from worker.core.observability import metrics
 from worker.core.observability.job_context import Origin, current_origin
 from worker.core.settings import get_settings
 from worker.db.accounts.available_credits import SET_CHARGED, SET_CHARGED_IF_TAKEN
-from worker.db.accounts.eligibility import Needs
 from worker.db.column_values import clamp_known, finite
 from worker.db.engine import Transaction
 from worker.db.jobs import transition_metrics
@@ -56,6 +56,11 @@ class NewJob:
     price: int | None = None  # expected credits, or thousandths of its currency; None = unknown
     providers: list[str] = field(default_factory=lambda: [first_provider()])  # that may run it
     currency: str | None = None  # it runs on accounts of this currency only; None = for credits
+    hold: str | None = None  # what holds it before the queue (`worker/db/batches/held_jobs.py`)
+    batch_id: UUID | None = None
+    lane: str | None = None
+    not_before: datetime | None = None  # it is held until then
+    expires_at: datetime | None = None  # it fails if no account has begun it by then
     id: UUID = field(default_factory=new_id)
 
 
@@ -84,7 +89,7 @@ def _change(name: str, *, to: JobState, sets: str, where: str = "", webhook: boo
     return text(sql)
 
 
-def _change_many(
+def change_many(
     name: str,
     *,
     to: JobState,
@@ -119,7 +124,7 @@ def _change_many(
     return text(sql)
 
 
-def _apply_many(
+def apply_many(
     tx: Transaction,
     statement: TextClause,
     changes: Sequence[dict[str, Any]],
@@ -175,21 +180,25 @@ _INSERT = text(
     WITH new AS (
         INSERT INTO jobs (id, owner, user_id, api_key_id, group_id, kind, model, params, metadata, state, max_attempts,
                           due_at, nudged_at, deadline_at, account_ids, avoid_accounts, account_choice, webhook_url,
-                          usual_seconds, price, providers, currency, turn, priority, origin, event_seq)
-        SELECT id, owner, user_id, api_key_id, group_id, kind, model, params, metadata, 'queued', :max_attempts, now(),
-               now(), now() + make_interval(secs => :deadline), account_ids, avoid_accounts, account_choice,
-               webhook_url, usual_seconds, price, providers, currency, turn, priority, origin, 1
+                          usual_seconds, price, providers, currency, turn, priority, origin, event_seq, hold, batch_id,
+                          lane, expires_at)
+        SELECT id, owner, user_id, api_key_id, group_id, kind, model, params, metadata,
+               CASE WHEN hold IS NULL THEN 'queued' ELSE 'held' END, :max_attempts, coalesce(not_before, now()), now(),
+               coalesce(expires_at, coalesce(not_before, now()) + make_interval(secs => :deadline)), account_ids,
+               avoid_accounts, account_choice, webhook_url, usual_seconds, price, providers, currency, turn, priority,
+               origin, 1, hold, batch_id, lane, expires_at
         FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, owner text, user_id uuid, api_key_id uuid,
             group_id uuid, kind text, model text, params jsonb, metadata jsonb, account_ids uuid[],
             avoid_accounts uuid[], account_choice text, webhook_url text, usual_seconds double precision,
-            price integer, providers text[], currency text, turn double precision, priority integer, origin jsonb)
-        RETURNING id)
-    INSERT INTO job_events (job_id, seq, to_state, actor) SELECT id, 1, 'queued', 'api' FROM new"""
+            price integer, providers text[], currency text, turn double precision, priority integer, origin jsonb,
+            hold text, batch_id uuid, lane text, not_before timestamptz, expires_at timestamptz)
+        RETURNING id, state)
+    INSERT INTO job_events (job_id, seq, to_state, actor) SELECT id, 1, state, 'api' FROM new"""
 )
 # Columns with the name and value of a field of `NewJob`.
 _COPIED = ("id", "owner", "user_id", "api_key_id", "kind", "model", "params", "metadata", "account_ids",
           "avoid_accounts", "account_choice", "webhook_url", "usual_seconds", "price", "providers",
-          "currency")  # fmt: skip
+          "currency", "hold", "batch_id", "lane", "not_before", "expires_at")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,33 +215,26 @@ def accept(tx: Transaction, new_jobs: list[NewJob]) -> None:
 
 
 def accept_groups(tx: Transaction, groups: list[NewGroup]) -> None:
-    """new -> queued: insert jobs of one owner and their first events, in the order of their turns."""
+    """new -> queued, or held: insert jobs of one owner and their first events, in the order of their turns."""
     settings, new_jobs = get_settings(), [job for group in groups for job in group.jobs]
-    requests = [
-        fair_queue.QueueRequest(
-            job.kind,
-            job.account_ids,
-            job.avoid_accounts,
-            job.account_choice,
-            Needs(tuple(job.providers), job.currency, job.model),
-        )
-        for job in new_jobs
-    ]
-    positions = iter(fair_queue.assign(tx, new_jobs[0].owner, new_jobs[0].user_id, requests))
+    queued = [job for job in new_jobs if job.hold is None]
+    assigned = fair_queue.assign_jobs(tx, queued)
+    positions = dict(zip([job.id for job in queued], assigned, strict=True))
     rows = [
         {name: getattr(job, name) for name in _COPIED}
         | {"group_id": group.jobs[0].id, "origin": group.origin}
         | {"turn": position.turn, "priority": position.priority}
         for group in groups
-        for job, position in zip(group.jobs, positions, strict=False)
+        for job in group.jobs
+        for position in [positions.get(job.id, fair_queue.NO_POSITION)]
     ]
     values = {"max_attempts": settings.max_attempts, "deadline": settings.queue_deadline_seconds}
-    tx.run(_INSERT, {"rows": json.dumps(rows, default=UUID.__str__), **values})
+    tx.run(_INSERT, {"rows": json.dumps(rows, default=str), **values})
     for job in new_jobs:
         tx.on_commit(partial(metrics.count, "dreamery_jobs_accepted", job.kind, job.model))
 
 
-_MARK_RUNNING = _change_many(
+_MARK_RUNNING = change_many(
     "mark_running",
     to=JobState.RUNNING,
     columns="upstream_id text, queue_position integer, forecast_seconds integer",
@@ -274,7 +276,7 @@ def mark_running_many(
         }
         for job in accepted
     ]
-    return _apply_many(
+    return apply_many(
         tx,
         _MARK_RUNNING,
         changes,
@@ -349,7 +351,7 @@ def requeue(
 # What a save needs besides the columns of every change.
 SAVE_COLUMNS = """jobs.params, jobs.result_refs, jobs.submit_key, jobs.upstream_id, jobs.origin, jobs.owner,
     extract(epoch FROM jobs.deadline_at - clock_timestamp()) AS seconds_left"""
-_MARK_SAVING = _change_many(
+_MARK_SAVING = change_many(
     "mark_saving",
     to=JobState.SAVING,
     columns="refs jsonb, seconds float8",
@@ -390,7 +392,7 @@ def mark_saving_many(
         for job in finished
     ]
     settings = get_settings()
-    return _apply_many(
+    return apply_many(
         tx,
         _MARK_SAVING,
         changes,
@@ -409,7 +411,7 @@ def mark_saving(
     return mark_saving_many(tx, [Finished(job_id, attempt, refs, seconds)]).get(job_id)
 
 
-_MARK_SUCCEEDED = _change_many(
+_MARK_SUCCEEDED = change_many(
     "mark_succeeded",
     to=JobState.SUCCEEDED,
     columns="unused integer",
@@ -444,7 +446,7 @@ def mark_succeeded_many(tx: Transaction, jobs: Sequence[Stored]) -> dict[UUID, R
         }
         for job in jobs
     ]
-    return _apply_many(tx, _MARK_SUCCEEDED, changes, from_state=JobState.SAVING, actor="save", event="job.completed")
+    return apply_many(tx, _MARK_SUCCEEDED, changes, from_state=JobState.SAVING, actor="save", event="job.completed")
 
 
 def mark_succeeded(

@@ -12,7 +12,7 @@ from worker.db.engine import Transaction
 
 # Columns that the row of a change needs in addition to the state.
 COLUMNS = """jobs.kind, jobs.model, jobs.error_code,
-    extract(epoch FROM jobs.submitted_at - jobs.created_at) AS waited_seconds,
+    CASE WHEN jobs.hold IS NULL THEN extract(epoch FROM jobs.submitted_at - jobs.created_at) END AS waited_seconds,
     extract(epoch FROM jobs.finished_at - jobs.submitted_at) AS ran_seconds"""
 
 

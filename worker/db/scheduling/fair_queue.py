@@ -17,7 +17,9 @@ those of a group, do not push their owner back in other queues: a new job starts
 may use, and the sweep rebases jobs that were left far behind when such accounts stopped.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -46,6 +48,9 @@ class QueuePosition:
         """The order of the claim (`jobs.place`)."""
         return self.turn - HEAD_START_PER_PRIORITY * self.priority
 
+
+# Of a job that is not in the queue yet.
+NO_POSITION = QueuePosition(turn=0.0, interval=1.0, priority=0)
 
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('turns ' || :owner, 0))")
 # The progress of the platform's accounts. Accounts of one user have no queue of several owners, so no clock.
@@ -85,6 +90,17 @@ class QueueRequest:
     account_choice: str = "any"
     needs: Needs = ANY_NEEDS
 
+    @classmethod
+    def of(cls, job: Any) -> "QueueRequest":
+        """Return the request of a job: a `NewJob` or a row."""
+        needs = Needs(tuple(job.providers), job.currency, job.model)
+        return cls(job.kind, list(job.account_ids), list(job.avoid_accounts), job.account_choice, needs)
+
+
+def lock_owner(tx: Transaction, owner: str) -> None:
+    """Block other transactions from giving this owner positions until the commit."""
+    tx.run(_LOCK, {"owner": owner})
+
 
 def assign(tx: Transaction, owner: str, user_id: UUID | None, requests: list[QueueRequest]) -> list[QueuePosition]:
     """Return the positions of new jobs of one owner, in order.
@@ -107,6 +123,11 @@ def assign(tx: Transaction, owner: str, user_id: UUID | None, requests: list[Que
             last[request.kind] = replace(following.position, turn=turn)
         positions.append(last[request.kind])
     return positions
+
+
+def assign_jobs(tx: Transaction, jobs: Sequence[Any]) -> list[QueuePosition]:
+    """Return the positions of jobs of one owner (`NewJob` or rows), in order; see `assign`."""
+    return assign(tx, jobs[0].owner, jobs[0].user_id, [QueueRequest.of(job) for job in jobs]) if jobs else []
 
 
 def preview(tx: Transaction, owner: str, user_id: UUID | None, request: QueueRequest) -> QueuePosition:

@@ -11,6 +11,7 @@ def has_open_work(tx: Transaction) -> bool:
     row = tx.first(
         text(
             f"""SELECT EXISTS (SELECT FROM jobs WHERE state IN {sql_list(OPEN)})
+                OR EXISTS (SELECT FROM jobs WHERE state = 'held')
                 OR EXISTS (SELECT FROM webhook_deliveries WHERE due_at IS NOT NULL) AS open"""
         )
     )

@@ -19,7 +19,8 @@ BOOTSTRAP = "bootstrap"
 # Possible scopes of a key. A key without scopes has all rights of its user's role.
 SCOPES = ("generate", "read", "admin")
 _PREFIX_CHARS = len(KEY_PREFIX) + 4
-_COLUMNS = """k.id, k.user_id, u.name AS user_name, k.name, k.prefix, k.scopes, k.models, k.providers,
+_COLUMNS = """k.id, k.user_id, u.name AS user_name, k.name, k.prefix, k.scopes, k.models, k.providers, k.accounts,
+              k.account_groups,
               k.expires_at, k.last_used_at, k.created_at, k.revoked_at, k.limits, k.soft_limits,
               coalesce(k.root_id, k.id) AS root_id"""
 # SQL: the key `k` is valid now.
@@ -37,6 +38,8 @@ class KeyOwner:
     scopes: frozenset[str] | None = None
     models: frozenset[str] | None = None
     providers: frozenset[str] | None = None  # whose accounts its jobs may use
+    accounts: frozenset[UUID] | None = None  # that its jobs may use, beside those of `account_groups`
+    account_groups: frozenset[str] | None = None
     root_id: UUID | None = None  # first key of the rotation chain: rotated keys count as one
     user_limits: OwnLimits = field(default_factory=OwnLimits)
     key_limits: OwnLimits = field(default_factory=OwnLimits)
@@ -51,6 +54,8 @@ class NewKey:
     scopes: list[str] | None = None
     models: list[str] | None = None
     providers: list[str] | None = None
+    accounts: list[UUID] | None = None
+    account_groups: list[str] | None = None
     expires_at: datetime | None = None
     root_id: UUID | None = None
     limits: OwnLimits = field(default_factory=OwnLimits)
@@ -72,7 +77,7 @@ def find_key(tx: Transaction, key: str) -> KeyOwner | None:
 _FIND = text(
     f"""/* find_keys */
     SELECT k.key_hash, k.id AS api_key_id, u.id AS user_id, u.name, u.role, k.scopes, k.models, k.providers,
-        coalesce(k.root_id, k.id) AS root_id, u.limits, u.soft_limits,
+        k.accounts, k.account_groups, coalesce(k.root_id, k.id) AS root_id, u.limits, u.soft_limits,
         k.limits AS key_limits, k.soft_limits AS key_soft_limits,
         k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute' AS stale
     FROM api_keys k JOIN users u ON u.id = k.user_id
@@ -94,6 +99,20 @@ def find_keys(tx: Transaction, keys: list[str]) -> dict[str, KeyOwner]:
     return {by_hash[row.key_hash]: key_owner(row) for row in rows}
 
 
+def find_owner(tx: Transaction, key_id: UUID) -> KeyOwner | None:
+    """Return the owner of a valid key by its id; None as for `find_key`."""
+    row = tx.first(
+        text(
+            f"""SELECT k.id AS api_key_id, u.id AS user_id, u.name, u.role, k.scopes, k.models, k.providers, k.accounts,
+                    k.account_groups, coalesce(k.root_id, k.id) AS root_id, u.limits, u.soft_limits,
+                    k.limits AS key_limits, k.soft_limits AS key_soft_limits
+                FROM api_keys k JOIN users u ON u.id = k.user_id WHERE k.id = :id AND NOT u.disabled AND {VALID}"""
+        ),
+        {"id": key_id},
+    )
+    return key_owner(row) if row is not None else None
+
+
 def key_owner(row: Row[Any]) -> KeyOwner:
     """Build the owner from a row of `find_key` or of a console session."""
     return KeyOwner(
@@ -104,6 +123,8 @@ def key_owner(row: Row[Any]) -> KeyOwner:
         scopes=frozenset(row.scopes) if row.scopes is not None else None,
         models=frozenset(row.models) if row.models is not None else None,
         providers=frozenset(row.providers) if row.providers is not None else None,
+        accounts=frozenset(row.accounts) if row.accounts is not None else None,
+        account_groups=frozenset(row.account_groups) if row.account_groups is not None else None,
         root_id=row.root_id,
         user_limits=OwnLimits(hard=row.limits, soft=row.soft_limits),
         key_limits=OwnLimits(hard=row.key_limits, soft=row.key_soft_limits),
@@ -140,10 +161,10 @@ def create_key(tx: Transaction, new: NewKey) -> tuple[UUID, str]:
     key_id, key = new_id(), KEY_PREFIX + secrets.token_urlsafe(32)
     tx.run(
         text(
-            """INSERT INTO api_keys (id, user_id, name, prefix, key_hash, scopes, models, providers, expires_at,
-                                     root_id, limits, soft_limits)
-               VALUES (:id, :user_id, :name, :prefix, :hash, :scopes, :models, :providers, :expires_at, :root_id,
-                       CAST(:limits AS jsonb), CAST(:soft_limits AS jsonb))"""
+            """INSERT INTO api_keys (id, user_id, name, prefix, key_hash, scopes, models, providers, accounts,
+                                     account_groups, expires_at, root_id, limits, soft_limits)
+               VALUES (:id, :user_id, :name, :prefix, :hash, :scopes, :models, :providers, :accounts,
+                       :account_groups, :expires_at, :root_id, CAST(:limits AS jsonb), CAST(:soft_limits AS jsonb))"""
         ),
         {
             "id": key_id,
@@ -154,6 +175,8 @@ def create_key(tx: Transaction, new: NewKey) -> tuple[UUID, str]:
             "scopes": new.scopes,
             "models": new.models,
             "providers": new.providers,
+            "accounts": new.accounts,
+            "account_groups": new.account_groups,
             "expires_at": new.expires_at,
             "root_id": new.root_id,
             "limits": json.dumps(dict(new.limits.hard)),
@@ -219,6 +242,8 @@ def rotate_key(tx: Transaction, key_id: UUID, *, grace_seconds: float) -> tuple[
             scopes=row.scopes,
             models=row.models,
             providers=row.providers,
+            accounts=row.accounts,
+            account_groups=row.account_groups,
             expires_at=row.expires_at,
             root_id=row.root_id or row.id,
             limits=OwnLimits(hard=row.limits, soft=row.soft_limits),

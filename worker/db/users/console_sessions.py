@@ -72,8 +72,8 @@ def find_session(tx: Transaction, session_id: str, *, hours: float) -> KeyOwner 
     """
     row = tx.first(
         text(
-            """SELECT k.id AS api_key_id, u.id AS user_id, u.name, u.role, k.scopes, k.models, k.providers,
-                   coalesce(k.root_id, k.id) AS root_id, u.limits, u.soft_limits,
+            """SELECT k.id AS api_key_id, u.id AS user_id, u.name, u.role, k.scopes, k.models, k.providers, k.accounts,
+                   k.account_groups, coalesce(k.root_id, k.id) AS root_id, u.limits, u.soft_limits,
                    k.limits AS key_limits, k.soft_limits AS key_soft_limits, s.persistent,
                    s.last_used_at < now() - interval '1 minute' AS stale
                FROM console_sessions s JOIN api_keys k ON k.id = s.api_key_id JOIN users u ON u.id = k.user_id

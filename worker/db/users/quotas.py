@@ -99,7 +99,7 @@ _OPEN = text(
     SELECT count(*) AS user_open_jobs, count(*) FILTER (WHERE api_key_id IN (
         SELECT id FROM api_keys WHERE id = CAST(:key_root AS uuid) OR root_id = CAST(:key_root AS uuid)))
         AS key_open_jobs
-    FROM jobs WHERE owner = :owner AND state IN {sql_list(OPEN)}"""
+    FROM jobs WHERE owner = :owner AND (state IN {sql_list(OPEN)} OR state = 'held')"""
 )
 
 

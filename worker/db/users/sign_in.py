@@ -44,8 +44,8 @@ def set_password(tx: Transaction, user_id: UUID, password_hash: str | None) -> N
 
 
 _OWNER = text(
-    """SELECT u.id AS user_id, k.id AS api_key_id, u.name, u.role, k.scopes, k.models, k.providers,
-           coalesce(k.root_id, k.id) AS root_id, u.limits, u.soft_limits,
+    """SELECT u.id AS user_id, k.id AS api_key_id, u.name, u.role, k.scopes, k.models, k.providers, k.accounts,
+           k.account_groups, coalesce(k.root_id, k.id) AS root_id, u.limits, u.soft_limits,
            k.limits AS key_limits, k.soft_limits AS key_soft_limits
        FROM api_keys k JOIN users u ON u.id = k.user_id WHERE u.id = :user AND k.purpose = 'console'"""
 )

@@ -38,6 +38,38 @@ OUTBOX = """listening AS (
             FROM upd CROSS JOIN listening l
             ON CONFLICT DO NOTHING)"""
 
+_BATCH_ENDED = text(
+    """/* batch_ended */
+    WITH b AS (SELECT id, owner, api_key_id FROM batches WHERE id = :id),
+    listening AS (
+        SELECT e.id, e.url FROM b JOIN webhook_endpoints e ON e.owner = b.owner AND e.disabled_at IS NULL
+            AND CAST(:event AS text) = ANY(e.events) AND (e.api_key_id IS NULL OR e.api_key_id = b.api_key_id)
+        FOR KEY SHARE OF e)
+    INSERT INTO webhook_deliveries (id, batch_id, endpoint_id, event, url, owner, lane, due_at)
+    SELECT gen_random_uuid(), b.id, CAST(NULL AS uuid), CAST(:event AS text), CAST(:url AS text), b.owner,
+           'place:' || b.owner || ':' || lower(coalesce(substring(CAST(:url AS text) FROM '^[^/]*//[^/?#]+'), :url)),
+           now()
+    FROM b WHERE CAST(:url AS text) IS NOT NULL
+    UNION ALL
+    SELECT gen_random_uuid(), b.id, l.id, CAST(:event AS text), l.url, b.owner, 'endpoint:' || CAST(l.id AS text), now()
+    FROM b CROSS JOIN listening l
+    ON CONFLICT DO NOTHING RETURNING id"""
+)
+
+
+def add_batch_event(tx: Transaction, batch_id: UUID, *, event: str, url: str | None) -> list[UUID]:
+    """Insert the event of a batch that ends in this transaction: for its `webhook`, and for subscribed endpoints.
+
+    Return the deliveries.
+    """
+    return [row.id for row in tx.all(_BATCH_ENDED, {"id": batch_id, "event": event, "url": url})]
+
+
+def batch_of_event(tx: Transaction, batch_id: UUID) -> Row[Any] | None:
+    """Return the batch that an event is about."""
+    return tx.first(text("SELECT * FROM batches WHERE id = :id"), {"id": batch_id})
+
+
 # `now()` where an index finds what is due: `clock_timestamp()` changes within a statement, so no index can use it.
 # Walks the index from lane to lane and takes a few of each, so one lane with thousands does not hide the others.
 _DUE = text(
