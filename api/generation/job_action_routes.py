@@ -1,6 +1,5 @@
 """Cancel, retry and delete jobs. A job of another user is a 404 (I9)."""
 
-import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,16 +23,16 @@ from api.http.clients.storage_threads import in_storage_thread
 from api.http.errors import error_responses
 from api.http.preferences import PreferenceDep, parse_idempotency_key, set_job_id_header
 from api.http.responses import base_url, json_response
+from api.jobs.results.removal import erase_files
 from api.jobs.routes import find_job, job_not_found, parse_job_id
 from api.jobs.schemas import AcceptedJob, DeletedJob, Job, RetryRequest
 from api.jobs.serialization import job_object
-from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.job_state import JobState
 from worker.db.accounts import polling
 from worker.db.engine import Transaction, transaction
-from worker.db.jobs import deletions, files, queries, state_machine
+from worker.db.jobs import deletions, queries, state_machine
 from worker.db.jobs.queries import JobView, Viewer
 from worker.messaging import celery_app, pubsub
 
@@ -111,7 +110,7 @@ async def retry_job(
     """Creates a job with the parameters and inputs of a job that has ended, with the same or another seed.
 
     Its `metadata.retry_of` names the old job. It costs the same as any other job. `Prefer: wait=N` answers when it has
-    ended, or after N seconds. Inputs sent as bytes are kept for 24 hours; later a retry answers 410 `input_expired`.
+    ended, or after N seconds. Inputs are kept as long as the results; later a retry answers 410 `input_expired`.
     """
     key = parse_idempotency_key(idempotency_key)
     body = await parse_body(request, RetryRequest) if await request.body() else RetryRequest()
@@ -131,16 +130,13 @@ def delete_job_now(caller: Caller, job_id: UUID) -> None:
         view = queries.job_view(tx, job_id, caller.viewer(tx))
         if view is None:
             raise job_not_found(public_id("job", job_id))
-        if not deletions.delete_job(tx, job_id):
+        row = deletions.delete_job(tx, job_id)
+        if row is None:
             message = "The job has not ended yet. Cancel it first (POST .../cancel), then delete it."
             raise DreameryError("job_not_finished", message)
+        tx.on_commit(partial(pubsub.publish_job_change, row.id, row.state, row.event_seq))
         deleted = deletions.deleted_files(tx, limit=_MAX_FILES, job_id=job_id)
-    with contextlib.suppress(storage.StorageError):  # the cleanup removes them when the storage is available again
-        for item in deleted:
-            storage.delete_file(item.key)
-        if deleted:
-            with transaction() as tx:
-                files.mark_removed(tx, [item.id for item in deleted])
+    erase_files(deleted)
 
 
 @router.delete(

@@ -1,7 +1,8 @@
-"""Download the results of many jobs as one streamed zip, with a manifest that describes each file."""
+"""Download many results, of whole jobs or single ones, as a streamed zip with a manifest that describes each file."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -15,6 +16,7 @@ from zipstream import ZipStream
 from api.auth.dependencies import Caller, ReadDep
 from api.http.clients.storage_threads import in_storage_thread
 from api.http.errors import error_responses
+from api.jobs.results.action_routes import file_not_found, parse_file_id
 from api.jobs.serialization import job_object
 from worker import storage
 from worker.core.errors import DreameryError
@@ -22,21 +24,26 @@ from worker.core.ids import parse_public_id, public_id
 from worker.db.engine import transaction
 from worker.db.jobs import queries
 from worker.db.jobs.queries import JobFilter, JobView
+from worker.db.jobs.results import listing
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
-_MAX_JOBS = 100
+_MAX_JOBS, _MAX_FILES = 100, 200
 _UNSAFE_CHARACTERS = re.compile(r"[^\w.-]+")
 _EXTENSIONS = {"image/jpeg": "jpg", "video/quicktime": "mov"}
 
 
-def _parse_ids(ids: str) -> list[UUID]:
+def _split_ids(ids: str, *, param: str, most: int) -> list[str]:
     parts = list(dict.fromkeys(part.strip() for part in ids.split(",") if part.strip()))
-    if not 1 <= len(parts) <= _MAX_JOBS:
-        message = f"`ids` takes 1 to {_MAX_JOBS} job ids, comma-separated; got {len(parts)}. Request several archives."
-        raise DreameryError("invalid_value", message, param="ids")
+    if not 1 <= len(parts) <= most:
+        message = f"`{param}` takes 1 to {most} ids, comma-separated; got {len(parts)}. Request several archives."
+        raise DreameryError("invalid_value", message, param=param)
+    return parts
+
+
+def _parse_ids(ids: str) -> list[UUID]:
     job_ids: list[UUID] = []
-    for one in parts:
+    for one in _split_ids(ids, param="ids", most=_MAX_JOBS):
         job_id = parse_public_id("job", one)
         if job_id is None:
             raise DreameryError("job_not_found", f"No job {one[:60]!r}.")
@@ -52,6 +59,20 @@ def _find_jobs(caller: Caller, ids: list[UUID]) -> list[JobView]:
     missing = set(ids) - {view.job.id for view in views}
     if missing:
         raise DreameryError("job_not_found", f"No job {public_id('job', min(missing))!r}.")
+    return views
+
+
+def _find_files(caller: Caller, ids: list[UUID]) -> list[JobView]:
+    """Return the jobs of these results, each with only those of its results. Raises `file_not_found`."""
+    with transaction() as tx:
+        viewer = caller.viewer(tx)
+        job_ids = listing.job_ids_of(tx, ids)
+        views, _ = queries.list_jobs(tx, viewer, JobFilter(ids=job_ids), after=None, limit=len(ids), newest_first=True)
+    chosen = set(ids)
+    views = [replace(view, files=[item for item in view.files if item.id in chosen]) for view in views]
+    missing = chosen - {item.id for view in views for item in view.files}
+    if missing:
+        raise file_not_found([public_id("file", one) for one in sorted(missing)], "files")
     return views
 
 
@@ -91,13 +112,13 @@ def _build_archive(views: list[JobView]) -> ZipStream:
         job = job_object(view, "")
         available = [item for item in view.files if item.removed_at is None]
         if not available:
-            reason = "its results were removed" if view.files else f"it has no files ({job['status']})"
+            reason = "its results were removed" if view.files or view.deleted else f"it has no files ({job['status']})"
             skipped.append({"job": job["id"], "reason": reason})
         for item in available:
             entries.append(_manifest_entry(view, item, job))
             contents.append((item, _file_name(view, item)))
     if not contents:
-        raise DreameryError("file_not_found", "None of these jobs has files to download.")
+        raise DreameryError("file_not_found", "There are no files to download: they were removed, or there were none.")
     manifest = {
         "object": "archive.manifest",
         "created_at": int(datetime.now(UTC).timestamp()),
@@ -114,7 +135,7 @@ def _build_archive(views: list[JobView]) -> ZipStream:
 
 @router.get(
     "/archive",
-    summary="Download the results of many jobs",
+    summary="Download many results",
     response_class=Response,
     responses={
         200: {"content": {"application/zip": {}}, "description": "The zip."},
@@ -123,13 +144,23 @@ def _build_archive(views: list[JobView]) -> ZipStream:
 )
 async def get_archive(
     caller: ReadDep,
-    ids: Annotated[str, Query(max_length=8000, description="1 to 100 job ids, comma-separated")],
+    ids: Annotated[str | None, Query(max_length=8000, description="1 to 100 job ids, comma-separated")] = None,
+    files: Annotated[
+        str | None, Query(max_length=8000, description="or 1 to 200 ids of results, comma-separated: only these")
+    ] = None,
 ) -> StreamingResponse:
     """A zip of images and videos with a `manifest.json`: job, prompt, parameters and SHA-256 of each file.
 
-    The manifest lists jobs without files as `skipped`.
+    Give `ids` or `files`. The manifest lists jobs without files as `skipped`.
     """
-    views = await run_in_threadpool(_find_jobs, caller, _parse_ids(ids))
+    if (ids is None) == (files is None):
+        code = "missing_required_parameter" if ids is None else "invalid_value"
+        raise DreameryError(code, "Give either `ids` (of jobs) or `files` (of results).", param="ids")
+    if files is not None:
+        file_ids = [parse_file_id(one, "files") for one in _split_ids(files, param="files", most=_MAX_FILES)]
+        views = await run_in_threadpool(_find_files, caller, file_ids)
+    else:
+        views = await run_in_threadpool(_find_jobs, caller, _parse_ids(ids or ""))
     archive = _build_archive(views)
     headers = {
         "Content-Length": str(len(archive)),

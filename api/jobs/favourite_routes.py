@@ -19,8 +19,9 @@ from api.jobs.routes import find_job, parse_job_id
 from api.jobs.schemas import Job
 from api.jobs.serialization import job_object
 from worker.db.engine import transaction
-from worker.db.jobs import favourites
 from worker.db.jobs.queries import JobView, Viewer
+from worker.db.jobs.results import marks
+from worker.messaging import pubsub
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -48,7 +49,8 @@ async def follow_jobs(
     after: Annotated[float | None, Query(ge=0, le=10**11, description="like Last-Event-ID")] = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:
-    """Server-sent events: `snapshot` with the open jobs, then a `job` event for each new or changed job.
+    """Server-sent events: `snapshot` with the open jobs, then a `job` event for each new or changed job, `deleted` for
+    one that was deleted. A job whose results were marked or deleted has changed.
 
     With `Last-Event-ID` (or `?after=`), missed changes are replayed instead of the snapshot; a `reset` event means that
     there were too many: list the jobs again. The stream ends after a few minutes; `EventSource` reconnects by itself.
@@ -63,9 +65,10 @@ async def follow_jobs(
 
 
 def _set_favourite(caller: Caller, job_id: UUID, *, favourite: bool) -> JobView:
-    find_job(caller, job_id)
+    view = find_job(caller, job_id)
     with transaction() as tx:
-        favourites.mark_favourite(tx, job_id, favourite=favourite)
+        marks.mark_job_favourite(tx, job_id, favourite=favourite)
+        tx.on_commit(partial(pubsub.publish_job_change, job_id, view.job.state, view.job.event_seq))
     return find_job(caller, job_id)
 
 
@@ -74,7 +77,7 @@ _RESPONSES = {200: {"model": Job, "description": "The updated job."}, **error_re
 
 @router.put("/{job_id}/favourite", summary="Mark a job as a favourite", responses=_RESPONSES)
 async def mark_job(request: Request, job_id: str, caller: GenerateDep) -> Response:
-    """Lists can be filtered with `?favourite=true`."""
+    """Marks all of its results, also those it will have. Lists can be filtered with `?favourite=true`."""
     view = await run_in_threadpool(_set_favourite, caller, parse_job_id(job_id), favourite=True)
     set_job_id_header(request, job_id)
     return json_response(job_object(view, base_url(request)))
@@ -82,7 +85,7 @@ async def mark_job(request: Request, job_id: str, caller: GenerateDep) -> Respon
 
 @router.delete("/{job_id}/favourite", summary="Remove a job from the favourites", responses=_RESPONSES)
 async def unmark_job(request: Request, job_id: str, caller: GenerateDep) -> Response:
-    """Removes only the mark, not the job."""
+    """Removes only the marks of the job and its results, not the job."""
     view = await run_in_threadpool(_set_favourite, caller, parse_job_id(job_id), favourite=False)
     set_job_id_header(request, job_id)
     return json_response(job_object(view, base_url(request)))

@@ -19,11 +19,12 @@ from starlette.concurrency import run_in_threadpool
 from api.http.sse import HEARTBEAT, sse, stream_events
 from api.jobs.serialization import job_object
 from api.jobs.watcher import JobWatcher
+from worker.core.ids import public_id
 from worker.core.observability.logging import get_logger
 from worker.db.engine import DATABASE_ERRORS, transaction
 from worker.db.jobs import feed as jobs_feed
 from worker.db.jobs import queries
-from worker.db.jobs.feed import ChangedJobs
+from worker.db.jobs.feed import ChangedJobs, Version
 from worker.db.jobs.queries import JobFilter, JobView, Viewer
 
 log = get_logger("job_feed")
@@ -139,19 +140,22 @@ def _read_changes(viewer: Viewer, since: float | None) -> ChangedJobs:
         return jobs_feed.find_changed_jobs(tx, viewer, since=since, limit=_MAX_MISSED)
 
 
-def _read_views(viewer: Viewer, ids: list[UUID]) -> list[JobView]:
+def _read_views(viewer: Viewer, ids: list[UUID]) -> tuple[list[JobView], list[UUID]]:
+    """Return those of the jobs that the viewer may see, and the ids of those that were deleted."""
     if not ids:
-        return []
+        return [], []
     with transaction() as tx:
         views, _ = queries.list_jobs(tx, viewer, JobFilter(ids=ids), after=None, limit=len(ids), newest_first=False)
-    return views
+        missing = set(ids) - {view.job.id for view in views}
+        deleted = jobs_feed.find_deleted(tx, viewer, sorted(missing)) if missing else []
+    return views, deleted
 
 
 @dataclass(frozen=True, slots=True)
 class _SentState:
     """What a client was last sent about a job."""
 
-    seq: int
+    version: Version
     open: bool
     progress: int
     position: int | None
@@ -162,7 +166,8 @@ class _FeedSource:
 
     def __init__(self, feed: Feed, find_viewer: Callable[[], Viewer], *, base: str, since: float | None) -> None:
         self._feed, self._find_viewer, self._base = feed, find_viewer, base
-        self._sent: dict[UUID, _SentState] = {}  # open jobs, and jobs that ended recently
+        self._sent: dict[UUID, _SentState] = {}  # open jobs, and jobs that changed recently
+        self._sent_deleted: set[UUID] = set()  # jobs that were deleted recently
         self._since = since  # database time of the newest sweep
         self._changed: set[UUID] = set()
         self._started = False
@@ -217,20 +222,29 @@ class _FeedSource:
         since, viewer = self._since, self._feed.viewer
         found = await run_in_threadpool(_read_changes, viewer, None if since is None else since - _OVERLAP_SECONDS)
         self._since = found.now
-        jobs = await self._changed_jobs(list(found.event_seqs))
+        jobs = await self._changed_jobs(list(found.versions))
         if since is None:
             return self._frame("snapshot", {"object": "list", "data": jobs, "has_more": found.has_more})
         if found.has_more:
             return self._frame("reset", {})
-        return b"".join(self._frame("job", job) for job in jobs)
+        return b"".join([*(self._frame("job", job) for job in jobs), *self._deleted_frames(found.deleted)])
 
     async def _job_frames(self, job_ids: set[UUID]) -> AsyncIterator[bytes]:
-        """Yield frames of those jobs that look different now, newest first."""
+        """Yield frames of those jobs that look different now or were deleted, newest first."""
         newest_first = sorted(job_ids, reverse=True)
         for start in range(0, len(newest_first), _MAX_JOBS_PER_FRAME):
-            jobs = await self._changed_jobs(newest_first[start : start + _MAX_JOBS_PER_FRAME])
-            if jobs:
-                yield b"".join([self._frame("job", job) for job in jobs])
+            some = newest_first[start : start + _MAX_JOBS_PER_FRAME]
+            views, deleted = await run_in_threadpool(_read_views, self._feed.viewer, some)
+            frames = [self._frame("job", job) for view in views if (job := self._job_if_changed(view)) is not None]
+            if frames := [*frames, *self._deleted_frames(deleted)]:
+                yield b"".join(frames)
+
+    def _deleted_frames(self, job_ids: list[UUID]) -> list[bytes]:
+        """Return frames of deleted jobs, once each."""
+        new = [job_id for job_id in job_ids if job_id not in self._sent_deleted]
+        self._sent_deleted.update(new)
+        bodies = [{"id": public_id("job", job_id), "object": "job.deleted", "deleted": True} for job_id in new]
+        return [self._frame("deleted", body) for body in bodies]
 
     def _jobs_to_refresh(self) -> set[UUID]:
         """Return the open jobs whose progress or queue position is read again: the newest, and some of the others."""
@@ -246,21 +260,24 @@ class _FeedSource:
         viewer = await run_in_threadpool(self._find_viewer)
         self._feed.set_viewer(viewer)
         found = await run_in_threadpool(_read_changes, viewer, (self._since or 0.0) - _OVERLAP_SECONDS)
-        self._sent = {job_id: state for job_id, state in self._sent.items() if job_id in found.event_seqs}
-        seqs = {job_id: state.seq for job_id, state in self._sent.items()}
-        missed = {job_id for job_id, seq in found.event_seqs.items() if seqs.get(job_id) != seq}
+        self._sent = {job_id: state for job_id, state in self._sent.items() if job_id in found.versions}
+        self._sent_deleted &= set(found.deleted)
+        known = {job_id: state.version for job_id, state in self._sent.items()}
+        missed = {job_id for job_id, version in found.versions.items() if known.get(job_id) != version}
         async for frames in self._job_frames(missed):
             yield frames
+        if deleted := self._deleted_frames(found.deleted):
+            yield b"".join(deleted)
         self._since = found.now
 
     async def _changed_jobs(self, ids: list[UUID]) -> list[dict[str, Any]]:
-        views = await run_in_threadpool(_read_views, self._feed.viewer, ids)
+        views, _ = await run_in_threadpool(_read_views, self._feed.viewer, ids)
         return [job for view in views if (job := self._job_if_changed(view)) is not None]
 
     def _job_if_changed(self, view: JobView) -> dict[str, Any] | None:
         job = job_object(view, self._base)
         state = _SentState(
-            seq=view.job.event_seq,
+            version=(view.job.event_seq, view.job.edited_at),
             open=view.job.finished_at is None,
             progress=job["progress"],
             position=job["queue"]["position"],

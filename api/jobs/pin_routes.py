@@ -1,5 +1,6 @@
 """Pin jobs to keep their results beyond the retention."""
 
+from functools import partial
 from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
@@ -18,6 +19,7 @@ from worker.core.settings import get_settings
 from worker.db.engine import Transaction, transaction
 from worker.db.jobs import queries, retention
 from worker.db.jobs.queries import JobView, Viewer
+from worker.messaging import pubsub
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -38,14 +40,16 @@ def _pin(caller: Caller, job_id: UUID) -> JobView:
             raise DreameryError("pin_limit", f"You can pin up to {limit} jobs. Unpin one first.")
         if not retention.pin_job(tx, job_id):
             raise DreameryError("file_expired", "The results of this job are past their retention and were removed.")
+        tx.on_commit(partial(pubsub.publish_job_change, job_id, view.job.state, view.job.event_seq))
         return _visible_job(tx, job_id, viewer)
 
 
 def _unpin(caller: Caller, job_id: UUID) -> JobView:
     with transaction() as tx:
         viewer = caller.viewer(tx)
-        _visible_job(tx, job_id, viewer)
+        view = _visible_job(tx, job_id, viewer)
         retention.unpin_job(tx, job_id)
+        tx.on_commit(partial(pubsub.publish_job_change, job_id, view.job.state, view.job.event_seq))
         return _visible_job(tx, job_id, viewer)
 
 

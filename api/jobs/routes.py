@@ -56,7 +56,8 @@ def job_not_found(job_id: str) -> DreameryError:
 _FIRST_TIME, _LAST_TIME = datetime(1970, 1, 2, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 
-def _parse_time(value: str | None, param: str) -> datetime | None:
+def parse_time(value: str | None, param: str) -> datetime | None:
+    """Parse unix seconds or an ISO 8601 time of a query. Raises invalid_value."""
     if value is None:
         return None
     try:
@@ -110,8 +111,8 @@ async def list_jobs(
         models=resolve_model_ids(model),
         prompt=q or None,
         favourite=favourite,
-        created_after=_parse_time(created_after, "created_after"),
-        created_before=_parse_time(created_before, "created_before"),
+        created_after=parse_time(created_after, "created_after"),
+        created_before=parse_time(created_before, "created_before"),
         ids=list(requested.values()) if ids is not None else None,
         group_id=parse_job_id(group) if group else None,
         metadata=_parse_metadata(metadata),

@@ -44,6 +44,12 @@ class RemainingTime(BaseModel):
 class JobFile(BaseModel):
     """One stored result."""
 
+    id: str
+    n: int = Field(description="its number in the job, from 0; deleted results leave a gap")
+    favourite: bool
+    pinned: bool = Field(description="kept permanently")
+    expires_at: int | None = Field(description="when it is removed; null = never, or it is already")
+    expired: bool = Field(description="it was removed; its link answers 410 `file_expired`")
     url: str
     mime: str
     width: int | None
@@ -178,7 +184,7 @@ class Job(BaseModel):
     completed_at: int | None
     expires_at: int | None = Field(description="when the results are removed; null = never")
     expired_at: int | None = Field(description="when the results were removed; their links answer 410 `file_expired`")
-    pinned: bool = Field(description="its results are kept permanently")
+    pinned: bool = Field(description="all of its results are kept permanently")
     progress: int = Field(ge=0, le=100, description="never falls while the job is open; 100 = completed, 0 = failed")
     queue: JobQueue
     eta: RemainingTime | None = Field(description="null once the job has ended")
@@ -186,7 +192,7 @@ class Job(BaseModel):
     output: list[JobFile] | JobConversation | None
     error: JobError | None
     metadata: dict[str, str]
-    favourite: bool = Field(description="marked by its owner (`PUT /v1/jobs/{id}/favourite`)")
+    favourite: bool = Field(description="marked by its owner, or some of its results are favourites")
     sandbox: bool = Field(description="its account is one of the sandbox: results are test images and videos")
     cancelling: bool = Field(description="cancellation was requested and is not complete yet")
     urls: JobUrls

@@ -4,7 +4,7 @@ OpenAI's Images response and Video object are in the `serialization.py` of `api/
 """
 
 import base64
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from api.http.errors import localized_message
@@ -66,13 +66,24 @@ def job_error(view: JobView) -> dict[str, Any] | None:
     return {"code": kind.code, "message": localized_message(kind, job.error_message), "type": kind.type, "param": None}
 
 
+def removal_time(finished_at: datetime, retention_days: int | None, *, pinned: bool) -> int | None:
+    """Return when a result is removed, in unix seconds; None = never. `retention_days` = those of its user, if any."""
+    days = get_settings().retention_days if retention_days is None else retention_days
+    return unix_seconds(finished_at + timedelta(days=days)) if days and not pinned else None
+
+
+def is_pinned(view: JobView) -> bool:
+    """Return whether all results of the job are kept, also those that it will have."""
+    if view.job.pinned_at is None:
+        return False
+    return all(item.pinned is not False for item in view.files if item.removed_at is None)
+
+
 def expires_at(view: JobView) -> int | None:
-    """Unix time when the results will be removed; None = never, or there are none."""
-    days = view.job.retention_days
-    days = get_settings().retention_days if days is None else days
-    if not days or view.job.state != JobState.SUCCEEDED or view.job.pinned_at is not None:
+    """Unix time when the results will be removed, except pinned ones; None = never, or there are none."""
+    if view.job.state != JobState.SUCCEEDED:
         return None
-    return unix_seconds(view.job.finished_at + timedelta(days=days))
+    return removal_time(view.job.finished_at, view.job.retention_days, pinned=is_pinned(view))
 
 
 def expired_at(view: JobView) -> int | None:
@@ -103,7 +114,7 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
         "completed_at": unix_seconds(job.finished_at),
         "expires_at": expires_at(view),
         "expired_at": expired_at(view),
-        "pinned": job.pinned_at is not None,
+        "pinned": is_pinned(view),
         "progress": job_progress(view),
         "queue": {
             "position": view.position,
@@ -188,7 +199,18 @@ def _output(view: JobView, base: str) -> list[dict[str, Any]] | dict[str, Any] |
 
 def _file(view: JobView, item: Any, base: str) -> dict[str, Any]:
     variants = ("thumbnail", "spritesheet", "last_frame") if view.job.kind == "video" else ()
+    job = view.job
+    # Without a mark of its own, it has that of its job.
+    favourite = job.favourite if item.favourite is None else item.favourite
+    pinned = job.pinned_at is not None if item.pinned is None else item.pinned
+    removed = item.removed_at is not None
     return {
+        "id": public_id("file", item.id),
+        "n": item.n,
+        "favourite": favourite,
+        "pinned": pinned,
+        "expires_at": None if removed else removal_time(job.finished_at, job.retention_days, pinned=pinned),
+        "expired": removed,
         "url": file_url(base, item.id),
         "mime": item.mime,
         "width": item.width,
@@ -214,15 +236,19 @@ def _usage(view: JobView) -> dict[str, Any] | None:
 
 
 def _result_counts(view: JobView) -> dict[str, int]:
+    made = [*view.files, *view.deleted]
     if view.job.kind == "video":
-        durations = [item.seconds or view.job.params["order"]["seconds"] for item in view.files]
+        durations = [item.seconds or view.job.params["order"]["seconds"] for item in made]
         return {"videos": len(durations), "seconds": round(sum(durations))}
-    return {"images": len(view.files)}
+    return {"images": len(made)}
 
 
 def group_error(views: list[JobView]) -> tuple[DreameryError, int]:
-    """The error and HTTP status of a request whose jobs all failed or were cancelled."""
+    """The error and HTTP status of a request whose jobs failed, were cancelled, or whose results were all deleted."""
     job = views[0].job
+    if job.state == JobState.SUCCEEDED:
+        error = DreameryError("job_deleted", "The results of this job were deleted. Submit it again.")
+        return error, error.kind.status
     if job.state == JobState.CANCELLED:
         error = DreameryError("job_cancelled", f"Job {public_id('job', job.id)} was cancelled.")
         return error, error.kind.status

@@ -1,6 +1,6 @@
 """OpenAI's Videos API: create, retrieve, list, content, delete, remix."""
 
-import contextlib
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from api.http.errors import error_responses
 from api.http.preferences import parse_idempotency_key, set_job_id_header
 from api.http.responses import base_url, json_response
 from api.jobs.file_routes import FileConditions, send_file
+from api.jobs.results.removal import erase_files
 from api.videos.planning import plan_videos, require_single_video
 from api.videos.remix import plan_remix
 from api.videos.schemas import RemixRequest, Video, VideoDeleted, VideoGenerationRequest, VideoList
@@ -29,12 +30,12 @@ from api.videos.serialization import (
     video_not_found_error,
     video_object,
 )
-from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.db.engine import transaction
-from worker.db.jobs import deletions, files, queries
+from worker.db.jobs import deletions, queries
 from worker.db.jobs.queries import JobFilter, JobView
+from worker.messaging import pubsub
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"])
 
@@ -176,14 +177,11 @@ def _delete(caller: Caller, job_id: UUID) -> None:
     if view.job.finished_at is None:
         cancel_job_now(caller.viewer, job_id)
     with transaction() as tx:
-        deletions.hide_job(tx, job_id)
+        row = deletions.hide_job(tx, job_id)
+        if row is not None:
+            tx.on_commit(partial(pubsub.publish_job_change, row.id, row.state, row.event_seq))
         file_rows = deletions.deleted_files(tx, limit=_MAX_FILES, job_id=job_id)
-    with contextlib.suppress(storage.StorageError):  # the cleanup removes them when the storage is available again
-        for row in file_rows:
-            storage.delete_file(row.key)
-        if file_rows:
-            with transaction() as tx:
-                files.mark_removed(tx, [row.id for row in file_rows])
+    erase_files(file_rows)
 
 
 @router.delete(

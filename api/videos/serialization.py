@@ -42,8 +42,8 @@ def video_not_found_error(text: str) -> DreameryError:
 
 
 def is_expired(view: JobView) -> bool:
-    """Return whether the job succeeded and its results were removed."""
-    return bool(view.files) and all(item.removed_at is not None for item in view.files)
+    """Return whether the job succeeded and its results were removed or deleted."""
+    return bool(view.files or view.deleted) and all(item.removed_at is not None for item in view.files)
 
 
 def _status(view: JobView) -> str:

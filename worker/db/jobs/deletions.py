@@ -11,16 +11,18 @@ from sqlalchemy import Row, text
 from worker.db.engine import Transaction
 
 
-def delete_job(tx: Transaction, job_id: UUID) -> bool:
-    """Hide a finished job from its owner; False if it has not finished or is already deleted."""
-    row = tx.first(
+def delete_job(tx: Transaction, job_id: UUID) -> Row[Any] | None:
+    """Hide a finished job from its owner; None if it has not finished or is already deleted.
+
+    Returns `id`, `state` and `event_seq`.
+    """
+    return tx.first(
         text(
             """UPDATE jobs SET deleted_at = clock_timestamp()
-               WHERE id = :id AND finished_at IS NOT NULL AND deleted_at IS NULL RETURNING id"""
+               WHERE id = :id AND finished_at IS NOT NULL AND deleted_at IS NULL RETURNING id, state, event_seq"""
         ),
         {"id": job_id},
     )
-    return row is not None
 
 
 def deleted_files(tx: Transaction, *, limit: int, job_id: UUID | None = None) -> list[Row[Any]]:
@@ -35,6 +37,15 @@ def deleted_files(tx: Transaction, *, limit: int, job_id: UUID | None = None) ->
     )
 
 
-def hide_job(tx: Transaction, job_id: UUID) -> None:
-    """Hide a job from its owner in any state; a running job continues, but hidden."""
-    tx.run(text("UPDATE jobs SET deleted_at = coalesce(deleted_at, now()) WHERE id = :id"), {"id": job_id})
+def hide_job(tx: Transaction, job_id: UUID) -> Row[Any] | None:
+    """Hide a job from its owner in any state; a running job continues, but hidden.
+
+    Returns `id`, `state` and `event_seq`.
+    """
+    return tx.first(
+        text(
+            """UPDATE jobs SET deleted_at = coalesce(deleted_at, clock_timestamp())
+               WHERE id = :id RETURNING id, state, event_seq"""
+        ),
+        {"id": job_id},
+    )

@@ -22,6 +22,11 @@ _JOBS_WITH_FILES = """SELECT DISTINCT job_id AS id FROM files WHERE removed_at I
 _WITHOUT_OWN = "AND NOT EXISTS (SELECT 1 FROM users u WHERE u.id = j.user_id AND u.retention_days IS NOT NULL)"
 
 
+# A job with pinned results may have others. `files.pinned` is NULL as long as all of its results are pinned, or none.
+_SOME_NOT_PINNED = """(j.pinned_at IS NULL OR EXISTS (
+                SELECT 1 FROM files f WHERE f.job_id = j.id AND f.removed_at IS NULL AND NOT f.pinned))"""
+
+
 def _expire(jobs: str, condition: str) -> TextClause:
     """Return the statement for the next jobs.
 
@@ -34,14 +39,15 @@ def _expire(jobs: str, condition: str) -> TextClause:
             SELECT 1 FROM files f WHERE f.job_id = next.id AND f.removed_at IS NULL)),
         due AS MATERIALIZED (
             SELECT j.id FROM kept JOIN jobs j USING (id)
-            WHERE j.pinned_at IS NULL AND j.finished_at < now() - make_interval(days => :days) {condition}
+            WHERE {_SOME_NOT_PINNED} AND j.finished_at < now() - make_interval(days => :days) {condition}
             ORDER BY j.id LIMIT :limit),
         locked AS MATERIALIZED (
-            SELECT id FROM jobs WHERE id IN (SELECT id FROM due) AND pinned_at IS NULL
+            SELECT id, pinned_at FROM jobs j WHERE id IN (SELECT id FROM due) AND {_SOME_NOT_PINNED}
             ORDER BY id FOR NO KEY UPDATE SKIP LOCKED),
         removed AS (
             UPDATE files SET removed_at = clock_timestamp() FROM locked
-            WHERE files.job_id = locked.id AND files.removed_at IS NULL RETURNING files.id)
+            WHERE files.job_id = locked.id AND files.removed_at IS NULL
+                AND NOT coalesce(files.pinned, locked.pinned_at IS NOT NULL) RETURNING files.id)
         SELECT (SELECT count(*) FROM removed) AS removed, (SELECT count(*) FROM due) AS due,
             (SELECT id FROM due ORDER BY id DESC LIMIT 1) AS last_due, j.id AS last,
             j.created_at < now() - make_interval(days => :days) AS more
@@ -104,14 +110,21 @@ def set_user_retention(tx: Transaction, user_id: UUID, days: int | None) -> None
 
 def pin_job(tx: Transaction, job_id: UUID) -> bool:
     """Keep the files of the job permanently; False if they are already removed (the caller rolls back)."""
-    tx.run(text("UPDATE jobs SET pinned_at = coalesce(pinned_at, now()) WHERE id = :id"), {"id": job_id})
-    removed = text("SELECT 1 FROM files WHERE job_id = :id AND removed_at IS NOT NULL LIMIT 1")
+    tx.run(
+        text(
+            """UPDATE jobs SET pinned_at = coalesce(pinned_at, now()), edited_at = clock_timestamp() WHERE id = :id"""
+        ),
+        {"id": job_id},
+    )
+    tx.run(text("UPDATE files SET pinned = NULL WHERE job_id = :id AND pinned IS NOT NULL"), {"id": job_id})
+    removed = text("SELECT 1 FROM files WHERE job_id = :id AND removed_at IS NOT NULL AND deleted_at IS NULL LIMIT 1")
     return tx.first(removed, {"id": job_id}) is None
 
 
 def unpin_job(tx: Transaction, job_id: UUID) -> None:
     """Apply the retention to the job again."""
-    tx.run(text("UPDATE jobs SET pinned_at = NULL WHERE id = :id"), {"id": job_id})
+    tx.run(text("UPDATE jobs SET pinned_at = NULL, edited_at = clock_timestamp() WHERE id = :id"), {"id": job_id})
+    tx.run(text("UPDATE files SET pinned = NULL WHERE job_id = :id AND pinned IS NOT NULL"), {"id": job_id})
 
 
 def count_pinned_jobs(tx: Transaction, owner: str, *, except_job: UUID) -> int:

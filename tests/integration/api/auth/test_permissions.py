@@ -119,7 +119,7 @@ def test_viewer_and_read_only_key_cannot_change_anything(admin, routes, create_k
 # webhook secret signs what is sent to the `webhook` of its jobs.
 FOR_ALL_KEYS = ("/v1/models", "/v1/notices", "/console/session")
 OWN_RESULTS = {
-    "/v1/jobs", "/v1/videos", "/v1/video/generations", "/v1/usage", "/v1/files/archive",
+    "/v1/jobs", "/v1/videos", "/v1/video/generations", "/v1/usage", "/v1/files/archive", "/v1/results",
     "/api/v3/contents/generations/tasks",
     *FOR_ALL_KEYS,
 }  # fmt: skip

@@ -16,7 +16,7 @@ def test_viewer_finds_its_own_open_and_ended_jobs(engine: Engine) -> None:
     def changed(account: UUID, *, since: float | None, limit: int = 2) -> tuple[set[UUID], bool]:
         with transaction() as tx:
             found = find_changed_jobs(tx, Viewer(account_ids=[account]), since=since, limit=limit)
-        return set(found.event_seqs), found.has_more
+        return set(found.versions), found.has_more
 
     assert changed(mine, since=0.0) == ({ended, waiting}, False), "jobs of others do not count towards the limit"
     assert changed(theirs, since=0.0) == ({other_ended, other_waiting}, False)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from api.jobs.routes import _parse_time
+from api.jobs.routes import parse_time
 
 
 @pytest.fixture(params=["UTC", "Asia/Shanghai", "America/Los_Angeles"])
@@ -23,4 +23,4 @@ def server_zone(request, monkeypatch):
     "text", ["2026-03-01T12:00:00", "2026-03-01T12:00:00Z", "1772366400", "2026-03-01T20:00+08:00"]
 )
 def test_time_without_zone_is_utc_whatever_the_zone_of_the_server(text):
-    assert _parse_time(text, "created_after") == datetime(2026, 3, 1, 12, tzinfo=UTC)
+    assert parse_time(text, "created_after") == datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -65,8 +65,8 @@ def test_own_retention_replaces_that_of_the_platform(monkeypatch, platform, own,
     job = SimpleNamespace(retention_days=own, state="succeeded", pinned_at=None, finished_at=START)
     expected = None if days is None else int((START + timedelta(days=days)).timestamp())
     try:
-        assert expires_at(SimpleNamespace(job=job)) == expected
+        assert expires_at(SimpleNamespace(job=job, files=[])) == expected
         job.pinned_at = START
-        assert expires_at(SimpleNamespace(job=job)) is None, "pinned results are kept"
+        assert expires_at(SimpleNamespace(job=job, files=[])) is None, "pinned results are kept"
     finally:
         get_settings.cache_clear()

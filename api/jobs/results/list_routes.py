@@ -1,0 +1,118 @@
+"""List the pictures and videos of a caller one by one, for galleries."""
+
+import re
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from api.auth.dependencies import ReadDep
+from api.http.errors import error_responses
+from api.http.fields import Text
+from api.http.responses import base_url, json_response
+from api.jobs.results.schemas import ResultList
+from api.jobs.results.serialization import result_object
+from api.jobs.routes import parse_time, resolve_model_ids
+from worker.core.errors import DreameryError
+from worker.core.ids import parse_public_id
+from worker.db.engine import transaction
+from worker.db.jobs.queries import JobFilter
+from worker.db.jobs.results import listing
+from worker.db.jobs.results.listing import Position, ResultFilter, ResultPage
+
+router = APIRouter(prefix="/v1/results", tags=["files"])
+
+SHAPES = ("landscape", "portrait", "square")
+_RATIO = re.compile(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})")
+_POSITION = re.compile(r"([0-9a-f]{32})\.([0-9]{1,10})")
+_MAX_NUMBER = 2**31 - 1
+
+
+@router.get(
+    "",
+    summary="List your results",
+    responses={200: {"model": ResultList, "description": "One page."}, **error_responses(400, 401)},
+)
+async def list_results(
+    request: Request,
+    caller: ReadDep,
+    *,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    after: Annotated[
+        str | None, Query(max_length=60, description="`next` of the previous page, or the id of its last result")
+    ] = None,
+    order: Literal["asc", "desc"] = "desc",
+    kind: Annotated[Literal["image", "video"] | None, Query()] = None,
+    model: Annotated[Text | None, Query(max_length=200, description="a model's id or alias")] = None,
+    q: Annotated[Text | None, Query(max_length=200, description="text that the prompt contains")] = None,
+    favourite: Annotated[bool | None, Query(description="true = only favourites, false = only others")] = None,
+    pinned: Annotated[bool | None, Query(description="true = only pinned results, false = only others")] = None,
+    ratio: Annotated[
+        str | None,
+        Query(max_length=20, description="`landscape`, `portrait`, `square`, or a ratio such as `16:9` (within 3 %)"),
+    ] = None,
+    created_after: Annotated[str | None, Query(max_length=60, description="unix seconds or ISO 8601")] = None,
+    created_before: Annotated[str | None, Query(max_length=60)] = None,
+) -> Response:
+    """Returns pictures and videos of finished jobs, newest first: by their job, then by their number in it.
+
+    Deleted and expired results are absent. If `has_more` is true, send `next` as `after`. A filter that matches little
+    can give a short or empty page that has a next one.
+    """
+    shape, sides = _parse_ratio(ratio)
+    filters = ResultFilter(
+        jobs=JobFilter(
+            kinds=[kind] if kind else None,
+            models=resolve_model_ids(model),
+            prompt=q or None,
+            created_after=parse_time(created_after, "created_after"),
+            created_before=parse_time(created_before, "created_before"),
+        ),
+        favourite=favourite,
+        pinned=pinned,
+        shape=shape,
+        ratio=sides,
+    )
+
+    def read() -> ResultPage:
+        with transaction() as tx:
+            start = _parse_position(after) if after else None
+            if isinstance(start, UUID):
+                start = listing.position_of(tx, start) or _bad_position()
+            viewer = caller.viewer(tx)
+            return listing.list_results(tx, viewer, filters, after=start, limit=limit, newest_first=order == "desc")
+
+    page = await run_in_threadpool(read)
+    data = [result_object(row, base_url(request)) for row in page.rows]
+    body = {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": page.next is not None,
+        "next": f"{page.next.job_id.hex}.{page.next.n}" if page.next else None,
+    }
+    return json_response(body)
+
+
+def _parse_position(after: str) -> Position | UUID:
+    """Parse the cursor: a position, or the id of a result."""
+    if match := _POSITION.fullmatch(after):
+        return Position(UUID(hex=match[1]), min(int(match[2]), _MAX_NUMBER))
+    return parse_public_id("file", after) or _bad_position()
+
+
+def _bad_position() -> Position:
+    message = "`after` must be `next` of a page, or the id of a result (`file_...`)."
+    raise DreameryError("invalid_value", message, param="after")
+
+
+def _parse_ratio(ratio: str | None) -> tuple[str | None, tuple[int, int] | None]:
+    """Return a shape, or width and height."""
+    if ratio is None or ratio in SHAPES:
+        return ratio, None
+    if match := _RATIO.fullmatch(ratio):
+        return None, (int(match[1]), int(match[2]))
+    message = f"`ratio` must be {', '.join(SHAPES)} or a ratio such as 16:9; got {ratio[:20]!r}."
+    raise DreameryError("invalid_value", message, param="ratio")
