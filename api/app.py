@@ -37,6 +37,8 @@ from api.images import routes as image_routes
 from api.jobs import archive_routes, callback_routes, favourite_routes, file_routes, input_routes, pin_routes
 from api.jobs import routes as job_routes
 from api.jobs.feed import JobFeeds
+from api.jobs.results import action_routes as result_action_routes
+from api.jobs.results import list_routes as result_routes
 from api.jobs.timeline import waiting_routes
 from api.jobs.watcher import JobWatcher
 from api.mcp import routes as mcp_routes
@@ -84,6 +86,8 @@ ROUTES = (
     archive_routes,
     input_routes,
     file_routes,
+    result_routes,
+    result_action_routes,
     session_check_routes,
     webhook_endpoint_routes,
     webhook_delivery_routes,
