@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect
 
+from tests.browser.composer.model_choice import choose_model
 from tests.browser.conftest import collect_errors
 from tests.support.api_client import ApiClient
 from tests.support.platform import CheckedPlatform
@@ -128,9 +129,9 @@ def test_dropped_file_becomes_reference_image(page: Page, client: ApiClient):
 def test_video_generation_offers_options_of_the_model(page: Page, client: ApiClient):
     page.goto("/console")
     select_option(page, "Video")
-    page.get_by_label("Model", exact=True).select_option("jimeng-video-veo3")
+    choose_model(page, "jimeng-video-veo3")
     expect(page.get_by_label("Length").get_by_role("option")).to_have_text(["8 s"])
-    page.get_by_label("Model", exact=True).select_option("jimeng-video-3.0")
+    choose_model(page, "jimeng-video-3.0")
     expect(page.get_by_label("Length").get_by_role("option")).to_have_text(["5 s", "10 s"])
     select_option(page, "9:16")
     job_card = generate(page, "waves roll ashore", "video")
@@ -331,7 +332,10 @@ def test_phone_navigation(context: BrowserContext):
     page.goto("/console")
     page.get_by_role("navigation", name="Quick menu").get_by_role("link", name="Gallery").click()
     expect(page.get_by_role("heading", name="Gallery", level=1)).to_be_visible()
-    page.get_by_role("button", name="Menu").click()
+    brand, menu = page.locator(".topbar .brand"), page.get_by_role("button", name="Menu")
+    centres = [place.evaluate("one => one.offsetTop + one.offsetHeight / 2") for place in (brand, menu)]
+    assert abs(centres[0] - centres[1]) <= 1, "brand and button stand on one line"
+    menu.click()
     page.get_by_role("dialog").get_by_role("link", name="Jobs").click()
     expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
     expect(page.get_by_role("dialog")).to_have_count(0)

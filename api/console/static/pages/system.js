@@ -15,9 +15,9 @@ const FAULTS = ["content", "request", "account", "upstream", "platform"];
 const STATE_TONE = { ok: "good", resting: "wait", needs_login: "bad", blocked: "bad", paused: "off", retired: "off" };
 
 export default function System() {
-  const loaded = usePolling(() => api.get("/admin/v1/system"), 5);
-  // Workers take two seconds to respond, so they are polled less often.
-  const workers = usePolling(() => api.get("/admin/v1/workers"), 15);
+  const loaded = usePolling(() => api.get("/admin/v1/system"), 5, [], { remember: "system" });
+  // Workers take two seconds to respond, so they are polled less often, and their last state is shown meanwhile.
+  const workers = usePolling(() => api.get("/admin/v1/workers"), 15, [], { remember: "workers" });
   const system = loaded.data;
   return html`<${PageHeader} title=${t("nav.system")} lead=${t("system.lead")}>${system?.flower_url && html`<a class="button" href=${system.flower_url} target="_blank" rel="noreferrer"><${Icon} name="chart" size=${18} /><span>Flower</span></a>`}
       ${system && html`<${AnnouncementButton} /><${DrainButton} system=${system} onChanged=${loaded.reload} />`}<//>

@@ -1,5 +1,12 @@
 // Loads data for a component, once or repeatedly.
-import { useEffect, useRef, useState } from "../ui/preact.js";
+import { effect, useEffect, useRef, useState } from "../ui/preact.js";
+import { session } from "./client.js";
+
+// The last data of pages that show it at once at the next visit; nothing of it remains for another user.
+const remembered = new Map();
+effect(() => {
+  if (!session.value) remembered.clear();
+});
 
 // Calls `load(signal)` when the component appears and when `inputs` change: { data, error, loading, reload(), setData() }.
 export function useLoaded(load, inputs = []) {
@@ -22,9 +29,10 @@ export function useLoaded(load, inputs = []) {
 }
 
 // Calls `load()` now, when `inputs` change and every `seconds` while the page is visible: { data, error, reload(), setData() }.
-// A failed reload keeps the data, so that pages show an error only when there is no data.
-export function usePolling(load, seconds, inputs = []) {
-  const [state, setState] = useState({ data: null, error: null });
+// A failed reload keeps the data, so that pages show an error only when there is no data. `remember` = a name under which the last
+// data is kept for the next visit of the page.
+export function usePolling(load, seconds, inputs = [], { remember = "" } = {}) {
+  const [state, setState] = useState({ data: remembered.get(remember) ?? null, error: null });
   const latest = useRef(load);
   latest.current = load;
   const reload = useRef(() => {});
@@ -37,6 +45,7 @@ export function usePolling(load, seconds, inputs = []) {
       const request = ++lastRequest;
       try {
         const data = await latest.current();
+        if (remember && session.value) remembered.set(remember, data);
         if (!stopped && request === lastRequest) setState({ data, error: null });
       } catch (error) {
         if (!stopped && request === lastRequest) setState((before) => ({ ...before, error }));

@@ -126,7 +126,7 @@ export function JobParameters({ job, file }) {
 export function JobCard({ job, onDeleted }) {
   const [showCurl, setShowCurl] = useState(false);
   return html`<article class="card job-card" aria-label=${jobTitle(job)}>
-    <header class="row spread"><p class="prompt clamp">${jobTitle(job)}</p><${JobStatus} job=${job} /></header>
+    <header class="row spread"><p class="prompt clamp">${jobTitle(job)}</p>${job.status === "completed" ? html`<span class="visually-hidden">${t("status.completed")}</span>` : html`<${JobStatus} job=${job} />`}</header>
     <p class="hint">${job.model}${job.input.size ? ` · ${job.input.size.replace("x", " × ")}` : ""}${jobDuration(job) != null ? ` · ${formatDuration(jobDuration(job))}` : ""} · <${RelativeTime} at=${job.created_at} /> <${SandboxTag} job=${job} /></p>
     ${isOpen(job) && html`<${JobProgress} job=${job} />`}
     ${job.error && html`<p class="failure small" role="status"><${Icon} name="alert" size=${18} /><span><${Message} text=${job.error.message} /></span></p>`}
