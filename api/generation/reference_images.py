@@ -22,7 +22,7 @@ from worker.core.catalog.models import ImageModel, get_catalog
 from worker.core.errors import DreameryError
 from worker.core.media.image import MAX_INPUT_BYTES, ImageInfo, InvalidImageError
 from worker.core.media.normalization import NormalizedImage, begin_normalization
-from worker.db.jobs.inputs import NewInput, StoredInput
+from worker.db.jobs.inputs import SENT, InputOrigin, NewInput, StoredInput
 
 _MAX_LINK_CHARS = 8000
 _BLANK = re.compile(r"\s+")
@@ -45,6 +45,7 @@ class ReferenceImage:
     sha256: str = ""
     facts: ImageInfo | None = None
     adjusted: dict[str, str] = field(default_factory=dict)
+    origin: InputOrigin = SENT
 
     @property
     def description(self) -> str | dict[str, Any]:
@@ -79,9 +80,9 @@ def check_image_count(entries: list[InputEntry], model: ImageModel) -> None:
 
 def begin_reference_image(param: str, value: Any) -> ReferenceImage | Inspection[ReferenceImage]:
     """Return one reference from any form, or the inspection that it needs. Raises `invalid_image`."""
-    found = find_value(value)
+    found, origin = find_value(value), SENT
     if isinstance(found, Upload):
-        content, size = found.file, found.size
+        content, size, origin = found.file, found.size, found.origin
     elif isinstance(found, bytes):
         content, size = io.BytesIO(found), len(found)
     elif isinstance(found, str):
@@ -89,15 +90,20 @@ def begin_reference_image(param: str, value: Any) -> ReferenceImage | Inspection
         if is_link(found) and own is None:
             return ReferenceImage(url=check_link(param, found))
         check_not_local(param, found)
-        content, size = own or open_text(param, found)
+        if own is not None:
+            content, size, origin = own.content, own.size, own.origin
+        else:
+            content, size = open_text(param, found)
     else:
         raise DreameryError("invalid_image", f"`{param}` is not an image. {FORMS}", param=param)
     if size > MAX_INPUT_BYTES:
         raise too_large(param, "invalid_image")
-    return _normalized(param, content, size)
+    return _normalized(param, content, size, origin)
 
 
-def _normalized(param: str, content: IO[bytes], size: int) -> ReferenceImage | Inspection[ReferenceImage]:
+def _normalized(
+    param: str, content: IO[bytes], size: int, origin: InputOrigin
+) -> ReferenceImage | Inspection[ReferenceImage]:
     def describe(image: NormalizedImage) -> ReferenceImage:
         count = size
         if image.content is not content:
@@ -105,7 +111,12 @@ def _normalized(param: str, content: IO[bytes], size: int) -> ReferenceImage | I
             count = image.content.seek(0, io.SEEK_END)
         sha256 = sha256_of(image.content)
         return ReferenceImage(
-            content=image.content, size=count, sha256=sha256, facts=image.info, adjusted=image.adjusted
+            content=image.content,
+            size=count,
+            sha256=sha256,
+            facts=image.info,
+            adjusted=image.adjusted,
+            origin=origin,
         )
 
     try:
@@ -151,6 +162,8 @@ def store_reference_image(item: ReferenceImage, stem: str) -> NewInput:
     key = f"{stem}.{item.facts.extension}"
     storage.put_file(key, item.content)
     return NewInput(
+        url=item.origin.url,
+        origin_file_id=item.origin.file_id,
         stored=StoredInput(
             key=key,
             mime=item.facts.mime,
@@ -158,7 +171,7 @@ def store_reference_image(item: ReferenceImage, stem: str) -> NewInput:
             width=item.facts.width,
             height=item.facts.height,
             sha256=item.sha256,
-        )
+        ),
     )
 
 

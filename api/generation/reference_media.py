@@ -32,7 +32,7 @@ from worker.core.media.video import InvalidMediaError, MediaInfo, audio_inspecti
 from worker.core.settings import get_settings
 from worker.db.engine import transaction
 from worker.db.jobs import queries
-from worker.db.jobs.inputs import NewInput, StoredInput
+from worker.db.jobs.inputs import SENT, InputOrigin, NewInput, StoredInput
 
 _ADJUSTED_WORDS = {"converted_from": "converted from {}", "turned": "turned {}", "metadata": "metadata {}"}
 
@@ -47,6 +47,7 @@ class ReferenceMedia:
     bytes: int = 0
     sha256: str = ""
     facts: MediaInfo | None = None
+    origin: InputOrigin = SENT
 
     @property
     def description(self) -> str | dict[str, Any]:
@@ -112,7 +113,7 @@ def _in_words(name: str, value: str) -> str:
 def _read_media(entry: InputEntry, found: Upload | str | bytes | None) -> ReferenceMedia | Inspection[ReferenceMedia]:
     param = entry.param
     if isinstance(found, Upload):
-        return _inspect_media(entry, found.file, found.size)
+        return _inspect_media(entry, found.file, found.size, found.origin)
     if isinstance(found, bytes):
         return _inspect_media(entry, io.BytesIO(found), len(found))
     if not found:
@@ -122,16 +123,21 @@ def _read_media(entry: InputEntry, found: Upload | str | bytes | None) -> Refere
     if is_link(found) and own is None:
         return ReferenceMedia(media=entry.media, url=check_link(param, found, entry.code))
     check_not_local(param, found, entry.code)
-    content, size = own or open_text(param, found, entry.code)
+    if own is not None:
+        return _inspect_media(entry, own.content, own.size, own.origin)
+    content, size = open_text(param, found, entry.code)
     return _inspect_media(entry, content, size)
 
 
-def _inspect_media(entry: InputEntry, content: IO[bytes], size: int) -> Inspection[ReferenceMedia]:
+def _inspect_media(
+    entry: InputEntry, content: IO[bytes], size: int, origin: InputOrigin = SENT
+) -> Inspection[ReferenceMedia]:
     if size > MAX_INPUT_BYTES:
         raise too_large(entry.param, entry.code)
 
     def describe(facts: MediaInfo) -> ReferenceMedia:
-        return ReferenceMedia(media=entry.media, content=content, bytes=size, sha256=sha256_of(content), facts=facts)
+        digest = sha256_of(content)
+        return ReferenceMedia(media=entry.media, content=content, bytes=size, sha256=digest, facts=facts, origin=origin)
 
     try:
         work = (video_inspection if entry.media == "video" else audio_inspection)(content)
@@ -164,7 +170,8 @@ def _stored_result(entry: InputEntry, file_id: object) -> ReferenceInput | Inspe
         content = storage.open_file(row.key)
     except storage.MissingFileError:
         raise DreameryError("file_not_found", param=param) from None
-    return _begin(replace(entry, value=Upload(name=row.key, size=row.bytes, file=content)))
+    upload = Upload(name=row.key, size=row.bytes, file=content, origin=InputOrigin(row.id))
+    return _begin(replace(entry, value=upload))
 
 
 def store_input(item: ReferenceInput, stem: str) -> NewInput:
@@ -184,4 +191,4 @@ def store_input(item: ReferenceInput, stem: str) -> NewInput:
         sha256=item.sha256,
         milliseconds=item.facts.milliseconds,
     )
-    return NewInput(stored=stored, media=item.media)
+    return NewInput(stored=stored, media=item.media, url=item.origin.url, origin_file_id=item.origin.file_id)

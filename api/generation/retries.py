@@ -99,7 +99,7 @@ def _with_seed(order: dict[str, Any], seed: Seed, model_id: str) -> dict[str, An
 
 def _copy_input(row: "Row[Any]", job_id: UUID) -> NewInput:
     """Copy an input. Stored bytes are copied; a link whose bytes were removed is fetched again."""
-    about = {"role": row.role, "media": row.media, "name": row.name}
+    about = {"role": row.role, "media": row.media, "name": row.name, "origin_file_id": row.origin_file_id}
     if row.key is not None:
         key = f"inputs/{job_id.hex}/{row.n}.{row.key.rpartition('.')[2]}"
         try:

@@ -25,6 +25,7 @@ from api.http.bodies.json_shape import parse_json, parsed_size
 from api.http.bodies.received import ReceivedBody, received_body
 from api.http.bodies.shares import UNCOUNTED_BYTES
 from worker.core.errors import DreameryError
+from worker.db.jobs.inputs import SENT, InputOrigin
 
 # Paths whose bodies may contain images or videos, so the larger size limit applies.
 PATHS_WITH_UPLOADS = frozenset(
@@ -61,11 +62,15 @@ _CREATING_FIELDS = {"prompt", "messages"}
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file part of a form. Its name is only a hint; its type is detected from the content."""
+    """A file part of a form. Its name is only a hint; its type is detected from the content.
+
+    `origin` is set for a copy of a stored file, which stands for the upload.
+    """
 
     name: str
     size: int
     file: IO[bytes] = field(repr=False)
+    origin: InputOrigin = SENT
 
     def read(self) -> bytes:
         """Return all bytes, from the start."""

@@ -20,6 +20,7 @@ from worker.core.errors import DreameryError
 from worker.core.job_state import JobState
 from worker.db.engine import Row, transaction
 from worker.db.jobs import inputs
+from worker.db.jobs.inputs import InputOrigin
 from worker.db.jobs.queries import JobView
 
 _FRAME_FIELDS = {"first_frame": "first_frame_image", "end_frame": "end_frame_image"}
@@ -82,13 +83,13 @@ def _stored_file(row: Row[Any]) -> Upload | None:
         content = storage.open_file(row.key)
     except storage.MissingFileError:
         return None
-    return Upload(name=row.name, size=row.bytes, file=content)
+    return Upload(name=row.name, size=row.bytes, file=content, origin=InputOrigin(row.origin_file_id, row.url))
 
 
 def _link(row: Row[Any]) -> dict[str, str]:
     if row.url is None:
         message = (
-            "The inputs of this video are no longer stored (they are kept for 24 hours). "
+            "The inputs of this video are no longer stored (they are kept as long as its results). "
             "Send them again with a new request instead of a remix."
         )
         raise DreameryError("input_unavailable", message)

@@ -13,14 +13,12 @@ from worker.core.observability.faults import UnexpectedError
 from worker.core.observability.logging import get_logger
 from worker.db.accounts import list_pace, session_checks, unused_cleanup
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, transaction
-from worker.db.jobs import idempotency, inputs
-from worker.tasks.stages import expire_results, orphaned_files
+from worker.db.jobs import idempotency
+from worker.tasks.stages import expire_inputs, expire_results, orphaned_files
 
 log = get_logger("cleanup")
 
 _BATCH = 200
-# How long references are kept after their job has ended.
-INPUT_HOURS = 24
 # At least the lifetime of an idempotency key, so that a key never refers to a deleted job.
 NEVER_WORKED_HOURS = idempotency.KEY_HOURS
 # An answered check holds no secret any more, an open one an encrypted secret.
@@ -86,7 +84,7 @@ def _delete_unused_accounts() -> tuple[int, int]:
 _PARTS: tuple[tuple[tuple[str, ...], Callable[[], tuple[int, ...]]], ...] = (
     (("requests",), _delete_requests),
     (("checks",), _delete_checks),
-    (("inputs",), lambda: (expire_results.run_in_batches(_delete_input_batch, size=_BATCH),)),
+    (("inputs",), lambda: (expire_inputs.delete_expired_inputs(),)),
     (("accounts", "jobs"), _delete_unused_accounts),
     (("files",), lambda: (expire_results.delete_expired_files(),)),
     (("deliveries",), lambda: (expire_results.delete_old_deliveries(),)),
@@ -96,17 +94,3 @@ _PARTS: tuple[tuple[tuple[str, ...], Callable[[], tuple[int, ...]]], ...] = (
     (("counts",), lambda: (expire_results.count_results(),)),
 )
 _NOT_REMOVED = frozenset({"checks", "prompts", "counts"})
-
-
-def _delete_input_batch() -> int:
-    with transaction() as tx:
-        old = inputs.expired_inputs(tx, hours=INPUT_HOURS, limit=_BATCH)
-    # Jobs of one request share the files that the request contained.
-    keys = sorted({row.key for row in old})
-    for key in keys:
-        watchdog.renew()
-        storage.delete_file(key)
-    if keys:
-        with transaction() as tx:
-            inputs.mark_inputs_removed(tx, keys)
-    return len(keys)

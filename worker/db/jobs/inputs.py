@@ -28,11 +28,22 @@ class StoredInput:
 
 
 @dataclass(frozen=True, slots=True)
+class InputOrigin:
+    """Where the bytes of an input come from: a result of this platform, or a link; neither = the caller sent them."""
+
+    file_id: UUID | None = None
+    url: str | None = None
+
+
+SENT = InputOrigin()
+
+
+@dataclass(frozen=True, slots=True)
 class NewInput:
     """An input of a request: a link that is fetched later, or stored bytes.
 
     `role` is reference, first_frame or end_frame; `media` is image, video or audio; `name` is its `@name` in omni
-    prompts.
+    prompts; `origin_file_id` is the result that it is a copy of.
     """
 
     url: str | None = None
@@ -40,11 +51,14 @@ class NewInput:
     role: str = "reference"
     media: str = "image"
     name: str = ""
+    origin_file_id: UUID | None = None
 
 
 _ADD = text(
-    """INSERT INTO job_inputs (job_id, n, role, media, name, url, key, mime, bytes, width, height, sha256, milliseconds)
-       VALUES (:job_id, :n, :role, :media, :name, :url, :key, :mime, :bytes, :width, :height, :sha256, :milliseconds)"""
+    """INSERT INTO job_inputs (job_id, n, role, media, name, url, key, mime, bytes, width, height, sha256, milliseconds,
+           origin_file_id)
+       VALUES (:job_id, :n, :role, :media, :name, :url, :key, :mime, :bytes, :width, :height, :sha256, :milliseconds,
+           :origin_file_id)"""
 )
 _NOT_STORED: dict[str, Any] = dict.fromkeys(("key", "mime", "bytes", "width", "height", "sha256", "milliseconds"))
 
@@ -67,6 +81,7 @@ def add_inputs(tx: Transaction, job_ids: list[UUID], new_inputs: list[NewInput])
             "role": item.role,
             "media": item.media,
             "name": item.name,
+            "origin_file_id": item.origin_file_id,
             **_values(item.stored),
         }
         for job_id in job_ids
@@ -118,7 +133,7 @@ def original_inputs(tx: Transaction, job_id: UUID) -> list[Row[Any]]:
     return tx.all(
         text(
             """SELECT n, role, media, name, url, CASE WHEN removed_at IS NULL THEN key END AS key, mime, bytes, width,
-                   height, sha256, milliseconds
+                   height, sha256, milliseconds, origin_file_id
                FROM job_inputs WHERE job_id = :job_id ORDER BY n"""
         ),
         {"job_id": job_id},
@@ -181,21 +196,52 @@ def record_upload(
     )
 
 
-def expired_inputs(tx: Transaction, *, hours: int, limit: int) -> list[Row[Any]]:
-    """Return keys of stored references that no job needs any more.
+# Jobs with stored inputs that one statement looks at.
+_WINDOW = 500
+# Jobs of one request share the files that it contained. A job needs them while it is open and for `hours` afterwards,
+# and keeps them as long as its results would be kept. `:days` = for users without an own retention, 0 = permanently.
+_NEEDED = """SELECT 1 FROM jobs k LEFT JOIN users u ON u.id = k.user_id WHERE k.group_id = j.group_id AND (
+        k.finished_at IS NULL OR (k.deleted_at IS NULL AND (
+            k.finished_at >= now() - make_interval(hours => :hours) OR k.pinned_at IS NOT NULL
+            OR coalesce(u.retention_days, :days) = 0
+            OR k.finished_at >= now() - make_interval(days => coalesce(u.retention_days, :days)))))"""
+_STORED = "i.key IS NOT NULL AND i.removed_at IS NULL"
+_OF_DELETED = text(
+    f"""/* inputs_of_deleted */
+    SELECT DISTINCT key FROM (
+        SELECT i.key FROM jobs j JOIN job_inputs i ON i.job_id = j.id AND {_STORED}
+        WHERE j.deleted_at IS NOT NULL AND NOT EXISTS ({_NEEDED}) LIMIT :limit) found"""
+)
+_EXPIRED = text(
+    f"""/* expired_inputs */
+    WITH next AS MATERIALIZED (
+        SELECT i.job_id AS id FROM job_inputs i WHERE {_STORED} AND i.job_id > :after AND i.job_id < :before
+        ORDER BY i.job_id LIMIT :window),
+    expired AS (
+        SELECT i.key FROM (SELECT DISTINCT id FROM next) n JOIN jobs j USING (id)
+        JOIN job_inputs i ON i.job_id = j.id AND {_STORED} WHERE NOT EXISTS ({_NEEDED}))
+    SELECT ARRAY(SELECT DISTINCT key FROM expired) AS keys, (SELECT id FROM next ORDER BY id DESC LIMIT 1) AS last,
+        (SELECT count(*) FROM next) AS n"""
+)
 
-    All jobs of the request (they share keys) finished `hours` ago, or were deleted by their owner.
+
+def inputs_of_deleted_jobs(tx: Transaction, *, days: int, hours: int, limit: int) -> list[str]:
+    """Return keys of stored inputs of jobs that their owner deleted and that no other job of the request needs."""
+    return [row.key for row in tx.all(_OF_DELETED, {"days": days, "hours": hours, "limit": limit})]
+
+
+def expired_inputs(
+    tx: Transaction, *, days: int, hours: int, after: UUID, before: UUID
+) -> tuple[list[str], UUID | None]:
+    """Return keys of stored inputs past the retention of their jobs, and the id of a job to continue after.
+
+    Looks at the next jobs with ids between `after` and `before`; None = it looked at all of them.
     """
-    return tx.all(
-        text(
-            """SELECT i.key FROM job_inputs i JOIN jobs j ON j.id = i.job_id
-               WHERE i.key IS NOT NULL AND i.removed_at IS NULL AND NOT EXISTS (
-                   SELECT 1 FROM jobs k WHERE k.group_id = j.group_id AND k.deleted_at IS NULL
-                     AND (k.finished_at IS NULL OR k.finished_at >= now() - make_interval(hours => :hours)))
-               LIMIT :limit"""
-        ),
-        {"hours": hours, "limit": limit},
-    )
+    values = {"days": days, "hours": hours, "after": after, "before": before, "window": _WINDOW}
+    row = tx.first(_EXPIRED, values)
+    if row is None:
+        return [], None
+    return list(row.keys), row.last if row.n == _WINDOW else None
 
 
 def mark_inputs_removed(tx: Transaction, keys: list[str]) -> None:

@@ -10,7 +10,6 @@ from uuid import UUID
 
 import pytest
 from PIL import Image
-from sqlalchemy import text
 from starlette.responses import RedirectResponse, Response
 
 from tests.support import factories
@@ -22,7 +21,6 @@ from worker import storage
 from worker.db.engine import get_engine, transaction
 from worker.db.jobs import inputs, state_machine
 from worker.db.jobs.inputs import NewInput, StoredInput
-from worker.tasks.cleanup import clean_up
 from worker.tasks.stages import lease_renewal
 from worker.tasks.stages.files import fetch_references
 from worker.tasks.submit import submit
@@ -358,27 +356,6 @@ def test_cancel_request_ends_the_job_before_the_order(engine: Engine, host: Medi
     host.pages["/a"] = cancel_and_serve
     engine.submit(job)
     assert (engine.job_row(job).state, host.gets, engine.charge_count()) == ("cancelled", ["/a"], 0)
-
-
-def test_inputs_are_deleted_a_day_after_the_last_job_of_the_request(engine: Engine, host: MediaHost) -> None:
-    account = engine.add_account()
-    shared = input_in_request(RED)
-    with transaction() as tx:
-        pair = [factories.new_job([account]) for _ in range(2)]
-        state_machine.accept(tx, pair)
-        inputs.add_inputs(tx, [job.id for job in pair], [shared])
-    first, second = (job.id for job in pair)
-    engine.run_until_final(first, second)
-    assert shared.stored
-    for who, removed in ((first, 0), (second, 1)):
-        engine.sql("UPDATE jobs SET finished_at = now() - interval '25 hours' WHERE id = :id", id=who)
-        assert f"{removed} inputs" in clean_up()
-    with pytest.raises(storage.MissingFileError):
-        storage.read_file(shared.stored.key)
-    assert "0 inputs" in clean_up()
-    assert engine.files(first)
-    with transaction() as tx:
-        assert tx.first(text("SELECT count(*) AS n FROM job_inputs WHERE removed_at IS NOT NULL")).n == 2  # type: ignore[union-attr]
 
 
 def test_missing_input_file_fails_the_job_without_charge(engine: Engine, host: MediaHost) -> None:
