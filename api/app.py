@@ -15,14 +15,21 @@ from api.admin import audit_export_routes, own_key_routes
 from api.admin import job_routes as admin_job_routes
 from api.admin import routes as admin_routes
 from api.admin import sign_in_routes as admin_sign_in_routes
+from api.albums import file_routes as album_file_routes
+from api.albums import member_routes as album_member_routes
+from api.albums import routes as album_routes
 from api.ark import image_routes as ark_image_routes
 from api.ark import task_routes as ark_task_routes
 from api.ark.errors import ArkErrors
 from api.auth.caller_checks import CallerChecks
 from api.auth.failed_login_limits import FailedLoginLimiter
 from api.auth.session_tokens import encrypt_session_token, session_token_hash
+from api.batches import batch_routes
+from api.batches import file_routes as batch_file_routes
+from api.batches.runner import BatchRunner
 from api.chat import routes as chat_routes
 from api.chat.background import detection as background_detection
+from api.chat.conversations import routes as conversation_routes
 from api.console import access_routes, oidc_routes, sign_in_routes
 from api.console import routes as console_routes
 from api.generation import job_action_routes
@@ -43,6 +50,8 @@ from api.jobs.timeline import waiting_routes
 from api.jobs.watcher import JobWatcher
 from api.mcp import routes as mcp_routes
 from api.operations import drain_routes, health_routes, notice_routes, system_routes
+from api.shares import page_routes as share_page_routes
+from api.shares import routes as share_routes
 from api.usage import credit_routes
 from api.usage import routes as usage_routes
 from api.usage.estimates import routes as estimate_routes
@@ -68,7 +77,10 @@ log = get_logger("api")
 
 # Order matters: a path with a fixed segment must come before one with `{id}` in its place.
 ROUTES = (
+    batch_routes,
+    batch_file_routes,
     chat_routes,
+    conversation_routes,
     image_routes,
     video_generation_routes,
     video_routes,
@@ -88,6 +100,11 @@ ROUTES = (
     file_routes,
     result_routes,
     result_action_routes,
+    album_file_routes,
+    album_member_routes,
+    album_routes,
+    share_routes,
+    share_page_routes,
     session_check_routes,
     webhook_endpoint_routes,
     webhook_delivery_routes,
@@ -147,9 +164,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.failed_logins = FailedLoginLimiter(app.state.limits)
     app.state.request_tracker = RequestTracker()
     await app.state.request_tracker.start()
+    app.state.batch_runner = BatchRunner()
+    app.state.batch_runner.start()
     with on_shutdown_signal(app.state.job_watcher.release_waiters):
         yield
     await mcp_routes.stop_mcp(app)
+    await app.state.batch_runner.stop()
     await app.state.request_tracker.stop()
     await app.state.feeds.stop()
     await app.state.job_watcher.stop()
