@@ -1,11 +1,13 @@
 """Routes for a user's own API keys (`/v1/keys`). A key cannot create, rotate or revoke a key with more rights."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Request, Response
 
+from api.admin.key_accounts import has_no_more_accounts, read_accounts
 from api.admin.routes import NO_GRACE, key_object, known_providers, page_response, require_model_ids
 from api.admin.schemas import NewOwnKey, OwnKey, OwnKeyCreate, OwnKeyList, Rotation
 from api.auth.dependencies import Caller, CallerDep, audit_actor
@@ -82,6 +84,7 @@ def _is_within_rights_of(row: Any, other: Any) -> bool:
         _is_subset(row.scopes, other.scopes)
         and _is_subset(row.models, other.models)
         and _is_subset(row.providers, other.providers)
+        and has_no_more_accounts(row, other)
         and (other.expires_at is None or (row.expires_at is not None and row.expires_at <= other.expires_at))
     )
 
@@ -90,7 +93,7 @@ def _is_subset(narrow: list[str] | None, wide: list[str] | None) -> bool:
     return wide is None or (narrow is not None and set(narrow) <= set(wide))
 
 
-def _new_key(body: OwnKeyCreate, caller: Caller, calling_key: Any) -> api_keys.NewKey:
+def _new_key(tx: Transaction, body: OwnKeyCreate, caller: Caller, calling_key: Any) -> api_keys.NewKey:
     """Return the key to create; omitted fields are taken from `calling_key`. Raises forbidden, model_not_allowed."""
     _require_no_key_limits(caller)
     for scope in body.scopes or []:
@@ -110,14 +113,23 @@ def _new_key(body: OwnKeyCreate, caller: Caller, calling_key: Any) -> api_keys.N
     if expires_at is not None and expires_at <= datetime.now(UTC):
         raise DreameryError("invalid_value", "`expires_at` is in the past.", param="expires_at")
     scopes = list(body.scopes) if body.scopes is not None else calling_key.scopes
-    return api_keys.NewKey(
+    new = api_keys.NewKey(
         user_id=_user_id_of(caller),
         name=body.name,
         scopes=scopes,
         models=models,
         providers=providers,
+        accounts=calling_key.accounts,
+        account_groups=calling_key.account_groups,
         expires_at=expires_at,
     )
+    if body.accounts is None and body.account_groups is None:
+        return new
+    own = read_accounts(tx, body.accounts, user_id=new.user_id, pool=caller.has_scope("admin"))
+    new = replace(new, accounts=own, account_groups=body.account_groups)
+    if not has_no_more_accounts(new, calling_key):
+        raise DreameryError("forbidden", "The key you are using may not use some of these accounts or groups.")
+    return new
 
 
 @router.get("", summary="List your API keys", responses={200: {"model": OwnKeyList}})
@@ -135,7 +147,7 @@ def make_own_key(request: Request, body: OwnKeyCreate, caller: OwnKeysManageDep)
     The key is shown only in this response; only a hash is stored.
     """
     with transaction() as tx:
-        new_key = _new_key(body, caller, _calling_key(tx, caller))
+        new_key = _new_key(tx, body, caller, _calling_key(tx, caller))
         key_id, key = api_keys.create_key(tx, new_key)
         row = api_keys.get_key(tx, key_id)
         details = {"user": caller.name, "name": body.name, "scopes": new_key.scopes}

@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Query, Request, Response
 
 from api.admin.audit_names import names_in
+from api.admin.key_accounts import read_accounts, shown_accounts
 from api.admin.schemas import (
     ApiKey,
     ApiKeyChange,
@@ -56,10 +57,14 @@ def _set_limits(tx: Transaction, table: Literal["users", "api_keys"], row_id: UU
         quotas.set_limits(tx, table, row_id, hard=hard, soft=soft)
 
 
+# Beside the names of limits.
+_NULL_IS_A_CHANGE = frozenset({"retention_days", "providers", "accounts", "account_groups"})
+
+
 def _audited_changes(change: LimitChange) -> dict[str, Any]:
-    """Return the changes for the audit log. Null is a change only inside limits and for `retention_days`."""
+    """Return the changes for the audit log. Null is a change only where it means something."""
     fields = change.model_dump(exclude_unset=True, mode="json")
-    return {name: value for name, value in fields.items() if value is not None or name == "retention_days"}
+    return {name: value for name, value in fields.items() if value is not None or name in _NULL_IS_A_CHANGE}
 
 
 def _user_object(row: Any) -> dict[str, Any]:
@@ -97,6 +102,8 @@ def key_object(row: Any) -> dict[str, Any]:
         "scopes": row.scopes,
         "models": row.models,
         "providers": row.providers,
+        "accounts": shown_accounts(row.accounts),
+        "account_groups": row.account_groups,
         "status": _key_status(row),
         "expires_at": unix_seconds(row.expires_at),
         "last_used_at": unix_seconds(row.last_used_at),
@@ -194,6 +201,8 @@ def make_key(request: Request, body: ApiKeyCreate, admin: AdminDep) -> Response:
             scopes=list(body.scopes) if body.scopes is not None else None,
             models=models,
             providers=known_providers(body.providers),
+            accounts=read_accounts(tx, body.accounts, user_id=owner.id, pool=True),
+            account_groups=body.account_groups,
             expires_at=body.expires_at,
         )
         key_id, key = api_keys.create_key(tx, new_key)
@@ -246,11 +255,20 @@ def get_key(key_id: str, _admin: AdminDep) -> Response:
 
 @router.patch("/keys/{key_id}", summary="Change an API key", responses={200: {"model": ApiKey}})
 def change_key(request: Request, key_id: str, change: ApiKeyChange, admin: AdminDep) -> Response:
-    """Changes the name or the limits, which apply in addition to the user's limits. Scopes and models cannot change."""
+    """Changes the name, the limits (which apply in addition to the user's), and whose accounts its jobs may use.
+
+    Scopes and models cannot change. Jobs that were accepted before keep their accounts.
+    """
     with transaction() as tx:
         existing = find_key(tx, key_id)
         api_keys.rename_key(tx, existing.id, change.name or existing.name)
         _set_limits(tx, "api_keys", existing.id, change)
+        selection = change.model_dump(include=change.model_fields_set & {"providers", "account_groups"})
+        known_providers(change.providers)
+        if "accounts" in change.model_fields_set:
+            selection["accounts"] = read_accounts(tx, change.accounts, user_id=existing.user_id, pool=True)
+        api_keys.set_selection(tx, existing.id, selection)
+        tx.on_commit(pubsub.publish_permissions_change)
         target = public_id("key", existing.id)
         audit_log.record_action(
             tx, audit_actor(request, admin), "key.change", target, user=existing.user_name, **_audited_changes(change)

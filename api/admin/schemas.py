@@ -168,9 +168,14 @@ class UserList(BaseModel):
 class ApiKeyChange(LimitChange):
     """Changes of a key; omitted fields keep their value."""
 
-    model_config = example(limits={"jobs_per_day": 20})
+    model_config = example(limits={"jobs_per_day": 20, "concurrent_jobs": 4}, account_groups=["design"])
 
     name: Name | None = None
+    providers: list[Text] | None = Field(None, min_length=1, max_length=20, description="null = all")
+    accounts: list[Text] | None = Field(
+        None, min_length=1, max_length=200, description="ids or labels; null = all, if `account_groups` is null too"
+    )
+    account_groups: list[Group] | None = Field(None, min_length=1, max_length=50, description="null = none by group")
 
 
 class ApiKeyCreate(LimitChange):
@@ -184,6 +189,15 @@ class ApiKeyCreate(LimitChange):
     models: list[Text] | None = Field(None, max_length=200, description="models the key can use; omitted = all")
     providers: list[Text] | None = Field(
         None, min_length=1, max_length=20, description="providers whose accounts its jobs can use; omitted = all"
+    )
+    accounts: list[Text] | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="ids or labels of the accounts its jobs can use; omitted = all; with `account_groups`: both",
+    )
+    account_groups: list[Group] | None = Field(
+        None, min_length=1, max_length=50, description="groups whose accounts its jobs can use; omitted = all"
     )
     expires_at: Moment | None = Field(None, description="ISO 8601 with zone, or unix seconds")
 
@@ -200,6 +214,8 @@ class ApiKey(BaseModel):
     scopes: list[Scope] | None
     models: list[str] | None
     providers: list[str] | None
+    accounts: list[str] | None = Field(description="ids of the accounts its jobs can use; null = all, or by group")
+    account_groups: list[str] | None
     status: Literal["active", "in_grace", "expired", "revoked"]
     expires_at: int | None
     last_used_at: int | None
@@ -233,6 +249,12 @@ class OwnKeyCreate(BaseModel):
     models: list[Text] | None = Field(None, min_length=1, max_length=200, description="models the key can use")
     providers: list[Text] | None = Field(
         None, min_length=1, max_length=20, description="providers whose accounts its jobs can use"
+    )
+    accounts: list[Text] | None = Field(
+        None, min_length=1, max_length=200, description="ids or labels of your own accounts that its jobs can use"
+    )
+    account_groups: list[Group] | None = Field(
+        None, min_length=1, max_length=50, description="groups whose accounts its jobs can use, beside `accounts`"
     )
     expires_at: Moment | None = Field(None, description="ISO 8601 with zone, or unix seconds")
 

@@ -1,6 +1,7 @@
 """Accepts a checked batch: its limits, jobs, lines and its state change are one transaction."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -41,7 +42,9 @@ def accept_batch(row: Row[Any], checked: CheckedBatch, caller: Caller, holder: U
 
 
 def _scheduled(one: PlannedLine, row: Row[Any]) -> PlannedLine:
-    jobs = [_held(job, row) for job in one.plan.jobs]
+    # In the order of the lines: jobs of one hold go on by their times. The clock is that of the database.
+    turn = (row.not_before or row.created_at) + timedelta(microseconds=one.line.n)
+    jobs = [replace(_held(job, row), not_before=turn) for job in one.plan.jobs]
     return PlannedLine(one.line, replace(one.plan, jobs=jobs))
 
 
@@ -51,7 +54,6 @@ def _held(job: NewJob, row: Row[Any]) -> NewJob:
         hold=held_jobs.batch_hold(row.id, job.kind),
         batch_id=row.id,
         lane=held_jobs.IDLE if row.idle else None,
-        not_before=row.not_before,
         expires_at=row.expires_at,
     )
 

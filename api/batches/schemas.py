@@ -210,7 +210,7 @@ class Batch(BaseModel):
     at_work: int = Field(description="lines that accounts work on now")
     checked: int = Field(description="lines that the validation has read")
     price: BatchPrice | None = Field(description="the price when it was accepted; null while it is validated")
-    usage: list[dict[str, Any]] | None = Field(
+    costs: list[dict[str, Any]] | None = Field(
         None, description="(one batch) expected and charged credits and money so far, by currency"
     )
 

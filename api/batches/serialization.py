@@ -79,7 +79,7 @@ def batch_object(row: Row[Any], counts: LineCounts | None, costs: list[Row[Any]]
         "at_work": now.at_work,
         "checked": row.checked,
         "price": row.price,
-        **({"usage": [_cost(one) for one in costs]} if costs is not None else {}),
+        **({"costs": [_cost(one) for one in costs]} if costs is not None else {}),
     }
 
 

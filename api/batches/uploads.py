@@ -25,7 +25,7 @@ def key_root_of(caller: Caller) -> UUID | None:
 
 
 def user_of(caller: Caller) -> UUID:
-    """Return the user. Raises `forbidden` for callers with session ids: batches would need secrets that are not kept."""
+    """Return the user. Raises `forbidden` for callers with session ids, whose secrets a batch would have to keep."""
     if caller.user_id is None:
         raise DreameryError("forbidden", "Batches need an API key of this platform (`sk-dreamery-...`).")
     return caller.user_id

@@ -37,8 +37,8 @@ _Warn = Annotated[
     list[str] | None, typer.Option("--warn", metavar="NAME=VALUE", help="Soft limit, which only warns. Repeatable.")
 ]
 _LIMITS_HELP = (
-    "NAME is requests_per_minute, open_jobs, jobs_per_day, jobs_per_month, credits_per_day, credits_per_month, "
-    "usd_per_day, usd_per_month, cny_per_day, cny_per_month or max_cost; for users also own_accounts. Money: 2.50."
+    "NAME is requests_per_minute, open_jobs, concurrent_jobs, jobs_per_day, jobs_per_month, credits_per_day, "
+    "credits_per_month, usd_per_day, usd_per_month, cny_per_day, cny_per_month, max_cost; of users also own_accounts."
 )
 _User = Annotated[str, typer.Argument(help="Name or id of the user.")]
 _KeyId = Annotated[str, typer.Argument(help="Key id, short or full, see `dreamery keys list`.")]
@@ -282,6 +282,12 @@ def keys_add(  # noqa: PLR0917 - each is an option of the command
     provider: Annotated[
         list[str] | None, typer.Option(help="Provider whose accounts it can use. Repeatable. Default: all.")
     ] = None,
+    account: Annotated[
+        list[str] | None, typer.Option(help="Account it can use, by label or id. Repeatable. Default: all.")
+    ] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="Group whose accounts it can use. Repeatable. Default: all.")
+    ] = None,
     expires: Annotated[str | None, typer.Option(help="Expiry time, such as 2027-01-31T00:00:00Z.")] = None,
     url: UrlOption = "",
     key: KeyOption = "",
@@ -290,9 +296,26 @@ def keys_add(  # noqa: PLR0917 - each is an option of the command
 ) -> None:
     """Create a key. The key is shown only once."""
     body = {"user": user, "name": name, "scopes": scope or None, "models": model or None, "expires_at": expires}
-    body["providers"] = provider or None
+    body |= {"providers": provider or None, "accounts": account or None, "account_groups": group or None}
     made = platform_client(url, key).post("/admin/v1/keys", {k: v for k, v in body.items() if v is not None})
     print_with_secret(made, "key", "Key", as_json=as_json)
+
+
+@keys_app.command("accounts", epilog="Example: dreamery keys accounts key_0198... --group studio")
+def keys_accounts(  # noqa: PLR0917 - each is an option of the command
+    key_id: _KeyId,
+    account: Annotated[list[str] | None, typer.Option(help="Account, by label or id. Repeatable.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="Group of accounts. Repeatable.")] = None,
+    provider: Annotated[list[str] | None, typer.Option(help="Provider. Repeatable.")] = None,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Set whose accounts the jobs of a key can use. Without an option: all."""
+    selection = {"accounts": account or None, "account_groups": group or None, "providers": provider or None}
+    client, path = _find_key(url, key, key_id)
+    print_object(client.patch(path, selection), as_json=as_json)
 
 
 @keys_app.command("list", epilog="Example: dreamery keys list --user alice")

@@ -106,13 +106,15 @@ class QuotaCheck:
         self._tx.on_commit(lambda: log.warning("budget_warning", target=target, user=caller.name, **facts))
 
 
-def quota_errors(tx: Transaction, caller: Caller, prices: list[tuple[str | None, int | None]]) -> list[DreameryError]:
+def quota_errors(
+    tx: Transaction, caller: Caller, prices: list[tuple[str | None, int | None]], *, held: bool = False
+) -> list[DreameryError]:
     """Return the errors that new jobs would be rejected with now. Takes no lock and records nothing.
 
     `prices` = the currency (None = credits) and the expected cost (None = unknown) of each.
     """
     found = []
-    if OPEN_JOBS not in caller.user_limits.hard:
+    if OPEN_JOBS not in caller.user_limits.hard and not held:
         try:
             _check_open_jobs(tx, caller, len(prices))
         except DreameryError as error:

@@ -32,8 +32,10 @@ PATHS_WITH_UPLOADS = frozenset(
     {
         "/api/v3/contents/generations/tasks",
         "/api/v3/images/generations",
+        "/v1/batches",
         "/v1/chat/completions",
         "/v1/estimate",
+        "/v1/files",
         "/v1/images/compositions",
         "/v1/images/edits",
         "/v1/images/generations",

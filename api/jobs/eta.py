@@ -60,6 +60,9 @@ def estimate_eta(view: JobView, *, together: int = 1) -> Eta:
     job = view.job
     if job.finished_at is not None:
         return Eta(p50=None, p90=None, poll_after_ms=_POLL_MILLISECONDS[0])
+    if job.state == JobState.HELD:
+        # Nobody knows when its time comes.
+        return Eta(p50=None, p90=None, poll_after_ms=_POLL_MILLISECONDS[1])
     p50, p90 = _run_seconds(view)
     late = False
     if job.submitted_at is None:

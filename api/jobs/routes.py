@@ -97,6 +97,7 @@ async def list_jobs(
     created_before: str | None = None,
     ids: Annotated[str | None, Query(description="up to 100 job ids, comma-separated: only these jobs")] = None,
     group: Annotated[str | None, Query(description="the jobs of one request: the `group` of one of them")] = None,
+    batch: Annotated[str | None, Query(max_length=60, description="the jobs of a batch: `batch_...`")] = None,
     metadata: Annotated[list[str] | None, Query(description="`name:value`; may be repeated: all must match")] = None,
 ) -> Response:
     """Returns one page, newest first. If `has_more` is true, send `last_id` as `after` to get the next page.
@@ -115,6 +116,7 @@ async def list_jobs(
         created_before=parse_time(created_before, "created_before"),
         ids=list(requested.values()) if ids is not None else None,
         group_id=parse_job_id(group) if group else None,
+        batch_id=_parse_batch(batch),
         metadata=_parse_metadata(metadata),
     )
     page_size = max(limit, len(requested))
@@ -151,6 +153,16 @@ def _parse_ids(ids: str | None) -> dict[str, UUID]:
         message = f"`ids` takes at most {_MAX_IDS} job ids; got {len(parts)}."
         raise DreameryError("invalid_value", message, param="ids")
     return {one: parse_public_id("job", one) or UUID(int=0) for one in parts}
+
+
+def _parse_batch(batch: str | None) -> UUID | None:
+    """Parse `?batch=`. Another user's batch has no jobs here."""
+    if batch is None:
+        return None
+    found = parse_public_id("batch", batch)
+    if found is None:
+        raise DreameryError("batch_not_found", f"No batch {batch[:60]!r}.")
+    return found
 
 
 def _parse_metadata(filters: list[str] | None) -> dict[str, str] | None:

@@ -163,6 +163,15 @@ class JobRoute(BaseModel):
     options: list[RouteOption]
 
 
+class JobSchedule(BaseModel):
+    """When a job runs."""
+
+    held: bool = Field(description="it waits before the queue: for its time, its batch, its key's limit, idle accounts")
+    not_before: int | None = Field(description="(held) no earlier than this")
+    expires_at: int | None = Field(description="it fails with `job_expired` if no account has begun it by then")
+    priority: Literal["normal", "idle"]
+
+
 class Job(BaseModel):
     """A job. Nullable keys are always present; times are unix seconds."""
 
@@ -177,6 +186,8 @@ class Job(BaseModel):
     provider: str | None = Field(None, description="whose accounts run it, see `GET /v1/accounts/providers`")
     route: JobRoute | None = Field(None, description="how the model was chosen; null = the name meant only one")
     group: str = Field(description="the first job of the request that created it")
+    batch: str | None = Field(None, description="the batch that it is a part of, if any")
+    schedule: JobSchedule | None = Field(None, description="when it runs, if its request or its batch said so")
     parent: str | None = Field(description="the conversation that started it, if any")
     created_at: int
     queued_at: int
@@ -187,7 +198,7 @@ class Job(BaseModel):
     pinned: bool = Field(description="all of its results are kept permanently")
     progress: int = Field(ge=0, le=100, description="never falls while the job is open; 100 = completed, 0 = failed")
     queue: JobQueue
-    eta: RemainingTime | None = Field(description="null once the job has ended")
+    eta: RemainingTime | None = Field(description="null while the job is held, and once it has ended")
     input: dict[str, Any]
     output: list[JobFile] | JobConversation | None
     error: JobError | None

@@ -4,7 +4,7 @@ OpenAI's Images response and Video object are in the `serialization.py` of `api/
 """
 
 import base64
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from api.http.errors import localized_message
@@ -107,6 +107,8 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
         "provider": job.providers[0],
         "route": job_route(job),
         "group": public_id("job", job.group_id),
+        "batch": public_id("batch", job.batch_id) if job.batch_id else None,
+        "schedule": _schedule(job),
         "parent": public_id("job", job.parent_id) if job.parent_id else None,
         "created_at": unix_seconds(job.created_at),
         "queued_at": unix_seconds(job.created_at),
@@ -134,6 +136,19 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
             **{name: f"{url}/{name}" for name in ("events", "cancel", "retry", "timeline")},
         },
         "usage": _usage(view),
+    }
+
+
+def _schedule(job: Any) -> dict[str, Any] | None:
+    """When the job runs, if its request or its batch said so."""
+    is_held = job.state == JobState.HELD
+    if not is_held and job.expires_at is None and job.lane is None:
+        return None
+    return {
+        "held": is_held,
+        "not_before": unix_seconds(job.due_at) if is_held and job.due_at > datetime.now(UTC) else None,
+        "expires_at": unix_seconds(job.expires_at),
+        "priority": job.lane or "normal",
     }
 
 

@@ -11,6 +11,7 @@ from api.auth.dependencies import Caller, FullReadDep, WebhookManagementDep
 from api.http.errors import error_responses
 from api.http.responses import json_response
 from api.webhooks.schemas import (
+    BatchEventBody,
     DeletedEndpoint,
     DeliveryObject,
     Endpoint,
@@ -26,7 +27,7 @@ from api.webhooks.schemas import (
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, parse_public_id
 from worker.core.security.encryption import encrypt_secret, new_webhook_secret, webhook_secret
-from worker.core.webhook_policy import ROTATION_HOURS, WEBHOOK_EVENTS
+from worker.core.webhook_policy import BATCH_EVENTS, ROTATION_HOURS, WEBHOOK_EVENTS
 from worker.db.engine import Row, transaction
 from worker.db.webhooks import delivery_log, endpoints, outbox
 from worker.db.webhooks.delivery_log import Delivery
@@ -249,6 +250,13 @@ async def test_endpoint(endpoint_id: str, caller: WebhookManagementDep) -> Respo
     return json_response(shown, status=202, headers={"Location": f"/v1/webhooks/deliveries/{shown['id']}"})
 
 
+async def _batch_event(body: BatchEventBody) -> None:
+    """The one event of a batch, when it ends: for subscribed endpoints, and for the `webhook` of the batch.
+
+    Headers and answers as for events of jobs.
+    """
+
+
 async def _webhook_event(body: EventBody) -> None:
     """An event of your job, sent to subscribed endpoints and, except `job.started`, to the job's `webhook`.
 
@@ -264,4 +272,4 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 for _event in WEBHOOK_EVENTS:
     documented_events.post(
         _event, summary=_event, operation_id=_event.replace(".", "_"), status_code=204, responses=_RESPONSES
-    )(_webhook_event)
+    )(_batch_event if _event in BATCH_EVENTS else _webhook_event)

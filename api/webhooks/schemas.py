@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from api.http.fields import Text
 from api.jobs.schemas import JobError, JobFile
 from worker.core.ids import public_id
-from worker.core.webhook_policy import FINAL_EVENTS, WebhookEvent, check_url
+from worker.core.webhook_policy import FINAL_EVENTS, BatchEvent, JobEvent, WebhookEvent, check_url
 from worker.db.engine import Row
 from worker.db.webhooks.delivery_log import Delivery
 
@@ -128,6 +128,7 @@ class DeliveryObject(BaseModel):
     object: Literal["webhook.delivery"]
     event: str
     job_id: str | None
+    batch_id: str | None = None
     endpoint_id: str | None = Field(description="null = sent to the `webhook` of the job")
     url: str
     status: DeliveryStatus = Field(description="`failed` = no more attempts")
@@ -173,10 +174,39 @@ class EventBody(BaseModel):
 
     id: str
     object: Literal["event"]
-    type: WebhookEvent
+    type: JobEvent
     timestamp: datetime = Field(description="time of the event, ISO 8601")
     created_at: int = Field(description="the same in unix seconds")
     data: EventJob
+
+
+class EventBatch(BaseModel):
+    """The batch of an event: a part of the batch object, with links."""
+
+    id: str
+    object: Literal["batch"]
+    status: Literal["completed", "failed", "expired", "cancelled"]
+    endpoint: str
+    created_at: int
+    completed_at: int | None
+    request_counts: dict[str, int] = Field(description="`total`, `completed` and `failed` lines")
+    output_file_id: str | None
+    error_file_id: str | None
+    errors: list[dict[str, Any]] = Field(description="the first errors of a batch that was refused")
+    error_count: int
+    metadata: dict[str, str]
+    urls: dict[str, str] = Field(description="`get`, `archive`, and `output` and `errors` where there are such files")
+
+
+class BatchEventBody(BaseModel):
+    """The body of an event about a batch. Verify the signature of the raw body before you parse it."""
+
+    id: str
+    object: Literal["event"]
+    type: BatchEvent
+    timestamp: datetime = Field(description="time of the event, ISO 8601")
+    created_at: int = Field(description="the same in unix seconds")
+    data: EventBatch
 
 
 def _seconds(moment: datetime | None) -> int | None:
@@ -212,6 +242,7 @@ def delivery_object(delivery: Delivery) -> dict[str, Any]:
         "object": "webhook.delivery",
         "event": row.event,
         "job_id": public_id("job", row.job_id) if row.job_id else None,
+        "batch_id": public_id("batch", row.batch_id) if row.batch_id else None,
         "endpoint_id": public_id("whe", row.endpoint_id) if row.endpoint_id else None,
         "url": row.url,
         "status": row.status,

@@ -14,7 +14,7 @@ from worker.core.observability.logging import get_logger
 from worker.db.accounts import list_pace, session_checks, unused_cleanup
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, transaction
 from worker.db.jobs import idempotency
-from worker.tasks.stages import expire_inputs, expire_results, orphaned_files
+from worker.tasks.stages import expire_batch_files, expire_inputs, expire_results, orphaned_files
 
 log = get_logger("cleanup")
 
@@ -87,6 +87,7 @@ _PARTS: tuple[tuple[tuple[str, ...], Callable[[], tuple[int, ...]]], ...] = (
     (("inputs",), lambda: (expire_inputs.delete_expired_inputs(),)),
     (("accounts", "jobs"), _delete_unused_accounts),
     (("files",), lambda: (expire_results.delete_expired_files(),)),
+    (("batch_files",), lambda: (expire_batch_files.delete_batch_files(),)),
     (("deliveries",), lambda: (expire_results.delete_old_deliveries(),)),
     (("events",), lambda: (expire_results.delete_old_events(),)),
     (("orphans",), lambda: (orphaned_files.delete_orphans(),)),

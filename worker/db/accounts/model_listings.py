@@ -154,6 +154,20 @@ def selected_accounts(tx: Transaction, ids: Iterable[UUID] | None, groups: Itera
     return {row.id for row in rows}
 
 
+def accounts_named(
+    tx: Transaction, *, account_id: UUID | None, label: str, user_id: UUID, pool: bool
+) -> list[UUID]:
+    """Return the accounts with this id or label: those of the user, and with `pool` those of the platform."""
+    rows = tx.all(
+        text(
+            """SELECT id FROM accounts WHERE state <> 'retired' AND (id = CAST(:id AS uuid) OR label = :label)
+               AND (user_id = :user_id OR (:pool AND pool)) ORDER BY id"""
+        ),
+        {"id": account_id, "label": label, "user_id": user_id, "pool": pool},
+    )
+    return [row.id for row in rows]
+
+
 def _resting(rests: list[dict[str, Any]] | None, now: float) -> frozenset[str]:
     """Return the models that rest on every account of these."""
     of_accounts = [{model for model, rest in one.items() if float(rest["until"]) > now} for one in rests or ()]

@@ -258,6 +258,14 @@ def add_lines(tx: Transaction, batch_id: UUID, lines: list[dict[str, Any]]) -> N
     )
 
 
+def any_open(tx: Transaction) -> bool:
+    """Return whether any batch has not ended."""
+    return (
+        tx.first(text("SELECT 1 FROM batches WHERE state = ANY(:states) LIMIT 1"), {"states": list(OPEN_STATES)})
+        is not None
+    )
+
+
 def begin_ended(tx: Transaction, *, limit: int) -> int:
     """in_progress, cancelling -> finalizing: batches whose jobs have all ended; return how many."""
     rows = tx.all(

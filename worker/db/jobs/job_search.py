@@ -41,6 +41,7 @@ class JobFilter:
     metadata: dict[str, str] | None = None  # pairs that must all match
     user_id: UUID | None = None
     account_id: UUID | None = None  # the account of its last attempt
+    batch_id: UUID | None = None
     charge_doubt: bool = False  # only jobs that may have been charged more than is known
 
 
@@ -52,6 +53,7 @@ def filter_conditions(tx: Transaction, filters: JobFilter) -> tuple[list[str], d
         (filters.models, "model = ANY(CAST(:models AS text[]))", {"models": filters.models}),
         (filters.ids, "id = ANY(CAST(:ids AS uuid[]))", {"ids": filters.ids}),
         (filters.group_id, "group_id = :group_id", {"group_id": filters.group_id}),
+        (filters.batch_id, "batch_id = :batch_id", {"batch_id": filters.batch_id}),
         (filters.user_id, "user_id = :of_user", {"of_user": filters.user_id}),
         (filters.account_id, "account_id = :account_id", {"account_id": filters.account_id}),
         # Without a bind value, because only then the partial index applies.

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -212,6 +213,14 @@ def get_key(tx: Transaction, key_id: UUID) -> Row[Any] | None:
 def rename_key(tx: Transaction, key_id: UUID, name: str) -> None:
     """Rename a key."""
     tx.run(text("UPDATE api_keys SET name = :name WHERE id = :id"), {"id": key_id, "name": name})
+
+
+def set_selection(tx: Transaction, key_id: UUID, selection: Mapping[str, Any]) -> None:
+    """Set whose accounts the jobs of a key may use: `providers`, `accounts`, `account_groups`; None = all."""
+    names = [name for name in ("providers", "accounts", "account_groups") if name in selection]
+    if names:
+        sets = ", ".join(f"{name} = :{name}" for name in names)
+        tx.run(text(f"UPDATE api_keys SET {sets} WHERE id = :id"), {"id": key_id, **selection})
 
 
 def revoke_key(tx: Transaction, key_id: UUID, *, grace_seconds: float = 0.0) -> bool:

@@ -14,6 +14,7 @@ from uuid import UUID
 from worker import storage
 from worker.core.concurrency.watchdog import watchdog
 from worker.core.observability.logging import get_logger
+from worker.db.batches import batch_files
 from worker.db.engine import transaction
 from worker.db.jobs import files, inputs, retention
 from worker.db.platform import state as platform_state
@@ -32,7 +33,8 @@ _SCAN_EVERY_HOURS = 24
 
 def delete_orphans() -> int:
     """Delete some orphaned files. Return their number. Raises StorageError."""
-    return _delete_orphaned_inputs() + (_delete_orphaned_results() if _owns_storage() else 0)
+    deleted = _delete_orphaned_inputs() + _delete_orphaned_batch_files()
+    return deleted + (_delete_orphaned_results() if _owns_storage() else 0)
 
 
 def _owns_storage() -> bool:
@@ -50,6 +52,18 @@ def _delete_orphaned_inputs() -> int:
         watchdog.renew()
         with transaction() as tx:
             known = inputs.known_keys(tx, keys)
+        deleted += _delete_unknown(keys, known)
+        if deleted >= _MAX_INPUTS:
+            break
+    return deleted
+
+
+def _delete_orphaned_batch_files() -> int:
+    deleted = 0
+    for keys in storage.list_old_keys(batch_files.PREFIX, hours=ORPHAN_HOURS):
+        watchdog.renew()
+        with transaction() as tx:
+            known = batch_files.known_keys(tx, keys)
         deleted += _delete_unknown(keys, known)
         if deleted >= _MAX_INPUTS:
             break
