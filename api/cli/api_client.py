@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import secrets
 import shutil
 import threading
 import urllib.error
@@ -46,6 +47,21 @@ class Client:
     def post(self, path: str, body: Json) -> Json:
         """POST a JSON object and return the response. Raises ClientError."""
         return self._json("POST", path, json.dumps(body).encode())
+
+    def upload(self, path: str, file: Path, **fields: str) -> Json:
+        """POST a file as a multipart form and return the response. Raises ClientError."""
+        boundary = secrets.token_hex(16)
+        name = file.name.replace('"', "_")
+        parts = [
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{value}\r\n'
+            for field, value in fields.items()
+        ]
+        parts.append(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        )
+        body = b"".join(["".join(parts).encode(), file.read_bytes(), f"\r\n--{boundary}--\r\n".encode()])
+        return self._json("POST", path, body, content_type=f"multipart/form-data; boundary={boundary}")
 
     def patch(self, path: str, body: Json) -> Json:
         """PATCH with a JSON object and return the response. Raises ClientError."""
@@ -95,17 +111,26 @@ class Client:
         partial_file.write_bytes(content)
         partial_file.replace(target)
 
-    def _json(self, method: str, path: str, body: bytes | None = None) -> Json:
-        with self._open(method, self.url.rstrip("/") + path, body, with_key=True) as response:
+    def _json(
+        self, method: str, path: str, body: bytes | None = None, *, content_type: str = "application/json"
+    ) -> Json:
+        address = self.url.rstrip("/") + path
+        with self._open(method, address, body, with_key=True, content_type=content_type) as response:
             return _read_object(response.read(), self.url)
 
     @contextlib.contextmanager
     def _open(
-        self, method: str, address: str, body: bytes | None, *, with_key: bool
+        self,
+        method: str,
+        address: str,
+        body: bytes | None,
+        *,
+        with_key: bool,
+        content_type: str = "application/json",
     ) -> Iterator[http.client.HTTPResponse]:
         """Open a response to be read in the block. Failures in the block are raised as ClientError."""
         headers = {"Accept": "*/*"} | ({"Authorization": f"Bearer {self.key}"} if with_key else {})
-        headers |= {"Content-Type": "application/json"} if body is not None else {}
+        headers |= {"Content-Type": content_type} if body is not None else {}
         parts = urllib.parse.urlsplit(address)
         if parts.scheme not in {"http", "https"}:
             raise ClientError(f"{address} is not an http:// or https:// URL.")

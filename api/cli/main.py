@@ -14,6 +14,7 @@ from api.cli.account_proof import PROVE_EXAMPLE, accounts_prove
 from api.cli.accounts import accounts_app
 from api.cli.admin import audit_app, keys_app, users_app
 from api.cli.api_client import Client, ClientError, Json, accepted_jobs, save_results, wait_for_jobs
+from api.cli.batches import batches_app
 from api.cli.credits import prices_app
 from api.cli.display.help_panels import CommandsInPanels, put_into_panels
 from api.cli.jobs import jobs_app
@@ -30,6 +31,7 @@ from api.cli.usage import USAGE_EXAMPLE, show_usage
 
 app = typer.Typer(cls=CommandsInPanels, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(batches_app, name="batches")
 app.add_typer(users_app, name="users")
 app.add_typer(keys_app, name="keys")
 accounts_app.command("prove", epilog=PROVE_EXAMPLE)(accounts_prove)

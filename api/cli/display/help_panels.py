@@ -10,7 +10,7 @@ from typer.models import CommandInfo, TyperInfo
 START, MAKE, MANAGE, OPERATE = "Start", "Make", "Manage", "Operate"
 _PANELS = {
     START: ("up", "demo", "doctor"),
-    MAKE: ("generate", "models", "jobs", "mcp", "usage", "prices"),
+    MAKE: ("generate", "models", "jobs", "batches", "mcp", "usage", "prices"),
     MANAGE: ("users", "keys", "accounts", "audit"),
     OPERATE: ("drain", "workers", "backup", "restore", "migrate", "rotate-master-key", "take-storage", "run", "health"),
 }

@@ -9,6 +9,7 @@ from api.cli.api_client import Client, ClientError, Json
 _TAIL = re.compile(r"[0-9a-f]{6,31}")
 _NEWEST_JOBS = 1000
 _PAGE = 100
+_PLURALS = {"batch": "batches"}
 
 
 def job_id(client: Client, text: str) -> str:
@@ -21,6 +22,11 @@ def job_id(client: Client, text: str) -> str:
         if error.code != "forbidden":
             raise
     return _only_match("job", text, islice(client.list_all("/v1/jobs", limit=_PAGE), _NEWEST_JOBS))
+
+
+def batch_id(client: Client, text: str) -> str:
+    """Return the full id of a batch."""
+    return _only_match("batch", text, client.list_all("/v1/batches", limit=_PAGE)) if _TAIL.fullmatch(text) else text
 
 
 def key_id(client: Client, text: str) -> str:
@@ -57,4 +63,5 @@ def _only_match(what: str, tail: str, found: Iterable[Json]) -> str:
         "job": f"The newest {_NEWEST_JOBS} were searched; `dreamery jobs list --json` prints full ids.",
         "account": "Give a label or an id of `dreamery accounts list`.",
     }
-    raise ClientError(f"{problem} {hints.get(what, f'`dreamery {what}s list` shows them.')}", code=f"{what}_not_found")
+    hint = hints.get(what, f"`dreamery {_PLURALS.get(what, f'{what}s')} list` shows them.")
+    raise ClientError(f"{problem} {hint}", code=f"{what}_not_found")

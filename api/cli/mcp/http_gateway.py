@@ -22,12 +22,11 @@ class HttpGateway:
 
     def __init__(self, url: str, key: str) -> None:
         self._url = url.rstrip("/")
-        # Connections to this machine bypass the proxy of the environment.
-        is_local = urlsplit(url).hostname in _LOCAL
         self._client = httpx.AsyncClient(
             headers={"authorization": f"Bearer {key}", "user-agent": "dreamery-mcp"},
             timeout=_TIMEOUT,
-            trust_env=not is_local,
+            # Connections to this machine bypass the proxy of the environment.
+            trust_env=not _is_local(url),
         )
 
     async def __aenter__(self) -> Self:
@@ -55,3 +54,10 @@ class HttpGateway:
             ) from error
         except httpx.InvalidURL as error:
             raise UnreachableError(f"{self._url} is not a URL ({error}). Set DREAMERY_URL.") from error
+
+
+def _is_local(url: str) -> bool:
+    try:
+        return urlsplit(url).hostname in _LOCAL
+    except ValueError:  # the first call says that it is no URL
+        return False
