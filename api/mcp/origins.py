@@ -5,6 +5,7 @@ names the attacker's host in `Host`, and browsers add `Origin` or `Sec-Fetch-Sit
 """
 
 import ipaddress
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from fastapi import Request
@@ -14,19 +15,24 @@ from worker.core.settings import get_settings
 
 
 def check_origin(request: Request) -> None:
+    """Raise `forbidden` (403) for web pages that may not call `/mcp`."""
+    settings = get_settings()
+    require_known_page(request.headers, [settings.public_url, *settings.mcp_origins.split(",")])
+
+
+def require_known_page(headers: Mapping[str, str], known_urls: Iterable[str]) -> None:
     """Raise `forbidden` (403) for a page of an unknown origin, and for a browser that names an unknown host.
 
-    Known are pages on this machine, `PUBLIC_URL`, the origins in `MCP_ORIGINS`, and addresses as host names.
+    Known are pages on this machine, the origins of `known_urls`, and addresses as host names.
     """
-    origin = request.headers.get("origin")
-    if origin is None and "sec-fetch-site" not in request.headers:
+    origin = headers.get("origin")
+    if origin is None and "sec-fetch-site" not in headers:
         return
-    settings = get_settings()
-    known = {_origin(one) for one in (settings.public_url, *settings.mcp_origins.split(",")) if one.strip()}
+    known = {found for one in known_urls if (found := _origin(one))}
     if origin is not None and _origin(origin) not in known and not _is_local(_host(origin)):
         message = "Web pages of this origin may not call `/mcp`. An operator can add it to `DREAMERY_MCP_ORIGINS`."
         raise DreameryError("forbidden", message, param="origin")
-    host = _host(f"//{request.headers.get('host', '')}")
+    host = _host(f"//{headers.get('host', '')}")
     if not _is_address(host) and not _is_local(host) and host not in {_host(one) for one in known}:
         message = "Browsers may call `/mcp` only at the address in `DREAMERY_PUBLIC_URL`."
         raise DreameryError("forbidden", message, param="host")

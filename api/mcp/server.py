@@ -6,8 +6,10 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+import orjson
 from mcp.server import Server, ServerRequestContext
 from mcp.types import (
+    Annotations,
     CallToolRequestParams,
     CallToolResult,
     ContentBlock,
@@ -124,7 +126,12 @@ async def _report(context: Context, percent: float, message: str) -> None:
 
 
 def _result(outcome: Outcome) -> CallToolResult:
-    content: list[ContentBlock] = [TextContent(text=outcome.text)]
+    # For clients that know no structured content: the same as text, as the specification wants it.
+    serialized = orjson.dumps(outcome.structured).decode()
+    content: list[ContentBlock] = [
+        TextContent(text=outcome.text),
+        TextContent(text=serialized, annotations=Annotations(audience=["assistant"])),
+    ]
     content += [ResourceLink(**link) for link in outcome.links]
     for picture, mime in outcome.previews:
         content.append(ImageContent(data=base64.b64encode(picture).decode(), mime_type=mime))

@@ -1,4 +1,4 @@
-"""One tool call: who calls, how progress is told, and what the tools know about the client."""
+"""One tool call: who calls, how progress is reported, and what the tools know about the client."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field

@@ -11,7 +11,8 @@ from worker.core.errors import DreameryError
 
 _PROMPT_CHARS = 300
 _MOST_PREVIEWS = 4
-_MOST_PREVIEW_BYTES = 200_000
+# Clients limit a message, some of them to a megabyte.
+_MOST_PREVIEW_BYTES = 100_000
 _LINKED_JOBS = 50
 
 
