@@ -25,6 +25,7 @@ export default {
   "code.prompt_too_long": ["prompt too long", "提示词过长"],
   "code.proxy_unreachable": ["proxy not reachable", "代理无法连接"],
   "code.queue_full": ["too many open jobs", "未完成任务过多"],
+  "code.job_expired": ["not begun in time", "未在截止时间前开始"],
   "code.queue_timeout": ["waited too long", "排队超时"],
   "code.rate_limit_exceeded": ["too many requests", "请求过于频繁"],
   "code.result_unavailable": ["result not available", "结果无法获取"],

@@ -1,5 +1,9 @@
 // Texts of API keys and their rights: "area.name": [English, Chinese].
 export default {
+  "keys.accounts": ["Accounts", "账号"],
+  "keys.accounts_all": ["All accounts", "所有账号"],
+  "keys.accounts_n": ["Accounts: {accounts}, groups: {groups}", "账号：{accounts}，分组：{groups}"],
+  "keys.accounts_some": ["Only some accounts", "仅部分账号"],
   "keys.all_rights": ["All rights of the role", "角色的全部权限"],
   "keys.create": ["Create key", "创建密钥"],
   "keys.created": ["Your new key", "您的新密钥"],
@@ -12,6 +16,9 @@ export default {
   "keys.grace_hour": ["1 hour", "1 小时"],
   "keys.grace_none": ["Don't", "不保留"],
   "keys.grace_week": ["1 week", "1 周"],
+  "keys.concurrent_hint": ["Empty = no limit. Further jobs of the key wait instead of being refused.", "留空 = 不限。该密钥的其余任务会等待，而不会被拒绝。"],
+  "keys.groups": ["Groups of accounts", "账号分组"],
+  "keys.groups_hint": ["Names with a comma between them.", "名称之间用逗号分隔。"],
   "keys.hide_inactive": ["Hide expired and revoked keys", "隐藏已失效的密钥"],
   "keys.key": ["API key", "API 密钥"],
   "keys.last_used": ["Last used", "上次使用"],

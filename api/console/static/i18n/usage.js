@@ -15,6 +15,7 @@ export default {
   "limit.max_cost": ["Most money per request", "单次请求费用上限"],
   "limit.none": ["No limits.", "没有限额。"],
   "limit.of_key": ["this key", "此密钥"],
+  "limit.concurrent_jobs": ["Jobs at a time (others wait)", "同时进行的任务（其余等待）"],
   "limit.open_jobs": ["Open jobs", "未完成任务"],
   "limit.own_accounts": ["Own accounts", "自有账号数"],
   "limit.requests_per_minute": ["Requests per minute", "每分钟请求数"],

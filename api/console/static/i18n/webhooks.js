@@ -1,5 +1,9 @@
 // Texts of webhook endpoints and deliveries: "area.name": [English, Chinese].
 export default {
+  "event.batch_cancelled": ["Batch cancelled", "批次已取消"],
+  "event.batch_completed": ["Batch completed", "批次已完成"],
+  "event.batch_expired": ["Batch expired", "批次已过期"],
+  "event.batch_failed": ["Batch refused", "批次被拒绝"],
   "event.job_cancelled": ["Job cancelled", "任务已取消"],
   "event.job_completed": ["Job completed", "任务已完成"],
   "event.job_failed": ["Job failed", "任务失败"],

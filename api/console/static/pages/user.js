@@ -12,7 +12,7 @@ import { SecretDialog } from "../lib/ui/access/secret_dialog.js";
 import { SessionTable } from "../lib/ui/access/sign_in_views.js";
 import { lastDays, LimitList, UsagePlots } from "../lib/ui/charts/usage_views.js";
 
-const HARD_LIMITS = ["requests_per_minute", "open_jobs", "jobs_per_day", "jobs_per_month", "credits_per_day", "credits_per_month", "usd_per_day", "usd_per_month", "cny_per_day", "cny_per_month", "max_cost", "own_accounts"];
+const HARD_LIMITS = ["requests_per_minute", "open_jobs", "concurrent_jobs", "jobs_per_day", "jobs_per_month", "credits_per_day", "credits_per_month", "usd_per_day", "usd_per_month", "cny_per_day", "cny_per_month", "max_cost", "own_accounts"];
 const SOFT_LIMITS = HARD_LIMITS.slice(1, -2);
 const MONEY = /^(usd|cny)_|^max_cost$/;
 

@@ -7,7 +7,7 @@ import { Link, setQuery } from "../lib/state/router.js";
 import { Button, CheckboxGroup, confirm, Dialog, EmptyState, ErrorMessage, Loading, PageHeader, RelativeTime, Select, StatusBadge, TextField, toast, useAction } from "../lib/ui/components.js";
 import { SecretDialog } from "../lib/ui/access/secret_dialog.js";
 
-const EVENTS = ["completed", "failed", "cancelled", "started"].map((item) => `job.${item}`);
+const EVENTS = [...["completed", "failed", "cancelled", "started"].map((item) => `job.${item}`), ...["completed", "failed", "expired", "cancelled"].map((item) => `batch.${item}`)];
 const STATUSES = ["pending", "sending", "delivered", "failed"];
 const BASE = "/v1/webhooks";
 

@@ -23,7 +23,7 @@ export function KeyTable({ base, keys, editable, onChanged }) {
   });
   return html`<div class="table-wrap"><table class="table"><thead><tr><th>${t("keys.name")}</th><th>${t("keys.rights")}</th><th>${t("filter.status")}</th><th>${t("keys.last_used")}</th><th>${t("keys.expires")}</th><th class="end"><span class="visually-hidden">${t("table.actions")}</span></th></tr></thead>
     <tbody>${keys.map((key) => html`<tr key=${key.id}><td data-label=${t("keys.name")}><div><strong>${key.name}</strong>${key.current && html` <span class="tag">${t("keys.current")}</span>`}<p class="hint mono">${key.prefix}…</p></div></td>
-      <td data-label=${t("keys.rights")}><div>${key.scopes ? key.scopes.map((scope) => t(`scope.${scope}`)).join(", ") : t("keys.all_rights")}${key.models && html`<p class="hint clamp-one" title=${key.models.join(", ")}>${t("keys.models")}: ${key.models.join(", ")}</p>`}${key.providers && html`<p class="hint">${t("keys.providers")}: ${key.providers.join(", ")}</p>`}</div></td>
+      <td data-label=${t("keys.rights")}><div>${key.scopes ? key.scopes.map((scope) => t(`scope.${scope}`)).join(", ") : t("keys.all_rights")}${key.models && html`<p class="hint clamp-one" title=${key.models.join(", ")}>${t("keys.models")}: ${key.models.join(", ")}</p>`}${key.providers && html`<p class="hint">${t("keys.providers")}: ${key.providers.join(", ")}</p>`}${(key.accounts || key.account_groups) && html`<p class="hint">${t("keys.accounts_n", { accounts: key.accounts?.length ?? 0, groups: (key.account_groups ?? []).join(", ") || "–" })}</p>`}${key.limits.concurrent_jobs && html`<p class="hint">${t("limit.concurrent_jobs")}: ${key.limits.concurrent_jobs}</p>`}</div></td>
       <td data-label=${t("filter.status")}><${StatusBadge} status=${key.status} /></td>
       <td data-label=${t("keys.last_used")}>${key.last_used_at ? html`<${RelativeTime} at=${key.last_used_at} />` : t("keys.never_used")}</td>
       <td data-label=${t("keys.expires")}>${key.expires_at ? html`<${RelativeTime} at=${key.expires_at} />` : t("keys.never")}</td>
@@ -68,20 +68,34 @@ export function NewKeyDialog({ base, fields = {}, role, onClose, onCreated }) {
   const [availableModels, setAvailableModels] = useState([]);
   const [providers, setProviders] = useState([]);
   const [allProviders, setAllProviders] = useState([]);
+  const [accounts, setAccounts] = useState([]);
+  const [allAccounts, setAllAccounts] = useState([]);
+  const [groups, setGroups] = useState("");
+  const [concurrent, setConcurrent] = useState("");
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
+  const administers = base.startsWith("/admin/");
+  useEffect(() => {
+    // Administrators choose among the accounts of the platform, others among their own.
+    api.get(administers ? "/admin/v1/accounts" : "/v1/accounts", { limit: 1000 }).then(({ data }) => setAllAccounts(data.filter((item) => item.state !== "retired")), () => {});
+  }, []);
   useEffect(() => {
     // If the list cannot be loaded, the key is for all models.
     api.get("/v1/models").then(({ data }) => setAvailableModels(data.filter((item) => !item.alias_of && (role || !session.value.models || session.value.models.includes(item.id)))), () => {});
     api.get("/v1/accounts/providers").then(({ data }) => setAllProviders(data), () => {});
   }, []);
+  // Groups and the limit are those of administrators. Groups are names with spaces or commas between them.
+  const selection = () => {
+    const names = groups.split(/[\s,]+/).filter(Boolean);
+    return { accounts: accounts.length ? accounts : undefined, account_groups: names.length ? names : undefined, limits: administers && concurrent ? { concurrent_jobs: Number(concurrent) } : undefined };
+  };
   const create = async (event) => {
     event.preventDefault();
     setBusy(true);
     setError(null);
     const expires = days ? new Date(Date.now() + Number(days) * 86400e3).toISOString() : undefined;
     try {
-      onCreated(await api.post(base, { ...fields, name: name.trim() || undefined, scopes: selectedScopes, models: models.length ? models : undefined, providers: providers.length ? providers : undefined, expires_at: expires }));
+      onCreated(await api.post(base, { ...fields, name: name.trim() || undefined, scopes: selectedScopes, models: models.length ? models : undefined, providers: providers.length ? providers : undefined, ...selection(), expires_at: expires }));
     } catch (failure) {
       setError(failure);
       setBusy(false);
@@ -95,6 +109,10 @@ export function NewKeyDialog({ base, fields = {}, role, onClose, onCreated }) {
       <${CheckboxGroup} label=${t("keys.models")} hideLabel options=${availableModels.map((item) => [item.id, item.id])} selected=${models} onChange=${setModels} /></details>`}
     ${allProviders.length > 1 && html`<details class="more"><summary>${providers.length ? t("keys.providers_n", { n: providers.length }) : t("keys.providers_all")}</summary>
       <${CheckboxGroup} label=${t("keys.providers")} hideLabel options=${allProviders.map((item) => [item.name, item.title])} selected=${providers} onChange=${setProviders} /></details>`}
+    ${(allAccounts.length > 0 || administers) && html`<details class="more"><summary>${accounts.length || groups.trim() ? t("keys.accounts_some") : t("keys.accounts_all")}</summary>
+      ${allAccounts.length > 0 && html`<${CheckboxGroup} label=${t("keys.accounts")} options=${allAccounts.map((item) => [item.id, item.label])} selected=${accounts} onChange=${setAccounts} />`}
+      ${administers && html`<${TextField} label=${t("keys.groups")} hint=${t("keys.groups_hint")} value=${groups} onInput=${setGroups} maxlength="500" />`}</details>`}
+    ${administers && html`<${TextField} label=${t("limit.concurrent_jobs")} hint=${t("keys.concurrent_hint")} type="number" min="1" max="1000000" value=${concurrent} onInput=${setConcurrent} />`}
     ${error && html`<${ErrorMessage} error=${error} />`}
     <div class="row end"><${Button} onClick=${onClose}>${t("action.cancel")}<//><${Button} kind="primary" type="submit" busy=${busy} disabled=${!selectedScopes.length}>${t("keys.create")}<//></div>
   </form><//>`;

@@ -9,14 +9,15 @@ import { SearchField, Select } from "../components.js";
 const STATUSES = ["queued", "in_progress", "completed", "failed", "cancelled"];
 const KINDS = ["image", "video", "chat"];
 // Parameters of the address that filter the list.
-export const FILTERS = ["status", "kind", "model", "q", "user", "account"];
+export const FILTERS = ["status", "kind", "model", "q", "batch", "user", "account"];
 
 export const clearFilters = () => setQuery(Object.fromEntries(FILTERS.map((name) => [name, ""])));
 
 // Whether a changed job belongs to the list. `everybody` = a list of all users; its unknown jobs come with the next page.
-export function matchesFilter(job, { status, kind, model, q, user, account }, everybody) {
+export function matchesFilter(job, { status, kind, model, q, batch, user, account }, everybody) {
   return (
     (!status || status.split(",").includes(job.status)) && (!kind || job.kind === kind) && (!model || job.model === model) &&
+    (!batch || job.batch === batch) &&
     (!q || jobPrompt(job).toLowerCase().includes(q.toLowerCase())) &&
     (!everybody || job.user !== undefined) && (!user || job.user === user || job.user_id === user) && (!account || job.account_id === account)
   );
@@ -48,6 +49,7 @@ export function Filters({ filter, everybody }) {
     ${everybody && choice("account", t("filter.account"), accounts)}
     ${choice("status", t("filter.status"), STATUSES.map((item) => [item, t(`status.${item}`)]))}
     ${choice("kind", t("filter.kind"), KINDS.map((item) => [item, t(`kind.${item}`)]))}
+    ${filter.batch && choice("batch", t("filter.batch"), [[filter.batch, filter.batch.slice(-8)]])}
     ${choice("model", t("filter.model"), models.map((item) => [item.id, several ? `${item.model_name} (${item.id})` : item.model_name]))}
   </div>`;
 }
