@@ -5,11 +5,15 @@ import { connected } from "./lib/api/event_stream.js";
 import { openJobIds, startJobFeed } from "./lib/api/jobs.js";
 import { formatNumber, t } from "./lib/state/language.js";
 import { Link, matchRoute, route } from "./lib/state/router.js";
+import { pageTitle } from "./lib/state/tab.js";
 import { Button, ConfirmDialog, Dialog, EmptyState, ErrorMessage, Loading, Toasts, useAction } from "./lib/ui/components.js";
 import { Icon } from "./lib/ui/icons.js";
-import { ApiDocsLink, Brand, Preferences } from "./lib/ui/brand.js";
+import { ApiDocsLink, Brand, Preferences } from "./lib/ui/system/brand.js";
 import { SignIn } from "./lib/ui/access/sign_in.js";
+import { AlbumDialogs } from "./lib/ui/albums/dialogs.js";
 import { UseInvitation } from "./lib/ui/access/invitation.js";
+import { SelectionBar } from "./lib/ui/results/selection_bar.js";
+import { Attention } from "./lib/ui/system/attention.js";
 import { NoticeBar } from "./lib/ui/system/notices.js";
 import { Compare } from "./lib/ui/viewer/compare.js";
 import { startViewer } from "./lib/ui/viewer/viewer.js";
@@ -60,7 +64,7 @@ function Page({ found }) {
     };
   }, [page]);
   useEffect(() => {
-    document.title = `${t(page ? `nav.${page.name}` : "page.unknown")} · Dreamery`;
+    pageTitle.value = `${t(page ? `nav.${page.name}` : "page.unknown")} · Dreamery`;
   });
   if (!page) return html`<${EmptyState} icon="search" title=${t("page.unknown")}><${Link} to="">${t("page.home")}<//><//>`;
   if (page.scope && !hasScope(page.scope)) return html`<${EmptyState} icon="key" title=${t("page.forbidden")}>${t("page.forbidden_text")}<//>`;
@@ -87,10 +91,10 @@ function Shell() {
     <header class="topbar"><${Link} to="" class="brand-link"><${Brand} /><//><${Button} kind="quiet" icon="menu" label=${t("nav.menu")} onClick=${() => setMenu(true)} /></header>
     ${menu && html`<${Dialog} drawer title=${t("nav.menu")} onClose=${() => setMenu(false)}><${Navigation} activePage=${activePage} onNavigate=${() => setMenu(false)} /><${ApiDocsLink} /><${Preferences} /><${CurrentUser} /><//>`}
     ${!connected.value && html`<p class="offline" role="status"><span class="spinner" aria-hidden="true"></span>${t("live.lost")}</p>`}
-    <main id="main" ref=${main} tabindex="-1"><${NoticeBar} /><${Page} found=${found} /></main>
+    <${Attention} /><main id="main" ref=${main} tabindex="-1"><${NoticeBar} /><${Page} found=${found} /></main>
     <nav class="tab-bar" aria-label=${t("nav.quick")}>${visiblePages().filter((page) => page.inTabBar).map((page) => html`<${Link} key=${page.path} to=${page.path}
       aria-current=${page.name === activePage ? "page" : undefined}><${Icon} name=${page.icon} /><span>${t(`nav.${page.name}`)}</span><//>`)}</nav>
-    <${Compare} />
+    <${SelectionBar} /><${Compare} />
   </div>`;
 }
 
@@ -108,7 +112,7 @@ function App() {
   if (error) view = html`<main id="main" class="centered"><${ErrorMessage} error=${error} onRetry=${start} /></main>`;
   else if (session.value === undefined) view = html`<main id="main" class="centered"><${Loading} /></main>`;
   else if (session.value === null) view = html`<${SignIn} />`;
-  return html`${view}<${Toasts} /><${ConfirmDialog} />`;
+  return html`${view}${session.value && html`<${AlbumDialogs} />`}<${Toasts} /><${ConfirmDialog} />`;
 }
 
 render(html`<${App} />`, document.getElementById("app"));

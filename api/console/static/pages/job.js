@@ -11,7 +11,7 @@ import { SandboxTag } from "../lib/ui/accounts/sandbox_tag.js";
 import { CodeBlock, CopyButton, ErrorMessage, Loading, PageHeader } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
 import { JobActions, JobParameters, JobProgress, JobStatus, ResultGrid } from "../lib/ui/job_views.js";
-import { JobInputs } from "../lib/ui/jobs/inputs.js";
+import { DerivedJobs, JobInputs } from "../lib/ui/jobs/inputs.js";
 import { WhyWaiting } from "../lib/ui/jobs/waiting.js";
 import { Markdown } from "../lib/ui/markdown.js";
 
@@ -43,19 +43,21 @@ export default function JobPage({ params }) {
       ${job.status === "queued" && html`<${WhyWaiting} job=${job} />`}
       ${job.error && html`<${ErrorMessage} error=${job.error} />`}
       ${Array.isArray(job.output) && job.output.length > 0 && html`<section class="card" aria-label=${t("job.results")}><${ResultGrid} job=${job} /></section>`}
-      ${job.kind === "chat" && job.output && html`<${AgentOutput} output=${job.output} />`}
+      ${job.kind === "chat" && job.output && html`<${AgentOutput} job=${job} output=${job.output} />`}
       <${Timeline} job=${job} />
     </div><aside class="stack" aria-label=${t("job.parameters")}>
       <section class="card"><h2>${t("job.parameters")}</h2>${job.kind !== "chat" && html`<p class="prompt">${job.input.prompt}</p>`}<${JobParameters} job=${job} file=${Array.isArray(job.output) ? job.output[0] : null} />
         <p class="hint row spread"><code>${job.id}</code><${CopyButton} text=${job.id} label=${t("job.copy_id")} /></p>
         ${job.parent && html`<p><${Link} to=${`jobs/${job.parent}`}>${t("job.parent")}<//></p>`}</section>
       ${job.kind !== "chat" && job.input.images?.length > 0 && html`<${JobInputs} job=${job} />`}
+      <${DerivedJobs} job=${job} />
       ${job.kind !== "chat" && html`<section class="card"><h2>curl</h2><${CodeBlock} label="curl" text=${curlCommandOfJob(job)} /></section>`}
     </aside></div>`;
 }
 
-function AgentOutput({ output }) {
+function AgentOutput({ job, output }) {
   return html`<section class="card"><h2>${t("mode.chat")}</h2><${Markdown} text=${output.text} />
+    ${job.input.conversation && !isOthers(job) && html`<p><${Link} to=${`?mode=agent&conversation=${job.input.conversation}`}>${t("agent.open")}<//></p>`}
     ${output.jobs.length > 0 && html`<h3>${t("job.children")}</h3><ul class="links">${output.jobs.map((id) => html`<li key=${id}><${Link} to=${`jobs/${id}`}>${id}<//></li>`)}</ul>`}</section>`;
 }
 

@@ -4,7 +4,7 @@ import { api, hasScope } from "../lib/api/client.js";
 import { useLoaded } from "../lib/api/loading.js";
 import { t } from "../lib/state/language.js";
 import { Button, ErrorMessage, Loading, PageHeader } from "../lib/ui/components.js";
-import { KeyTable, NewKeyDialog, NewKeySecret } from "../lib/ui/key_views.js";
+import { KeyTable, NewKeyDialog, NewKeySecret } from "../lib/ui/access/key_views.js";
 
 const isInactive = (key) => key.status === "revoked" || key.status === "expired";
 

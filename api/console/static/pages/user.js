@@ -7,7 +7,7 @@ import { Link } from "../lib/state/router.js";
 import { splitList } from "../lib/ui/accounts/views.js";
 import { Button, confirm, ErrorMessage, Loading, PageHeader, Select, StatusBadge, TextField, toast, useAction } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
-import { KeyTable, NewKeyDialog, NewKeySecret } from "../lib/ui/key_views.js";
+import { KeyTable, NewKeyDialog, NewKeySecret } from "../lib/ui/access/key_views.js";
 import { SecretDialog } from "../lib/ui/access/secret_dialog.js";
 import { SessionTable } from "../lib/ui/access/sign_in_views.js";
 import { lastDays, LimitList, UsagePlots } from "../lib/ui/charts/usage_views.js";

@@ -31,9 +31,21 @@ export class ApiError extends Error {
 // The server, or the network before it, does not respond.
 export const unreachable = () => new ApiError(0, { message: t("error.unreachable"), code: "unreachable" });
 
+// The failure of a response with this status; `failure` = its JSON, if it is any.
+function toError(status, failure, headers) {
+  // The session has ended: the shell shows the sign-in form.
+  if (status === 401 && session.value) {
+    endedSession.value = failure?.error?.message ?? t("signin.ended");
+    session.value = null;
+  }
+  return new ApiError(status, failure?.error, headers);
+}
+
+const commonHeaders = () => ({ "Accept-Language": language.value === "zh" ? "zh-CN" : "en", ...(session.value ? { "X-CSRF-Token": session.value.csrf_token } : {}) });
+
 async function call(method, path, body, { headers = {}, signal: abort, raw = false } = {}) {
-  const requestHeaders = { "Accept-Language": language.value === "zh" ? "zh-CN" : "en", ...headers };
-  if (method !== "GET" && session.value) requestHeaders["X-CSRF-Token"] = session.value.csrf_token;
+  const requestHeaders = { ...commonHeaders(), ...headers };
+  if (method === "GET") delete requestHeaders["X-CSRF-Token"];
   let content = body;
   if (body !== undefined && !(body instanceof FormData)) {
     requestHeaders["Content-Type"] = "application/json";
@@ -45,15 +57,7 @@ async function call(method, path, body, { headers = {}, signal: abort, raw = fal
   } catch (error) {
     throw error.name === "AbortError" ? error : unreachable();
   }
-  if (!response.ok) {
-    const failure = await response.json().catch(() => null);
-    // The session has ended: the shell shows the sign-in form.
-    if (response.status === 401 && session.value) {
-      endedSession.value = failure?.error?.message ?? t("signin.ended");
-      session.value = null;
-    }
-    throw new ApiError(response.status, failure?.error, response.headers);
-  }
+  if (!response.ok) throw toError(response.status, await response.json().catch(() => null), response.headers);
   if (raw) return response;
   if (response.status === 204) return null;
   return response.json().catch((error) => {
@@ -71,8 +75,27 @@ export const api = {
   post: (path, body, options) => call("POST", path, body, options),
   put: (path, body, options) => call("PUT", path, body, options),
   patch: (path, body, options) => call("PATCH", path, body, options),
-  delete: (path, options) => call("DELETE", path, undefined, options),
+  delete: (path, { body, ...options } = {}) => call("DELETE", path, body, options),
 };
+
+// Send a form with files; `onProgress` gets the share that was sent, 0 to 1. `fetch` does not report it.
+export function upload(path, form, { headers = {}, onProgress }) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", platformUrl(path));
+    request.responseType = "json";
+    for (const [name, value] of Object.entries({ ...commonHeaders(), ...headers })) request.setRequestHeader(name, value);
+    request.upload.onprogress = ({ loaded, total }) => onProgress(total ? loaded / total : 0);
+    request.onerror = () => reject(unreachable());
+    request.onload = () => {
+      const answer = request.response;
+      if (request.status < 300 && answer) resolve(answer);
+      else if (request.status < 300) reject(unreachable());
+      else reject(toError(request.status, answer, { get: (name) => request.getResponseHeader(name) }));
+    };
+    request.send(form);
+  });
+}
 
 export async function loadSession() {
   try {

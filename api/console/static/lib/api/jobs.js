@@ -36,9 +36,19 @@ export function startJobFeed() {
       trackOpenJobs([job]);
       notifyListeners({ job });
     },
+    deleted: ({ id }) => {
+      openJobIds.value = new Set([...openJobIds.value].filter((one) => one !== id));
+      notifyListeners({ deletedId: id });
+    },
     // Events were missed: lists must be loaded again.
     reset: () => notifyListeners({ reset: true }),
-  });
+  }, { keepOpen: () => openJobIds.value.size > 0 });
+}
+
+// The same events as `useJobEvents`, outside of a component; returns a function that unsubscribes.
+export function subscribeToJobs(listener) {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
 }
 
 // Calls `handle({ job })` for each new or changed job, `handle({ deletedId })` for a deleted one and `handle({ reset: true })`
@@ -46,11 +56,7 @@ export function startJobFeed() {
 export function useJobEvents(handle) {
   const latest = useRef(handle);
   latest.current = handle;
-  useEffect(() => {
-    const listener = (event) => latest.current(event);
-    listeners.add(listener);
-    return () => listeners.delete(listener);
-  }, []);
+  useEffect(() => subscribeToJobs((event) => latest.current(event)), []);
 }
 
 // Update a job in every list before the feed delivers it.
@@ -66,7 +72,7 @@ export const jobFiles = (job) => (Array.isArray(job.output) ? job.output : []);
 // The URL of a thumbnail; `small` for list rows.
 export function thumbnailUrl(file, { small = false } = {}) {
   if (file.mime.startsWith("video/")) return platformUrl(file.thumbnail_url ?? "");
-  const link = platformUrl(file.url.replace(/\/content(?=\?|$)/, "/thumbnail"));
+  const link = platformUrl(file.thumbnail_url ?? file.url.replace(/\/content(?=\?|$)/, "/thumbnail"));
   return small ? `${link}${link.includes("?") ? "&" : "?"}size=small` : link;
 }
 export const jobDuration = (job) => (job.completed_at ? job.completed_at - job.created_at : null);

@@ -2,12 +2,18 @@
 import { html, useState } from "./preact.js";
 import { hasScope, platformUrl } from "../api/client.js";
 import { cancelJob, deleteJob, isOpen, isOthers, jobDuration, jobFiles, jobTitle, needsOtherPrompt, retryJob, setFavourite, thumbnailUrl } from "../api/jobs.js";
+import { itemsOf } from "../api/results.js";
 import { addReference, curlCommandOfJob, editAndRemake } from "../state/draft.js";
 import { formatBytes, formatDuration, formatMoney, formatNumber, t } from "../state/language.js";
 import { Link } from "../state/router.js";
 import { Button, CodeBlock, Message, Progress, RelativeTime, StatusBadge, useAction } from "./components.js";
+import { mayShare, openAddToAlbum, openShareByLink } from "./albums/dialogs.js";
 import { SandboxTag } from "./accounts/sandbox_tag.js";
 import { Icon } from "./icons.js";
+import { fileId } from "./viewer/items.js";
+import { useGrid } from "./results/grid_keys.js";
+import { keptText, mayMark, RemovalNote, ResultButtons, Star, Tick, VIEWER_ACTIONS } from "./results/marks.js";
+import { selection, toggle } from "./results/selection.js";
 import { itemKey, useViewer } from "./viewer/viewer.js";
 
 export const KIND_ICON = { image: "image", video: "video", chat: "chat" };
@@ -67,6 +73,8 @@ export function JobActions({ job, onChanged, onDeleted, details = true }) {
       ${t(job.status === "completed" ? "action.run_again" : "action.retry")}<//>`}
     ${hasScope("generate") && isGeneration && !isOpen(job) && !refused && html`<${Button} small icon="remake" onClick=${() => editAndRemake(job)}>${t("action.edit_and_remake")}<//>`}
     ${details && html`<${Link} to=${`jobs/${job.id}`} class="button small"><${Icon} name="right" size=${16} /><span>${t("action.details")}</span><//>`}
+    ${mayShare() && jobFiles(job).length > 0 && !isOthers(job) && html`<${Button} small kind="quiet" icon="album" label=${t("album.add")} onClick=${() => openAddToAlbum(jobFiles(job).map(fileId))} />
+      <${Button} small kind="quiet" icon="share" label=${t("share.action")} onClick=${() => openShareByLink({ files: jobFiles(job).map(fileId) })} />`}
     ${hasScope("generate") && !isOpen(job) && !isOthers(job) && html`<${Button} small kind="quiet" icon="trash" busy=${removing} label=${t("job.delete")} onClick=${remove} />`}
     <${FavouriteButton} job=${job} />
   </div>`;
@@ -83,18 +91,23 @@ export function FileActions({ job, file, compact = false, onOpen }) {
   </div>`;
 }
 
-// The results of a job as a grid; each opens in the viewer.
+// The results of a job as a grid; each opens in the viewer and can be selected.
 export function ResultGrid({ job }) {
-  const files = jobFiles(job);
-  const items = files.map((file) => ({ job, file }));
-  const open = useViewer(items);
-  if (!files.length) return null;
-  return html`<div class="results n${Math.min(files.length, 4)}">${files.map((file, n) => html`<figure key=${file.url} class="result">
-      ${file.mime.startsWith("video/")
-        ? html`<${Media} file=${file} title=${jobTitle(job)} />`
-        : html`<button type="button" class="result-open" data-view=${itemKey(items[n])} aria-label=${t("job.open_image", { n: n + 1 })} onClick=${() => open(n)}><${Media} file=${file} title=${jobTitle(job)} /></button>`}
-      <figcaption><${FileActions} job=${job} file=${file} compact=${files.length > 2} onOpen=${file.mime.startsWith("video/") ? () => open(n) : undefined} /></figcaption></figure>`)}</div>`;
+  const items = itemsOf(job);
+  const open = useViewer(items, { actions: VIEWER_ACTIONS, selection: { has: (item) => selection.value.has(item.id), toggle: (item) => toggle(item, items) } });
+  const grid = useGrid(items, open);
+  const expired = jobFiles(job).length - items.length;
+  if (!items.length) return expired > 0 && html`<p class="hint">${t("results.expired")}</p>`;
+  const selected = selection.value;
+  return html`<div class="results n${Math.min(items.length, 4)} ${selected.size ? "selecting" : ""}" ...${grid}>${items.map((item, n) => html`<figure key=${item.id} class="result ${selected.has(item.id) ? "selected" : ""}" data-id=${item.id}>
+      ${isVideo(item.file)
+        ? html`<${Media} file=${item.file} title=${jobTitle(job)} />`
+        : html`<button type="button" class="result-open" data-action="open" data-view=${itemKey(item)} aria-label=${t("job.open_image", { n: item.file.n + 1 })}><${Media} file=${item.file} title=${jobTitle(job)} /></button>`}
+      <${Tick} selected=${selected.has(item.id)} label=${t("gallery.select_one", { prompt: jobTitle(job).slice(0, 80), n: item.file.n + 1 })} />${mayMark(job) && html`<${Star} file=${item.file} />`}
+      <figcaption class="row"><${FileActions} job=${job} file=${item.file} compact=${items.length > 2} onOpen=${isVideo(item.file) ? () => open(n) : undefined} />${items.length < 3 && html`<${ResultButtons} item=${item} />`}<${RemovalNote} file=${item.file} /></figcaption></figure>`)}</div>`;
 }
+
+const isVideo = (file) => file.mime.startsWith("video/");
 
 export function JobParameters({ job, file }) {
   const { input } = job;
@@ -111,6 +124,7 @@ export function JobParameters({ job, file }) {
     ["negative", input.negative_prompt],
     ["references", input.images?.length || null],
     ["file", file && formatBytes(file.bytes)],
+    ["kept", file && keptText(file)],
     ["duration", jobDuration(job) != null && formatDuration(jobDuration(job))],
     ["credits", money === null && credits != null && formatNumber(credits)],
     ["cost", money],

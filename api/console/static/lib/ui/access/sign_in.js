@@ -4,7 +4,7 @@ import { endedSession, platformUrl, signIn, signInWithPassword } from "../../api
 import { t } from "../../state/language.js";
 import { persistentSignal } from "../../state/preferences.js";
 import { route } from "../../state/router.js";
-import { Brand, Preferences } from "../brand.js";
+import { Brand, Preferences } from "../system/brand.js";
 import { Button, ErrorMessage, Field, RadioGroup, TextField } from "../components.js";
 import { Icon } from "../icons.js";
 

@@ -1,9 +1,9 @@
 // Table and dialogs of API keys, for the caller's own keys (`/v1/keys`) and for those of other users (`/admin/v1/keys`).
-import { html, useEffect, useState } from "./preact.js";
-import { api, hasScope, session } from "../api/client.js";
-import { t } from "../state/language.js";
-import { Button, CheckboxGroup, confirm, Dialog, ErrorMessage, RelativeTime, Select, StatusBadge, TextField, toast, useAction } from "./components.js";
-import { SecretDialog } from "./access/secret_dialog.js";
+import { html, useEffect, useState } from "../preact.js";
+import { api, hasScope, session } from "../../api/client.js";
+import { t } from "../../state/language.js";
+import { Button, CheckboxGroup, confirm, Dialog, ErrorMessage, RelativeTime, Select, StatusBadge, TextField, toast, useAction } from "../components.js";
+import { SecretDialog } from "./secret_dialog.js";
 
 const EXPIRY_DAYS = ["", "7", "30", "90", "365"];
 const GRACE_PERIODS = [["0", "keys.grace_none"], ["3600", "keys.grace_hour"], ["86400", "keys.grace_day"], ["604800", "keys.grace_week"]];
