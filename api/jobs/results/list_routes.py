@@ -14,10 +14,12 @@ from api.http.responses import base_url, json_response
 from api.jobs.results.schemas import ResultList
 from api.jobs.results.serialization import result_object
 from api.jobs.routes import parse_time, resolve_model_ids
+from api.jobs.serialization import job_object
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
 from worker.db.engine import transaction
-from worker.db.jobs.queries import JobFilter
+from worker.db.jobs import queries
+from worker.db.jobs.queries import JobFilter, JobView
 from worker.db.jobs.results import listing
 from worker.db.jobs.results.listing import Position, ResultFilter, ResultPage
 
@@ -54,6 +56,7 @@ async def list_results(
     ] = None,
     created_after: Annotated[str | None, Query(max_length=60, description="unix seconds or ISO 8601")] = None,
     created_before: Annotated[str | None, Query(max_length=60)] = None,
+    include: Annotated[Literal["jobs"] | None, Query(description="`jobs`: also return their jobs, in `jobs`")] = None,
 ) -> Response:
     """Returns pictures and videos of finished jobs, newest first: by their job, then by their number in it.
 
@@ -75,15 +78,17 @@ async def list_results(
         ratio=sides,
     )
 
-    def read() -> ResultPage:
+    def read() -> tuple[ResultPage, list[JobView]]:
         with transaction() as tx:
             start = _parse_position(after) if after else None
             if isinstance(start, UUID):
                 start = listing.position_of(tx, start) or _bad_position()
             viewer = caller.viewer(tx)
-            return listing.list_results(tx, viewer, filters, after=start, limit=limit, newest_first=order == "desc")
+            page = listing.list_results(tx, viewer, filters, after=start, limit=limit, newest_first=order == "desc")
+            job_ids = list({row.job_id for row in page.rows})
+            return page, queries.group_views(tx, job_ids) if include and job_ids else []
 
-    page = await run_in_threadpool(read)
+    page, views = await run_in_threadpool(read)
     data = [result_object(row, base_url(request)) for row in page.rows]
     body = {
         "object": "list",
@@ -92,6 +97,7 @@ async def list_results(
         "last_id": data[-1]["id"] if data else None,
         "has_more": page.next is not None,
         "next": f"{page.next.job_id.hex}.{page.next.n}" if page.next else None,
+        **({"jobs": [job_object(view, base_url(request)) for view in views]} if include else {}),
     }
     return json_response(body)
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.http.fields import Text
+from api.jobs.schemas import Job
 
 MAX_FILES = 500
 MARKS = Literal["favourite", "unfavourite", "pin", "unpin", "delete"]
@@ -47,6 +48,7 @@ class ResultList(BaseModel):
         description="send it as `after`; null = this is the last page. A page can be empty and still have one: a rare "
         "filter looks at 20,000 jobs at a time"
     )
+    jobs: list[Job] | None = Field(None, description="(`include=jobs`) the jobs of these results")
 
 
 class ResultMarks(BaseModel):

@@ -104,7 +104,7 @@ export function ResultGrid({ job }) {
         ? html`<${Media} file=${item.file} title=${jobTitle(job)} />`
         : html`<button type="button" class="result-open" data-action="open" data-view=${itemKey(item)} aria-label=${t("job.open_image", { n: item.file.n + 1 })}><${Media} file=${item.file} title=${jobTitle(job)} /></button>`}
       <${Tick} selected=${selected.has(item.id)} label=${t("gallery.select_one", { prompt: jobTitle(job).slice(0, 80), n: item.file.n + 1 })} />${mayMark(job) && html`<${Star} file=${item.file} />`}
-      <figcaption class="row"><${FileActions} job=${job} file=${item.file} compact=${items.length > 2} onOpen=${isVideo(item.file) ? () => open(n) : undefined} />${items.length < 3 && html`<${ResultButtons} item=${item} />`}<${RemovalNote} file=${item.file} /></figcaption></figure>`)}</div>`;
+      <figcaption class="row"><${FileActions} job=${job} file=${item.file} compact=${items.length > 2} onOpen=${isVideo(item.file) ? () => open(n) : undefined} />${items.length < 3 && html`<${ResultButtons} item=${item} alone=${items.length === 1} />`}<${RemovalNote} file=${item.file} /></figcaption></figure>`)}</div>`;
 }
 
 const isVideo = (file) => file.mime.startsWith("video/");
