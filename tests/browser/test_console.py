@@ -220,41 +220,6 @@ def test_job_list_loads_next_page_on_scroll(page: Page, client: ApiClient):
     assert len(pages) == 2, "each page is asked for once"
 
 
-def test_gallery_search_favourites_viewer_and_zip(page: Page, client: ApiClient):
-    jobs = {
-        name: client.wait_for_end(client.start_job(f"{name} in the gallery", n=2)["id"]) for name in ("apple", "pear")
-    }
-    page.goto("/console/gallery")
-    page.get_by_label("Search prompts").fill("in the gallery")
-    tiles = page.locator(".tile")
-    expect(tiles).to_have_count(4)
-    tiles.first.hover()
-    tiles.first.get_by_role("button", name="Favourite").click()
-    expect(page.get_by_role("button", name="Favourite", pressed=True)).to_have_count(2)
-    page.get_by_role("button", name="Favourites").click()
-    expect(tiles).to_have_count(2)
-    page.get_by_role("button", name=re.compile("^Open image 1")).click()
-    viewer = page.get_by_role("dialog", name="Viewer")
-    expect(viewer.get_by_text("1 / 2")).to_be_visible()
-    viewer.get_by_role("button", name="Next").click()
-    expect(viewer.get_by_text("2 / 2")).to_be_visible()
-    with page.expect_download() as download:
-        viewer.get_by_role("button", name="Download").click()
-    assert download.value.suggested_filename.endswith("-2.png")
-    viewer.get_by_role("button", name="Close").click()
-    expect(viewer).to_have_count(0)
-    page.get_by_role("button", name="Favourites").click()
-    expect(tiles).to_have_count(4)
-    page.get_by_role("button", name="Select", exact=True).click()
-    page.get_by_role("button", name="Select all loaded").click()
-    with page.expect_download() as download:
-        page.get_by_role("link", name="Download zip").click()
-    with zipfile.ZipFile(download.value.path()) as archive:
-        manifest = json.loads(archive.read("manifest.json"))
-        assert archive.testzip() is None
-    assert sorted(line["job"] for line in manifest["files"]) == sorted([job["id"] for job in jobs.values()] * 2)
-
-
 def test_chinese_language_is_remembered(context: BrowserContext):
     page = context.new_page()
     page.goto("/console")

@@ -5,6 +5,7 @@ import json
 import pytest
 from playwright.sync_api import Page, Request, expect
 
+from tests.browser.composer.model_choice import choose_model
 from tests.browser.test_console import select_option
 from tests.support.api_client import ApiClient
 from tests.support.platform import CheckedPlatform, eventually
@@ -28,7 +29,7 @@ def test_form_shows_the_fields_of_the_model(page: Page, paid: ApiClient) -> None
     page.goto("/console")
     select_option(page, "Video")
     # Its public name means the model of the first provider here, so another name stands for it.
-    page.get_by_label("Model", exact=True).select_option("doubao-seedance-2-5-260628")
+    choose_model(page, "doubao-seedance-2-5-260628")
     page.get_by_text("More settings").click()
     assert page.get_by_role("checkbox", name="With sound").is_checked()
     expect(page.get_by_label("Seed")).to_have_count(0)
@@ -42,9 +43,9 @@ def test_form_shows_the_fields_of_the_model(page: Page, paid: ApiClient) -> None
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.set_viewport_size({"width": 1280, "height": 900})
     # A model without these fields drops them.
-    page.get_by_label("Model", exact=True).select_option("jimeng-video-3.0")
+    choose_model(page, "jimeng-video-3.0")
     expect(page.get_by_role("checkbox", name="With sound")).to_have_count(0)
-    page.get_by_label("Model", exact=True).select_option("doubao-seedance-2-5-260628")
+    choose_model(page, "doubao-seedance-2-5-260628")
     page.get_by_label("Prompt", exact=True).fill("waves of the data")
     with page.expect_request(lambda request: request.url.endswith("/v1/videos/generations")) as sent:
         page.get_by_role("button", name="Generate video").click()
@@ -58,5 +59,5 @@ def test_form_shows_the_fields_of_the_model(page: Page, paid: ApiClient) -> None
     assert answer is not None
     assert answer.status == 202, answer.text()
     select_option(page, "Image")
-    page.get_by_label("Model", exact=True).select_option("seedream-5.5")
+    choose_model(page, "seedream-5.5")
     expect(page.get_by_label("Background").get_by_role("option")).to_have_text(["auto", "transparent"])

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from tests.browser.composer.model_choice import choose_model, expect_model
 from tests.browser.conftest import TIMEOUT_MS
 from tests.browser.test_console import card, check_accessibility, generate, select_option
 from tests.support.api_client import ApiClient
@@ -35,7 +36,7 @@ def picture(tmp_path: Path) -> Path:
 
 def test_a_reload_keeps_text_pictures_mode_and_settings(page: Page, client: ApiClient, picture: Path) -> None:
     page.goto("/console?mode=video")
-    page.get_by_label("Model", exact=True).select_option("jimeng-video-3.5-pro")
+    choose_model(page, "jimeng-video-3.5-pro")
     page.get_by_label("Length").select_option("10")
     select_option(page, "9:16")
     page.locator("input[type=file]").set_input_files(picture)
@@ -44,7 +45,7 @@ def test_a_reload_keeps_text_pictures_mode_and_settings(page: Page, client: ApiC
     page.reload()
     expect(page).to_have_url(re.compile(r"/console\?mode=video$"))
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a draft that stays")
-    expect(page.get_by_label("Model", exact=True)).to_have_value("jimeng-video-3.5-pro")
+    expect_model(page, "jimeng-video-3.5-pro")
     expect(page.get_by_label("Length")).to_have_value("10")
     expect(page.get_by_role("img", name="First frame")).to_be_visible()
     # A new tab begins with the last draft of the browser.
@@ -68,17 +69,17 @@ def test_a_reload_keeps_text_pictures_mode_and_settings(page: Page, client: ApiC
 def test_each_mode_has_an_address_and_its_own_settings(page: Page) -> None:
     page.goto("/console")
     expect(page).to_have_url(re.compile(r"/console\?mode=image$"))
-    page.get_by_label("Model", exact=True).select_option("jimeng-3.1")
+    choose_model(page, "jimeng-3.1")
     select_option(page, "Video")
-    page.get_by_label("Model", exact=True).select_option("jimeng-video-3.0-pro")
+    choose_model(page, "jimeng-video-3.0-pro")
     select_option(page, "Agent")
     expect(page).to_have_url(re.compile(r"mode=chat$"))
     page.go_back()
     expect(page.get_by_role("button", name="Generate video")).to_be_visible()
-    expect(page.get_by_label("Model", exact=True)).to_have_value("jimeng-video-3.0-pro")
+    expect_model(page, "jimeng-video-3.0-pro")
     page.go_back()
     expect(page.get_by_role("radio", name="Image")).to_be_checked()
-    expect(page.get_by_label("Model", exact=True)).to_have_value("jimeng-3.1")
+    expect_model(page, "jimeng-3.1")
     page.goto("/console?mode=nothing")
     expect(page).to_have_url(re.compile(r"mode=image$"))
 
@@ -193,7 +194,7 @@ def test_earlier_prompts_are_found_and_used(page: Page, client: ApiClient) -> No
     expect(dialog).to_have_count(0)
     expect(page.get_by_label("Prompt", exact=True)).to_be_focused()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a heron in the reeds")
-    expect(page.get_by_label("Model", exact=True)).to_have_value("jimeng-3.1")
+    expect_model(page, "jimeng-3.1")
     expect(page.get_by_role("radio", name="16:9", exact=True)).to_be_checked()
 
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
+from tests.browser.composer.model_choice import choose_model
 from tests.browser.test_console import card, check_accessibility, generate, select_option
 from tests.support.api_client import ApiClient
 from tests.support.media_files import make_audio, make_video
@@ -80,23 +81,23 @@ def test_photos_of_phones_are_sent_even_if_the_browser_cannot_show_them(page: Pa
 def test_pictures_wait_for_a_model_that_takes_them(page: Page) -> None:
     page.goto("/console")
     add(page, ("one.png", picture("teal")), ("two.png", picture("navy")))
-    page.get_by_label("Model", exact=True).select_option("jimeng-3.1")
+    choose_model(page, "jimeng-3.1")
     expect(page.get_by_text("This model takes no images.")).to_be_visible()
     expect(page.get_by_text("Not used", exact=True)).to_have_count(2)
     check_accessibility(page)
     page.get_by_label("Prompt", exact=True).fill("without them")
     assert "images" not in sent_body(page, "image")
-    page.get_by_label("Model", exact=True).select_option("jimeng-4.0")
+    choose_model(page, "jimeng-4.0")
     expect(page.get_by_text("Not used", exact=True)).to_have_count(0)
     select_option(page, "Video")
-    page.get_by_label("Model", exact=True).select_option("jimeng-video-2.0-pro")
+    choose_model(page, "jimeng-video-2.0-pro")
     expect(page.get_by_text("This model takes 1 image(s).")).to_be_visible()
     expect(page.get_by_role("img", name="First frame")).to_be_visible()
 
 
 def test_frames_are_labelled_swapped_and_decide_the_ratio(page: Page) -> None:
     page.goto("/console?mode=video")
-    page.get_by_label("Model", exact=True).select_option("jimeng-video-3.0-pro")
+    choose_model(page, "jimeng-video-3.0-pro")
     select_option(page, "16:9")
     add(page, ("one.png", picture("red")), ("two.png", picture("blue")))
     expect(page.locator("figcaption").filter(has_text="First frame")).to_be_visible()
@@ -119,7 +120,7 @@ def test_frames_are_labelled_swapped_and_decide_the_ratio(page: Page) -> None:
 
 def test_an_omni_model_takes_pictures_as_frames_or_as_references(page: Page) -> None:
     page.goto("/console?mode=video")
-    page.get_by_label("Model", exact=True).select_option(OMNI)
+    choose_model(page, OMNI)
     add(page, ("one.png", picture("red")), ("two.png", picture("blue")))
     expect(page.get_by_role("img", name="Last frame")).to_be_visible()
     # What names a picture makes it a reference.
@@ -138,7 +139,7 @@ def test_an_omni_model_takes_pictures_as_frames_or_as_references(page: Page) -> 
 
 def test_typing_an_at_sign_offers_pictures_clips_and_sounds(page: Page, client: ApiClient) -> None:
     page.goto("/console?mode=video")
-    page.get_by_label("Model", exact=True).select_option(OMNI)
+    choose_model(page, OMNI)
     add(
         page,
         ("one.png", picture("red")),
@@ -238,7 +239,7 @@ def test_the_estimate_uses_own_times_until_the_platform_has_learned(page: Page, 
     job = client.wait_for_end(client.start_job("a job whose time is known", model=model)["id"])
     seconds = job["completed_at"] - job["created_at"]
     page.goto("/console")
-    page.get_by_label("Model", exact=True).select_option(model)
+    choose_model(page, model)
     hint = page.locator(".estimate")
     expect(hint).to_contain_text(f"about {seconds} s")
     with page.expect_response("**/v1/estimate") as answer:

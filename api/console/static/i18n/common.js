@@ -21,6 +21,16 @@ export default {
   "action.try_again": ["Try again", "重试"],
   "action.use_as_reference": ["Use as reference", "用作参考图"],
 
+  "attention.completed": ["Your result is ready", "生成完成"],
+  "attention.denied": ["The browser blocks notifications of this page. Allow them in its settings.", "浏览器阻止了此页面的通知，请在浏览器设置中允许。"],
+  "attention.failed": ["A job failed", "任务失败"],
+  "attention.impossible": ["The browser shows notifications only for pages with https.", "浏览器仅对 https 页面显示通知。"],
+  "attention.notify": ["Show a notification", "显示通知"],
+  "attention.several": ["{n} jobs have ended", "{n} 个任务已结束"],
+  "attention.sound": ["Play a sound", "播放提示音"],
+  "attention.text": ["When a job ends while you look at something else:", "任务结束而您不在此页面时："],
+  "attention.title": ["Tell me when jobs end", "任务结束时提醒我"],
+
   "copy.done": ["Copied", "已复制"],
   "copy.failed": ["The browser blocked access to the clipboard.", "浏览器阻止了对剪贴板的访问。"],
 
@@ -120,4 +130,8 @@ export default {
   "unit.min": ["{m} min", "{m} 分钟"],
   "unit.min_s": ["{m} min {s} s", "{m} 分 {s} 秒"],
   "unit.s": ["{n} s", "{n} 秒"],
+
+  "unsaved.leave": ["Leave", "离开"],
+  "unsaved.text": ["The changes on this page are not saved.", "此页面的更改尚未保存。"],
+  "unsaved.title": ["Leave without saving?", "不保存就离开？"],
 };

@@ -5,6 +5,7 @@ import { useJobEvents } from "../lib/api/jobs.js";
 import { useLoaded } from "../lib/api/loading.js";
 import { changeMode, draft } from "../lib/state/draft.js";
 import { t } from "../lib/state/language.js";
+import { useModels } from "../lib/state/models.js";
 import { navigate } from "../lib/state/router.js";
 import { FirstRun } from "../lib/ui/accounts/first_run.js";
 import { AgentChat } from "../lib/ui/agent_chat.js";
@@ -16,14 +17,14 @@ const RECENT = 12;
 
 export default function Playground({ query }) {
   useModeOfAddress(query);
-  const models = useLoaded(() => api.get("/v1/models"));
+  const models = useModels();
   const modes = [["image", t("mode.image"), "image"], ["video", t("mode.video"), "video"], ["chat", t("mode.chat"), "chat"]];
   const { mode } = draft.value;
   let body = html`<${Loading} />`;
   if (models.error) body = html`<${ErrorMessage} error=${models.error} onRetry=${models.reload} />`;
-  else if (models.data) body = mode === "chat" ? html`<${AgentChat} />` : html`<${Studio} models=${models.data.data} />`;
+  else if (models.data) body = mode === "chat" ? html`<${AgentChat} />` : html`<${Studio} models=${models.data} />`;
   return html`<${PageHeader} title=${t("nav.playground")}><${RadioGroup} hideLabel label=${t("mode.label")} value=${mode} options=${modes}
-    onChange=${(value) => navigate(withMode(query, value))} /><//><${FirstRun} />${body}`;
+    onChange=${(value) => navigate(withMode(query, value))} /><//>${body}${mode === "chat" && html`<div class="gap"><${FirstRun} /></div>`}`;
 }
 
 const MODES = ["image", "video", "chat"];
@@ -37,14 +38,20 @@ function useModeOfAddress(query) {
   }, [query.mode]);
 }
 
+// The form stands first, so that nothing pushes it down; what leads to an own account is beside the results.
 function Studio({ models }) {
   const recent = useRecentJobs();
-  return html`<div class="studio">
-    ${hasScope("generate") ? html`<${GenerationForm} models=${models} recent=${recent.jobs} />` : html`<div class="card"><${EmptyState} icon="key" title=${t("play.read_only")} /></div>`}
+  const canMake = hasScope("generate");
+  return html`<div class=${canMake ? "studio" : "stack"}>
+    ${canMake && html`<${GenerationForm} models=${models} recent=${recent.jobs} />`}
     <section class="stack" aria-label=${t("play.results")}>
+      <${FirstRun} />
       ${recent.error && html`<${ErrorMessage} error=${recent.error} onRetry=${recent.reload} />`}
       ${recent.loading && !recent.jobs.length && html`<${Loading} />`}
-      ${!recent.loading && !recent.error && !recent.jobs.length && html`<div class="card"><${EmptyState} icon="spark" title=${t("play.empty")}>${t("play.empty_text")}<//></div>`}
+      ${!recent.loading && !recent.error && !recent.jobs.length && html`<div class="card">${canMake
+        ? html`<${EmptyState} icon="spark" title=${t("play.empty")}>${t("play.empty_text")}<//>`
+        : html`<${EmptyState} icon="key" title=${t("play.read_only")}>${t("play.read_only_text")}<//>`}</div>`}
+      ${!canMake && recent.jobs.length > 0 && html`<p class="hint">${t("play.read_only_text")}</p>`}
       ${recent.jobs.map((job) => html`<${JobCard} key=${job.id} job=${job} />`)}
     </section></div>`;
 }

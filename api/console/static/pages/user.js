@@ -3,7 +3,7 @@ import { html, useState } from "../lib/ui/preact.js";
 import { api } from "../lib/api/client.js";
 import { useLoaded } from "../lib/api/loading.js";
 import { t } from "../lib/state/language.js";
-import { Link } from "../lib/state/router.js";
+import { Link, useUnsaved } from "../lib/state/router.js";
 import { splitList } from "../lib/ui/accounts/views.js";
 import { Button, confirm, ErrorMessage, Loading, PageHeader, Select, StatusBadge, TextField, toast, useAction } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
@@ -55,9 +55,15 @@ function useSave(path, onChanged) {
   return [save, busy, error];
 }
 
+const settingsOf = (user) => ({ role: user.role, groups: user.groups.join(", "), weight: String(user.weight), priority: String(user.priority), retention: user.retention_days === null ? "" : String(user.retention_days) });
+
 function SettingsForm({ user, path, onChanged }) {
-  const [form, setForm] = useState({ role: user.role, groups: user.groups.join(", "), weight: String(user.weight), priority: String(user.priority), retention: user.retention_days === null ? "" : String(user.retention_days) });
-  const [save, busy, error] = useSave(path, onChanged);
+  const [form, setForm] = useState(settingsOf(user));
+  useUnsaved(JSON.stringify(form) !== JSON.stringify(settingsOf(user)));
+  const [save, busy, error] = useSave(path, (updated) => {
+    setForm(settingsOf(updated));
+    onChanged(updated);
+  });
   const set = (name) => (value) => setForm({ ...form, [name]: value });
   const submit = (event) => {
     event.preventDefault();
@@ -79,6 +85,7 @@ const parseLimit = (value) => (value.trim() === "" ? null : /^\d+(\.\d+)?$/.test
 function LimitsForm({ user, path, onChanged }) {
   const initialValues = (item) => ({ hard: Object.fromEntries(HARD_LIMITS.map((name) => [name, toText(item.limits[name])])), soft: Object.fromEntries(SOFT_LIMITS.map((name) => [name, toText(item.soft_limits[name])])) });
   const [form, setForm] = useState(() => initialValues(user));
+  useUnsaved(JSON.stringify(form) !== JSON.stringify(initialValues(user)));
   const [save, busy, error] = useSave(path, (updated) => {
     setForm(initialValues(updated));
     onChanged(updated);

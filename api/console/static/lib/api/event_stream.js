@@ -1,5 +1,5 @@
 // Server-sent events with reconnection. `EventSource` reconnects by itself with `Last-Event-ID`; when it gives up, a new
-// one is opened with increasing delay. A hidden page closes its connection.
+// one is opened with increasing delay. A hidden page closes its connection after a while.
 import { signal } from "../ui/preact.js";
 import { loadSession, platformUrl, session } from "./client.js";
 
@@ -10,8 +10,9 @@ const LOST_AFTER_MS = 3000;
 const CLOSE_HIDDEN_AFTER_MS = 20000;
 const MAX_RETRY_DELAY_MS = 15000;
 
-// Subscribe to a stream. `handlers` = event name -> function(data). Returns a function that unsubscribes.
-export function subscribe(path, handlers) {
+// Subscribe to a stream. `handlers` = event name -> function(data). Returns a function that unsubscribes. `keepOpen()` = a
+// hidden page still needs the stream.
+export function subscribe(path, handlers, { keepOpen = () => false } = {}) {
   let source = null;
   let lastEventId = "";
   let retryDelay = 500;
@@ -62,8 +63,12 @@ export function subscribe(path, handlers) {
 
   function onVisibilityChange() {
     stop("hidden");
-    if (document.hidden) timers.hidden = setTimeout(close, CLOSE_HIDDEN_AFTER_MS);
+    if (document.hidden) closeLater();
     else open();
+  }
+
+  function closeLater() {
+    timers.hidden = setTimeout(() => (keepOpen() ? closeLater() : close()), CLOSE_HIDDEN_AFTER_MS);
   }
 
   // The browser knows at once that the network is gone; an open connection would notice it after minutes.

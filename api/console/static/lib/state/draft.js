@@ -2,17 +2,18 @@
 import { signal } from "../ui/preact.js";
 import { api, platformUrl } from "../api/client.js";
 import { keepDraft, loadUploads } from "./draft_storage.js";
+import { isListed } from "./models.js";
 import { createReference } from "./pictures.js";
 import { navigate } from "./router.js";
 
 export const RATIOS = ["1:1", "4:3", "3:4", "16:9", "9:16", "3:2", "2:3", "21:9"];
 export const EMPTY_DRAFT = {
   mode: "image", prompt: "", model: "", provider: "", ratio: "", resolution: "", count: 0, duration: 0, seed: "", negative: "", strength: 0.5, options: {}, images: [],
-  imagesAs: "", missingUploads: 0, modeSettings: {},
+  imagesAs: "", missingUploads: 0, modeSettings: {}, seedOfJob: "", many: false, manyModels: [], manyRatios: [],
 };
 
 // The settings that belong to the model; each mode has its own.
-const MODEL_SETTINGS = ["model", "provider", "ratio", "resolution", "count", "duration", "options"];
+const MODEL_SETTINGS = ["model", "provider", "ratio", "resolution", "count", "duration", "options", "manyModels", "manyRatios"];
 const pick = (values, names) => Object.fromEntries(names.map((name) => [name, values[name]]));
 
 export const draft = signal(EMPTY_DRAFT);
@@ -60,9 +61,10 @@ export function openDraft(values) {
 }
 
 // The rows of a mode, one for each model. A name may mean the model of another provider: then an alias stands for the model.
-export function modelsForMode(models, mode) {
+// `all` = also those that no account has.
+export function modelsForMode(models, mode, { all = false } = {}) {
   const found = new Map();
-  for (const model of models.filter((item) => item.kind === mode)) {
+  for (const model of models.filter((item) => item.kind === mode && (all || isListed(item)))) {
     const key = `${model.provider} ${model.alias_of ?? model.id}`;
     if (!found.has(key) || !model.alias_of) found.set(key, model);
   }
@@ -121,6 +123,7 @@ export function fitToModel(values, model) {
     model: model.id,
     provider: model.provider,
     ratio: supported(values.ratio, model.ratios ?? RATIOS),
+    manyRatios: values.manyRatios.filter((ratio) => (model.ratios ?? RATIOS).includes(ratio)),
     resolution: supported(values.resolution, model.resolutions, model.resolutions.includes("2k") ? "2k" : undefined),
     count: model.counts.length ? supported(values.count, model.counts, model.default_count) : 0,
     duration: model.durations ? supported(values.duration, model.durations) : 0,
@@ -155,6 +158,22 @@ export function buildRequest(values) {
   return { endpoint: values.mode === "image" ? "/v1/images/generations" : "/v1/videos/generations", body };
 }
 
+// The prompts of a draft for many requests: one per line.
+export const promptLines = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
+
+// The same for many requests at once: every prompt, with its variants, with each model and ratio.
+export function buildMatrix(values, models) {
+  const { endpoint: _, body: { prompt, model: __, ratio, resolution, n, ...body } } = buildRequest(values);
+  const ratios = ratio === undefined ? [] : values.manyRatios.length ? values.manyRatios : [ratio];
+  return { prompts: promptLines(prompt), variants: true, models: models.map(({ id }) => id), ratios, resolutions: resolution ? [resolution] : [], ...(n ? { n } : {}), body };
+}
+
+// The body of a request without uploads: an estimate does not need megabytes of data.
+export function withoutUploads(body) {
+  const { images = [], videos = [], audios = [], function_mode: _, ...rest } = body;
+  return [...images, ...videos, ...audios].some((item) => item.startsWith("data:")) ? rest : body;
+}
+
 // What the input of a job says that is no option of its model.
 const NO_OPTIONS = new Set([
   ...["prompt", "width", "height", "ratio", "resolution", "seed", "n", "size", "model", "flags", "images", "adjusted", "follow_up"],
@@ -177,6 +196,7 @@ export function draftFromJob(job) {
     count: input.n ?? 0,
     duration: input.seconds ?? 0,
     seed: input.seed == null ? "" : String(input.seed),
+    seedOfJob: input.seed == null ? "" : String(input.seed),
     negative: input.negative_prompt ?? "",
     strength: input.sample_strength ?? null,
     options: optionsOfJob(input),
@@ -184,6 +204,12 @@ export function draftFromJob(job) {
     imagesAs: input.parts?.length ? "references" : "",
     functionMode: input.parts?.length ? "omni_reference" : "",
   };
+}
+
+// A seed that came from a job holds for one request: later ones would come out alike without a word.
+export function forgetSeedOfJob() {
+  const { seed, seedOfJob } = draft.value;
+  if (seedOfJob !== "") updateDraft({ seed: seed === seedOfJob ? "" : seed, seedOfJob: "" });
 }
 
 // Open the playground with the parameters and the seed of a job: with the same seed, a small edit of the prompt changes the

@@ -1,5 +1,7 @@
 // Maps URLs below /console to pages. A page gets `params` and `query`; links are ordinary links.
-import { html, signal } from "../ui/preact.js";
+import { html, signal, useEffect } from "../ui/preact.js";
+import { confirm } from "../ui/components.js";
+import { t } from "./language.js";
 
 const root = new URL("console", document.baseURI).pathname;
 
@@ -10,16 +12,54 @@ function readLocation() {
 
 export const route = signal(readLocation());
 
-addEventListener("popstate", () => {
-  route.value = readLocation();
+// Forms on the page whose changes are not saved.
+const unsaved = new Set();
+
+// Leaving the page asks first while `isChanged`.
+export function useUnsaved(isChanged) {
+  useEffect(() => {
+    if (!isChanged) return undefined;
+    const form = {};
+    unsaved.add(form);
+    return () => unsaved.delete(form);
+  }, [isChanged]);
+}
+
+const leavesForm = (path) => unsaved.size > 0 && path !== route.value.path;
+
+async function askToLeave() {
+  const leave = await confirm({ title: t("unsaved.title"), text: t("unsaved.text"), action: t("unsaved.leave") });
+  if (leave) unsaved.clear();
+  return leave;
+}
+
+addEventListener("beforeunload", (event) => {
+  if (unsaved.size) event.preventDefault();
+});
+
+// The address that the page has; Back has already changed it when the page hears of it.
+let shown = location.href;
+
+addEventListener("popstate", async () => {
+  const next = readLocation();
+  if (leavesForm(next.path)) {
+    history.pushState(null, "", shown);
+    if (await askToLeave()) history.back();
+    return;
+  }
+  shown = location.href;
+  route.value = next;
 });
 
 // The URL path of a page such as `jobs/job_1?status=failed`; `?mode=video` is a query of the start page.
 export const pagePath = (path) => root + (path && !path.startsWith("?") ? `/${path}` : path);
 
-export function navigate(path, { replace = false, state = null } = {}) {
+export async function navigate(path, { replace = false, state = null } = {}) {
+  const target = new URL(pagePath(path), location.href).pathname.slice(root.length).replace(/^\/+|\/+$/g, "");
+  if (leavesForm(target) && !(await askToLeave())) return;
   const before = route.value.path;
   history[replace ? "replaceState" : "pushState"](state, "", pagePath(path));
+  shown = location.href;
   route.value = readLocation();
   if (route.value.path !== before) scrollTo(0, 0);
 }

@@ -4,7 +4,7 @@ import { session } from "../api/client.js";
 import { readStored, withoutUploads, writeStored } from "./draft_storage.js";
 
 const keyOf = (user) => `dreamery.templates.${user}`;
-// [{ name, values }], by name.
+// [{ name, runOn, values }], by name. Older ones have no `runOn`.
 export const templates = signal([]);
 
 effect(() => {
@@ -18,9 +18,9 @@ function change(list) {
   writeStored("localStorage", keyOf(session.value.user), templates.value);
 }
 
-// Save a draft under a name; a template of that name is replaced.
-export function saveTemplate(name, { modeSettings: _, missingUploads: __, ...values }) {
-  change([...templates.value.filter((item) => item.name !== name), { name, values: { ...values, images: withoutUploads(values.images) } }]);
+// Save a draft and the choice of accounts under a name; a template of that name is replaced.
+export function saveTemplate(name, runOn, { modeSettings: _, missingUploads: __, ...values }) {
+  change([...templates.value.filter((item) => item.name !== name), { name, runOn, values: { ...values, images: withoutUploads(values.images) } }]);
 }
 
 export const deleteTemplate = (name) => change(templates.value.filter((item) => item.name !== name));

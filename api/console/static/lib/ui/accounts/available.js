@@ -20,7 +20,8 @@ export function useAvailable() {
   return available.value;
 }
 
-const runOn = persistentSignal("run_on", "any");
+// Whose accounts are asked for: any, own or pool.
+export const runOn = persistentSignal("run_on", "any");
 const hasChoice = () => available.value?.own > 0 && available.value.platform;
 
 // The headers of a request that makes something.

@@ -2,6 +2,7 @@
 import { html, useEffect, useMemo, useState } from "../preact.js";
 import { api } from "../../api/client.js";
 import { isOpen, jobDuration } from "../../api/jobs.js";
+import { withoutUploads } from "../../state/draft.js";
 import { formatDuration, formatMoney, formatNumber, t } from "../../state/language.js";
 import { Message } from "../components.js";
 import { Icon } from "../icons.js";
@@ -31,16 +32,10 @@ export function Estimate({ request, version, ready, recent, model, refused }) {
     ${estimate?.refusal && !refused && html`<p class="hint row warning"><${Icon} name="alert" size=${16} /><span><${Message} text=${estimate.refusal} /></span></p>`}</div>`;
 }
 
-// The request without uploads: an estimate does not need megabytes of data.
-function withoutUploads({ endpoint, body }) {
-  const { images = [], videos = [], audios = [], function_mode: _, ...rest } = body;
-  return { endpoint, body: [...images, ...videos, ...audios].some((item) => item.startsWith("data:")) ? rest : body };
-}
-
 async function fetchEstimate(request, signal) {
   if (!estimatesAvailable) return null;
   try {
-    const response = await api.post("/v1/estimate", withoutUploads(request), { signal, headers: request.headers });
+    const response = await api.post("/v1/estimate", { endpoint: request.endpoint, body: withoutUploads(request.body) }, { signal, headers: request.headers });
     return {
       wait: response.eta?.p50 ?? null, learned: response.time_source === "learned", credits: response.credits, currency: response.currency, cost: response.cost,
       refusal: response.refusals[0]?.message,

@@ -1,75 +1,91 @@
 // The form of the playground: it fits the selected model and starts jobs.
 import { html, useState } from "../preact.js";
-import { api } from "../../api/client.js";
 import { publishJob } from "../../api/jobs.js";
-import { buildRequest, curlCommand, draft, findModel, fitToModel, modelsForMode, RATIOS, replacedDraft, updateDraft } from "../../state/draft.js";
-import { formatDuration, t } from "../../state/language.js";
+import { buildRequest, curlCommand, draft, findModel, fitToModel, forgetSeedOfJob, modelsForMode, RATIOS, replacedDraft, updateDraft } from "../../state/draft.js";
+import { formatDuration, formatNumber, t } from "../../state/language.js";
+import { commonModel } from "../../state/models.js";
 import { accountHeaders, RunOn } from "../accounts/available.js";
-import { Button, CodeBlock, Dialog, ErrorMessage, Select, TextField, useAction } from "../components.js";
+import { Button, CodeBlock, Dialog, ErrorMessage, Progress, Select, TextField, useAction } from "../components.js";
 import { Estimate } from "./estimate.js";
+import { ManyDialog, ManySummary, useMany } from "./many.js";
+import { FurtherModels, ModelField } from "./model_picker.js";
 import { Prompt } from "./prompt.js";
 import { PromptDialogs } from "./prompt_library.js";
 import { References } from "./references.js";
+import { sendRequest } from "./sending.js";
 import { Options, RatioPicker } from "./settings.js";
 
 // `recent` = the newest jobs of the user.
 export function GenerationForm({ models, recent }) {
   const modeModels = modelsForMode(models, draft.value.mode);
   const model = findModel(modeModels, draft.value);
-  const several = new Set(modeModels.map((item) => item.provider)).size > 1;
-  const values = fitToModel(draft.value, model);
+  const further = draft.value.many ? modeModels.filter((item) => item !== model && draft.value.manyModels.includes(item.id)) : [];
+  const common = commonModel([model, ...further]);
+  const values = fitToModel(draft.value, common);
   const request = { ...buildRequest(values), headers: accountHeaders() };
   // Another text for another request, without the data of pictures.
   const version = JSON.stringify({ ...request.body, endpoint: request.endpoint, headers: request.headers, images: values.images.map(({ id }) => id) });
   const isReady = values.prompt.trim() !== "" && values.images.every((image) => image.source);
   const [showCurl, setShowCurl] = useState(false);
   const [failure, setFailure] = useState({ error: null, version: "" });
+  const [sent, setSent] = useState(null);
   // What was refused is no longer there once the request has changed.
   const error = failure.version === version ? failure.error : null;
   const [generate, busy] = useAction(async () => {
     setFailure({ error: null, version });
     replacedDraft.value = null;
     try {
-      const created = await api.post(request.endpoint, { ...request.body, async: true }, { headers: request.headers });
+      const created = await sendRequest(request, values.images, setSent);
       for (const job of created.jobs ?? [created]) publishJob(job);
+      forgetSeedOfJob();
     } catch (caught) {
       setFailure({ error: caught, version });
     }
+    setSent(null);
   });
+  const many = useMany({ values, models: [model, ...further], isReady });
   const submit = (event) => {
     event.preventDefault();
-    if (isReady && !busy) generate();
+    if (!isReady || busy) return;
+    if (values.many) many.review();
+    else generate();
   };
   const submitOnCtrlEnter = (event) => {
     if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) submit(event);
   };
   return html`<form class="card studio-form" onSubmit=${submit}>
-    <${Prompt} values=${values} model=${model} onKeyDown=${submitOnCtrlEnter} />
-    <${References} values=${values} model=${model} />
-    <${Select} label=${t("param.model")} value=${model.id} onChange=${(value) => updateDraft({ model: value, provider: "" })}
-      options=${modeModels.map((item) => [item.id, several ? `${item.model_name} (${item.provider})` : item.model_name])} hint=${model.id} />
+    <${Prompt} values=${values} model=${common} onKeyDown=${submitOnCtrlEnter} />
+    <${References} values=${values} model=${common} />
+    <${ModelField} models=${models} model=${model} />
+    ${values.many && html`<${FurtherModels} models=${models} model=${model} chosen=${further.map(({ id }) => id)} onChange=${(manyModels) => updateDraft({ manyModels })} />`}
     <${RunOn} />
-    <${Shape} values=${values} model=${model} />
-    <${MoreSettings} values=${values} model=${model} />
+    <${Shape} values=${values} model=${common} />
+    <${MoreSettings} values=${values} model=${common} />
     <div class="studio-actions">
       ${error && html`<${ErrorMessage} error=${error} />`}
-      <${Estimate} request=${request} version=${version} ready=${isReady} recent=${recent} model=${model} refused=${error !== null} />
-      <div class="row"><${Button} kind="primary" type="submit" icon="spark" busy=${busy} class="grow">${t(`play.generate_${values.mode}`)}<//>
-        <${Button} icon="code" label=${t("play.curl")} onClick=${() => setShowCurl(true)} /></div></div>
+      ${values.many ? html`<${ManySummary} many=${many} />` : html`<${Estimate} request=${request} version=${version} ready=${isReady} recent=${recent} model=${model} refused=${error !== null} />`}
+      ${sent !== null && html`<${Progress} value=${sent * 100} label=${t("play.uploading")} />`}
+      <div class="row">${values.many ? html`<${Button} kind="primary" type="submit" icon="list" class="grow">${many.plan ? t("many.review", { n: formatNumber(many.plan.requests.length) }) : t("many.review_all")}<//>`
+        : html`<${Button} kind="primary" type="submit" icon="spark" busy=${busy} class="grow">${t(`play.generate_${values.mode}`)}<//>
+        <${Button} icon="code" label=${t("play.curl")} onClick=${() => setShowCurl(true)} />`}</div></div>
     ${showCurl && html`<${Dialog} wide title=${t("play.curl")} onClose=${() => setShowCurl(false)}><p class="muted">${t("play.curl_text")}</p><${CodeBlock} label="curl" text=${curlCommand(request)} /><//>`}
-  </form><${PromptDialogs} />`;
+  </form><${PromptDialogs} /><${ManyDialog} many=${many} />`;
 }
 
 // Ratio, resolution, count and length.
 function Shape({ values, model }) {
   const durations = values.duration > 0 ? [...model.durations].sort((first, second) => first - second) : [];
-  return html`<${RatioPicker} label=${t("param.ratio")} value=${values.ratio} options=${model.ratios ?? RATIOS} fixed=${values.ratioOfFrame} onChange=${(value) => updateDraft({ ratio: value })} />
+  const ratios = model.ratios ?? RATIOS;
+  return html`${values.many && !values.ratioOfFrame
+      ? html`<${RatioPicker} several label=${t("many.ratios")} value=${values.manyRatios.length ? values.manyRatios : [values.ratio]} options=${ratios} onChange=${(manyRatios) => updateDraft({ manyRatios })} />`
+      : html`<${RatioPicker} label=${t("param.ratio")} value=${values.ratio} options=${ratios} fixed=${values.ratioOfFrame} onChange=${(value) => updateDraft({ ratio: value })} />`}
     <div class="pair">
-      <${Select} label=${t("param.resolution")} value=${values.resolution} options=${model.resolutions} onChange=${(value) => updateDraft({ resolution: value })} />
-      ${values.count > 0 && values.mode === "image" && html`<${Select} label=${t("param.count")} value=${values.count} options=${model.counts} onChange=${(value) => updateDraft({ count: Number(value) })} />`}
+      ${model.resolutions.length > 0 && html`<${Select} label=${t("param.resolution")} value=${values.resolution} options=${model.resolutions} onChange=${(value) => updateDraft({ resolution: value })} />`}
+      ${values.count > 0 && values.mode === "image" && html`<${Select} label=${t(values.many ? "many.count" : "param.count")} value=${values.count} options=${model.counts} onChange=${(value) => updateDraft({ count: Number(value) })} />`}
       ${durations.length > 0 && html`<${Select} label=${t("param.length")} value=${values.duration} onChange=${(value) => updateDraft({ duration: Number(value) })}
         options=${durations.map((item) => [item, formatDuration(item)])} />`}
-    </div>`;
+    </div>
+    ${!model.resolutions.length && html`<p class="hint">${t("many.own_resolution")}</p>`}`;
 }
 
 function MoreSettings({ values, model }) {

@@ -20,9 +20,11 @@ export function Prompt({ values, model, onKeyDown }) {
     updateDraft({ prompt: event.target.value });
     mentions.onInput(event);
   };
-  return html`<div class="field"><div class="row spread"><label class="label" for="prompt">${t("play.prompt")}</label><${PromptButtons} /></div>
-    <div class="prompt-field"><textarea ref=${element} id="prompt" name="prompt" rows="5" required placeholder=${t(`play.placeholder_${values.mode}`)} value=${values.prompt} ...${mentions.aria}
+  return html`<div class="field"><div class="row spread"><label class="label" for="prompt">${t(values.many ? "many.prompts" : "play.prompt")}</label><${PromptButtons} /></div>
+    <div class="prompt-field"><textarea ref=${element} id="prompt" name="prompt" rows=${values.many ? 8 : 5} required aria-describedby="many-hint" placeholder=${t(values.many ? "many.placeholder" : `play.placeholder_${values.mode}`)} value=${values.prompt} ...${mentions.aria}
       onInput=${onInput} onKeyDown=${(event) => mentions.onKeyDown(event) || onKeyDown(event)} onBlur=${mentions.onBlur}></textarea>${mentions.list}</div>
+    <div class="row spread many-switch"><label class="check"><input type="checkbox" checked=${values.many} onChange=${() => updateDraft({ many: !values.many })} /><span>${t("many.switch")}</span></label></div>
+    <p class="hint" id="many-hint" hidden=${!values.many}>${t("many.hint")}</p>
     ${model.omni && values.images.length > 0 && !values.frames && html`<p class="hint">${t("play.mention_hint")}</p>`}
     ${replacedDraft.value && html`<p class="hint row" role="status"><span>${t("play.replaced")}</span><${Button} small kind="quiet" onClick=${restoreDraft}>${t("play.bring_back")}<//></p>`}
     ${values.seed !== "" && html`<div class="row"><${SeedChip} seed=${values.seed} /></div>`}</div>`;

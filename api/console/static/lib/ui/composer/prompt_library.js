@@ -5,6 +5,7 @@ import { useLoaded } from "../../api/loading.js";
 import { draft, editAndRemake, openDraft, replacePrompt } from "../../state/draft.js";
 import { t } from "../../state/language.js";
 import { deleteTemplate, saveTemplate, templates } from "../../state/templates.js";
+import { runOn } from "../accounts/available.js";
 import { Button, Dialog, ErrorMessage, Loading, RelativeTime, SearchField, TextField, confirm } from "../components.js";
 
 const HISTORY = 100;
@@ -57,9 +58,13 @@ function Templates() {
   const save = (event) => {
     event.preventDefault();
     if (!name.trim()) return;
-    saveTemplate(name.trim(), draft.value);
+    saveTemplate(name.trim(), runOn.value, draft.value);
     setName("");
   };
+  const open = (item) => closeAnd(() => {
+    runOn.value = item.runOn ?? runOn.value;
+    openDraft(item.values);
+  });
   const remove = async (item) => {
     if (await confirm({ title: t("play.template_delete"), text: item.name, action: t("action.delete") })) deleteTemplate(item.name);
   };
@@ -69,6 +74,6 @@ function Templates() {
     <p class="hint">${t("play.template_hint")}</p>
     ${!templates.value.length && html`<p class="muted">${t("play.template_empty")}</p>`}
     <ul class="prompt-list">${templates.value.map((item) => html`<li key=${item.name}>
-      <button type="button" class="prompt-choice" onClick=${() => closeAnd(() => openDraft(item.values))}><strong>${item.name}</strong><span class="hint clamp-one">${t(`mode.${item.values.mode}`)} · ${item.values.prompt}</span></button>
+      <button type="button" class="prompt-choice" onClick=${() => open(item)}><strong>${item.name}</strong><span class="hint clamp-one">${t(`mode.${item.values.mode}`)} · ${item.values.prompt}</span></button>
       <${Button} small kind="quiet" icon="trash" label=${t("play.template_delete_one", { name: item.name })} onClick=${() => remove(item)} /></li>`)}</ul><//>`;
 }
