@@ -1,15 +1,9 @@
 // What can be done with the picture that the viewer shows. A page may replace `star`, `isStarred` and `remove` (`options.actions`).
-import { platformUrl, hasScope } from "../../api/client.js";
-import { deleteJob, isOthers, setFavourite } from "../../api/jobs.js";
+import { hasScope, platformUrl } from "../../api/client.js";
 import { toast } from "../components.js";
-import { mediaOf } from "./slides.js";
+import { VIEWER_ACTIONS } from "../results/marks.js";
 import { openCompare } from "./compare.js";
-
-const OF_JOBS = {
-  isStarred: ({ job }) => job.favourite,
-  star: ({ job }) => setFavourite(job, !job.favourite),
-  remove: ({ job }) => deleteJob(job),
-};
+import { isOwn, mediaOf } from "./items.js";
 
 // A click on a link saves the file under the name that the server gives it.
 function download({ file }) {
@@ -29,8 +23,8 @@ function partnerOf({ items, index }) {
 // The actions on the present item of `state`: functions, and what is allowed.
 export function actionsOf(state) {
   const item = () => state.value.items[state.value.index];
-  const own = () => ({ ...OF_JOBS, ...state.value.options.actions });
-  const mayChange = () => Boolean(hasScope("generate") && item()?.job && !isOthers(item().job));
+  const own = () => ({ ...VIEWER_ACTIONS, ...state.value.options.actions });
+  const mayChange = () => hasScope("generate") && !state.value.options.readOnly && isOwn(item());
   const run = async (action) => {
     try {
       await action(item());

@@ -3,7 +3,8 @@ import { html, useEffect, useState } from "../preact.js";
 import { unreachable } from "../../api/client.js";
 import { route } from "../../state/router.js";
 import { toast } from "../components.js";
-import { itemKey, setAddress } from "./viewer.js";
+import { itemKey } from "./items.js";
+import { setAddress } from "./viewer.js";
 
 // The list from which the pictures of the comparison were chosen.
 let choice = [];

@@ -8,8 +8,8 @@ import { Button, ErrorMessage, Loading, RadioGroup } from "../components.js";
 import "../../../vendor/img-comparison-slider/img-comparison-slider.js";
 import { changeCompared, closeCompare, comparedFrom } from "./compare.js";
 import { zoomTogether } from "./compare_zoom.js";
-import { mediaOf, titleOf } from "./slides.js";
-import { findItem, itemKey, setAddress } from "./viewer.js";
+import { itemKey, mediaOf, modelOf, sizeOf, titleOf } from "./items.js";
+import { findItem, setAddress } from "./viewer.js";
 
 const MOST_CHOICES = 60;
 
@@ -71,7 +71,7 @@ function Area({ items, as, zoom }) {
 }
 
 const Captions = ({ items }) => html`<div class="compare-captions">${items.map((item, n) => html`<div key=${n}><p class="clamp">${titleOf(item)}</p>
-  <p class="hint numeric">${[item.job?.model, item.file.width && `${item.file.width} × ${item.file.height}`].filter(Boolean).join(" · ")}</p></div>`)}</div>`;
+  <p class="hint numeric">${[modelOf(item), sizeOf(item.file)].filter(Boolean).join(" · ")}</p></div>`)}</div>`;
 
 // The other pictures of the list: a click puts one in the place of the second.
 function Choices({ keys }) {

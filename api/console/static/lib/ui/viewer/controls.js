@@ -1,12 +1,13 @@
 // The viewer's controls: the bar above, the caption and the film strip below, and the panel with all parameters.
 import { html, useEffect, useRef } from "../preact.js";
+import { api } from "../../api/client.js";
 import { thumbnailUrl } from "../../api/jobs.js";
+import { useLoaded } from "../../api/loading.js";
 import { formatDuration, formatNumber, t } from "../../state/language.js";
-import { Button } from "../components.js";
+import { Button, ErrorMessage, Loading } from "../components.js";
 import { Icon } from "../icons.js";
 import { FileActions, JobActions, JobParameters } from "../job_views.js";
-import { itemKey } from "./viewer.js";
-import { mediaOf, titleOf } from "./slides.js";
+import { itemKey, jobIdOf, mediaOf, modelOf, sizeOf, titleOf } from "./items.js";
 
 // Thumbnails on either side of the present one: more fit on no screen.
 const STRIP_REACH = 24;
@@ -22,7 +23,7 @@ export function Bar({ viewer }) {
   const { state, actions, pswp } = viewer;
   const { items, index, panel } = state.value;
   const item = current(viewer);
-  const starred = item.job ? Boolean(actions.isStarred()) : false;
+  const starred = Boolean(actions.isStarred());
   const isImage = mediaOf(item.file) === "image";
   return html`<p class="viewer-counter numeric">${formatNumber(index + 1)} / ${formatNumber(items.length)}</p>
     <p class="visually-hidden" role="status">${t("viewer.position", { n: index + 1, total: items.length, title: titleOf(item).slice(0, 120) })}</p>
@@ -39,8 +40,8 @@ export function Bar({ viewer }) {
 export function Foot({ viewer }) {
   const { items, index } = viewer.state.value;
   const item = current(viewer);
-  const { job, file } = item;
-  const facts = [job?.model, file.width && `${file.width} × ${file.height}`, file.seconds && formatDuration(file.seconds)].filter(Boolean).join(" · ");
+  const { file } = item;
+  const facts = [modelOf(item), sizeOf(file), file.seconds && formatDuration(file.seconds)].filter(Boolean).join(" · ");
   return html`<div class="viewer-caption"><p class="clamp">${titleOf(item)}</p><p class="viewer-facts numeric">${facts}</p></div>
     ${items.length > 1 && html`<${Strip} items=${items} index=${index} onSelect=${viewer.goTo} />`}`;
 }
@@ -61,9 +62,17 @@ function Strip({ items, index, onSelect }) {
 export function Panel({ viewer }) {
   if (!viewer.state.value.panel) return null;
   const item = current(viewer);
-  const { job, file } = item;
   return html`<section class="viewer-panel-body" aria-label=${t("job.parameters")}>
     <div class="row spread"><h2>${t("job.parameters")}</h2><${Button} small kind="quiet" icon="close" label=${t("viewer.close_panel")} onClick=${() => viewer.toggle("panel")} /></div>
     <p class="prompt">${titleOf(item)}</p>
-    ${job && html`<${JobParameters} job=${job} file=${file} /><${FileActions} job=${job} file=${file} /><${JobActions} job=${job} />`}</section>`;
+    ${item.job ? html`<${Facts} job=${item.job} file=${item.file} />` : jobIdOf(item) && html`<${LoadedFacts} key=${jobIdOf(item)} item=${item} />`}</section>`;
+}
+
+const Facts = ({ job, file }) => html`<${JobParameters} job=${job} file=${file} /><${FileActions} job=${job} file=${file} /><${JobActions} job=${job} />`;
+
+// The items of long lists know only the id of their job.
+function LoadedFacts({ item }) {
+  const loaded = useLoaded((signal) => api.get(`/v1/jobs/${jobIdOf(item)}`, {}, { signal }));
+  if (loaded.error) return html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} />`;
+  return loaded.data ? html`<${Facts} job=${loaded.data} file=${item.file} />` : html`<${Loading} />`;
 }

@@ -1,6 +1,7 @@
 // What PhotoSwipe shows of an item: a picture with its thumbnail as placeholder, or a player for a video or sound.
 import { platformUrl } from "../../api/client.js";
-import { jobTitle, thumbnailUrl } from "../../api/jobs.js";
+import { thumbnailUrl } from "../../api/jobs.js";
+import { mediaOf, titleOf } from "./items.js";
 
 // Until a file without stored dimensions has loaded.
 const GUESS = 1024;
@@ -8,9 +9,6 @@ const PLAYER_WIDTH = 480;
 const PLAYER_HEIGHT = 64;
 // The lower part of a video, where its controls are.
 const CONTROLS_HEIGHT = 64;
-
-export const mediaOf = (file) => file.mime.split("/")[0];
-export const titleOf = ({ job, file, title }) => title ?? (job ? jobTitle(job) : file.mime);
 
 export function slideOf(item) {
   const { file } = item;

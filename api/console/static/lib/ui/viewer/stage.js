@@ -4,8 +4,8 @@ import { t } from "../../state/language.js";
 import PhotoSwipe from "../../../vendor/photoswipe/photoswipe.js";
 import { actionsOf } from "./actions.js";
 import { Bar, Foot, Panel } from "./controls.js";
+import { itemKey } from "./items.js";
 import { addPlayers, isStill, measurePictures, slideOf } from "./slides.js";
-import { itemKey } from "./viewer.js";
 
 const NEAR_END = 6;
 const PANEL_WIDTH = 340;

@@ -2,14 +2,14 @@
 // reload opens it again. stage.js draws it; it comes with PhotoSwipe at the first use.
 import { effect, signal, useEffect, useRef } from "../preact.js";
 import { api, hasScope, unreachable } from "../../api/client.js";
-import { jobFiles } from "../../api/jobs.js";
+import { jobFiles, subscribeToJobs } from "../../api/jobs.js";
+import { itemsOf } from "../../api/results.js";
 import { t } from "../../state/language.js";
 import { navigate, route } from "../../state/router.js";
 import { toast } from "../components.js";
+import { fileId, itemKey, jobIdOf } from "./items.js";
 
-// An item is { job, file }; `job` may be missing where the viewer of a page may see the file only.
-export const fileId = (file) => file.id ?? file.url.match(/\/v1\/files\/([^/?#]+)/)?.[1] ?? file.url;
-export const itemKey = ({ job, file }) => (job ? `${job.id}.${fileId(file)}` : fileId(file));
+export { itemKey };
 
 // The lists of the present page: token -> { items, options }.
 const lists = new Map();
@@ -20,8 +20,9 @@ let stage = null; // the open viewer
 let starting = null; // the key that is being opened
 let leaving = null; // the key that Back removes from the address
 
-// Register the items of a list and return `open(index)`. `options`: `onNearEnd()` = load more items; `selection` = { has(item),
-// toggle(item) }; `actions` = what replaces `star(item)`, `isStarred(item)` and `remove(item)` of actions.js.
+// Register the items of a list (items.js) and return `open(index)`. `options`: `onNearEnd()` = load more items; `selection` =
+// { has(item), toggle(item) }; `actions` = what replaces `star(item)`, `isStarred(item)` and `remove(item)` of actions.js;
+// `readOnly` = nothing can be changed.
 export function useViewer(items, options = {}) {
   const token = useRef(null);
   token.current ??= {};
@@ -109,7 +110,7 @@ async function itemsOfJob(key) {
   const [id, file] = key.split(".");
   if (!file) throw new Error(t("viewer.gone"));
   const job = await api.get(`${hasScope("admin") ? "/admin" : ""}/v1/jobs/${encodeURIComponent(id)}`);
-  return jobFiles(job).map((one) => ({ job, file: one }));
+  return itemsOf(job);
 }
 
 async function start(token, key, path) {
@@ -151,6 +152,22 @@ function fail(key, error) {
   leave();
 }
 
+// Lists of the page follow the job feed by themselves; those of the viewer do it here.
+function followJob({ job, deletedId }) {
+  const id = job?.id ?? deletedId;
+  for (const token of [ALONE, OPENED]) {
+    const list = lists.get(token);
+    if (!id || !list?.items.some((item) => jobIdOf(item) === id)) continue;
+    const files = new Map(job ? jobFiles(job).map((file) => [fileId(file), file]) : []);
+    const items = list.items.flatMap((item) => {
+      if (jobIdOf(item) !== id) return [item];
+      const file = files.get(fileId(item.file));
+      return file ? [{ ...item, job: { ...item.job, ...job }, file }] : [];
+    });
+    setList(token, { ...list, items });
+  }
+}
+
 // Follow the address until the returned function is called.
 export function startViewer() {
   const stop = effect(() => {
@@ -159,8 +176,10 @@ export function startViewer() {
     // Later: what `follow` reads must not become a dependency.
     queueMicrotask(follow);
   });
+  const unsubscribe = subscribeToJobs(followJob);
   return () => {
     stop();
+    unsubscribe();
     stage?.close({ quick: true });
     stage = null;
   };
