@@ -1,8 +1,10 @@
 """The playground's form follows the data of the selected model: its sizes, switches and choices."""
 
+import io
 import json
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, Request, expect
 
 from tests.browser.composer.model_choice import choose_model
@@ -61,3 +63,16 @@ def test_form_shows_the_fields_of_the_model(page: Page, paid: ApiClient) -> None
     select_option(page, "Image")
     choose_model(page, "seedream-5.5")
     expect(page.get_by_label("Background").get_by_role("option")).to_have_text(["auto", "transparent"])
+
+
+def test_a_picture_larger_than_the_model_takes_is_made_smaller_and_said_so(page: Page, paid: ApiClient) -> None:
+    content = io.BytesIO()
+    Image.new("RGB", (6600, 660), "teal").save(content, "PNG")
+    page.goto("/console?mode=video")
+    choose_model(page, "doubao-seedance-2-5-260628")
+    page.locator("input[type=file]").set_input_files(
+        {"name": "wide.png", "mimeType": "image/png", "buffer": content.getvalue()}
+    )
+    expect(page.get_by_text("wide.png was made smaller, from 6600 × 660 to 6000 × 600")).to_be_visible()
+    shown = page.get_by_role("img", name="First frame")
+    assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 6000

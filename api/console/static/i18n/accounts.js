@@ -172,6 +172,7 @@ export default {
   "help.column_value": ["Value", "值"],
   "help.copy_value": ["Double-click the value of the row {cookie} and copy all of it.", "双击 {cookie} 一行的值，完整复制。"],
   "help.create_key": ["Create API key", "创建 API Key"],
+  "help.docs": ["Documentation of accounts", "账号相关文档"],
   "help.how_key": ["How do I get a key?", "如何获取密钥？"],
   "help.how_session": ["How do I get a session ID?", "如何获取会话 ID？"],
   "help.key_copy": ["Copy the key and paste it here. A key belongs to one region.", "复制密钥并粘贴到这里。密钥只属于一个区域。"],

@@ -137,6 +137,7 @@ export default {
   "play.seed_chip": ["Seed {seed}", "种子 {seed}"],
   "play.seed_clear": ["Use a random one", "改为随机"],
   "play.seed_hint": ["Leave empty for a random seed", "留空则使用随机种子"],
+  "play.shrunk": ["{name} was made smaller, from {from} to {to}: the most that this model takes.", "{name} 已从 {from} 缩小到 {to}，即此模型可接受的最大尺寸。"],
   "play.strength": ["Reference strength: {value}", "参考强度：{value}"],
   "play.swap_frames": ["Swap frames", "交换首尾帧"],
   "play.template_delete": ["Delete template", "删除模板"],

@@ -1,4 +1,6 @@
 // Uploaded pictures, clips and sounds: checked in the browser, and stored in it (IndexedDB) so that a reload does not lose them.
+import { shrinkPicture } from "./shrinking.js";
+
 const STORE = "pictures";
 const UNUSED_DAYS = 7;
 // The server converts these formats; few browsers show them.
@@ -56,17 +58,19 @@ async function isShown(file) {
   }
 }
 
-// The reference of a file; null if it is no picture, whatever its name says. The server checks clips and sounds.
-async function readReference(file) {
+// The reference of a file; null if it is no picture, whatever its name says. The server checks clips and sounds. `limits` = what
+// the model takes of each kind; a larger picture is made smaller, and `shrunk` says so.
+async function readReference(file, limits) {
   const [kind] = file.type.split("/");
   const media = kind === "video" || kind === "audio" ? kind : "image";
   const preview = media !== "image" || (await isShown(file));
   const type = preview ? file.type : await typeForServer(file);
   if (!preview && !type) return null;
-  const blob = file.slice(0, file.size, type);
+  const shrunk = media === "image" && preview ? await shrinkPicture(file, limits?.image) : null;
+  const blob = shrunk?.blob ?? file.slice(0, file.size, type);
   const reference = { id: createId(), media, source: await readDataUrl(blob), name: file.name ?? "", upload: true, preview };
   await storePicture(reference.id, blob);
-  return reference;
+  return { reference, shrunk };
 }
 
 async function storePicture(id, blob) {
@@ -77,10 +81,16 @@ async function storePicture(id, blob) {
   }
 }
 
-// Read files: { references, refused }, where `refused` are the names of files that are no pictures, clips or sounds.
-export async function readReferences(files) {
-  const read = await Promise.all(files.map((file) => readReference(file).catch(() => null)));
-  return { references: read.filter(Boolean), refused: files.filter((_, n) => !read[n]).map((file) => file.name) };
+// Read files: { references, refused, shrunk }, where `refused` are the names of files that are no pictures, clips or sounds, and
+// `shrunk` = [{ name, from, to }] what was made smaller.
+export async function readReferences(files, limits) {
+  const read = await Promise.all(files.map((file) => readReference(file, limits).catch(() => null)));
+  const found = read.filter(Boolean);
+  return {
+    references: found.map(({ reference }) => reference),
+    refused: files.filter((_, n) => !read[n]).map((file) => file.name),
+    shrunk: found.filter(({ shrunk }) => shrunk).map(({ reference, shrunk: { from, to } }) => ({ name: reference.name, from, to })),
+  };
 }
 
 // The data URL of a stored picture; null if it is not stored.

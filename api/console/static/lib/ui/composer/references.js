@@ -9,7 +9,8 @@ import { Icon } from "../icons.js";
 
 // Add files after those that are there, as far as the model takes them.
 async function addFiles(files, model) {
-  const { references, refused } = await readReferences(files);
+  const { references, refused, shrunk } = await readReferences(files, model.input_limits);
+  for (const change of shrunk) toast(t("play.shrunk", change), "plain");
   if (refused.length) toast(t("play.not_pictures", { names: refused.join(", ") }), "bad");
   const images = [...draft.value.images];
   for (const reference of references) {
