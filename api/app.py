@@ -77,6 +77,7 @@ log = get_logger("api")
 
 # Order matters: a path with a fixed segment must come before one with `{id}` in its place.
 ROUTES = (
+    archive_routes,
     batch_routes,
     batch_file_routes,
     chat_routes,
@@ -95,7 +96,6 @@ ROUTES = (
     model_routes,
     own_account_routes,
     own_key_routes,
-    archive_routes,
     input_routes,
     file_routes,
     result_routes,
