@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -15,9 +16,11 @@ from worker.db.batches import batches, held_jobs
 from worker.db.engine import Row, Transaction, transaction
 from worker.db.jobs import inputs, state_machine
 from worker.db.jobs.state_machine import NewGroup, NewJob
+from worker.messaging import pubsub
 
 # Jobs per statement: each statement has a few seconds.
 _JOBS_PER_STATEMENT = 400
+_PUBLISHED = 300
 
 
 class LeaseLostError(Exception):
@@ -39,6 +42,8 @@ def accept_batch(row: Row[Any], checked: CheckedBatch, caller: Caller, holder: U
         quota_check.check_cost([job.id for job in jobs], requests=len(lines))
         if batches.mark_in_progress(tx, row.id, holder, lines=len(lines), price=checked.price or {}) is None:
             raise LeaseLostError
+        # Feeds show them while they wait; a page has room for few of them.
+        tx.on_commit(partial(pubsub.publish_accepted_jobs, [job.id for job in jobs[-_PUBLISHED:]]))
 
 
 def _scheduled(one: PlannedLine, row: Row[Any]) -> PlannedLine:
