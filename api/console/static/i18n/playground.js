@@ -1,16 +1,5 @@
 // Texts of the playground and the agent: "area.name": [English, Chinese].
 export default {
-  "agent.assistant": ["Agent:", "智能体："],
-  "agent.conversation": ["Conversation", "对话"],
-  "agent.empty": ["Chat with the agent", "与智能体对话"],
-  "agent.empty_text": ["Describe what you want to see. The agent picks the models and creates images and videos.", "描述您想看到的内容，智能体会自行选择模型并生成图片和视频。"],
-  "agent.job": ["View job", "查看任务"],
-  "agent.message": ["Message", "消息"],
-  "agent.new": ["New conversation", "新对话"],
-  "agent.placeholder": ["Draw a lighthouse at dawn…", "画一座黎明时分的灯塔……"],
-  "agent.send": ["Send", "发送"],
-  "agent.user": ["You:", "您："],
-
   "many.accepted": ["{n} requests accepted", "已接受 {n} 个请求"],
   "many.add_model": ["Add a model", "添加模型"],
   "many.all_or_none": ["All of them are accepted, or none.", "要么全部接受，要么全部不接受。"],

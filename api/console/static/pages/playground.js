@@ -8,7 +8,7 @@ import { t } from "../lib/state/language.js";
 import { useModels } from "../lib/state/models.js";
 import { navigate } from "../lib/state/router.js";
 import { FirstRun } from "../lib/ui/accounts/first_run.js";
-import { AgentChat } from "../lib/ui/agent_chat.js";
+import { AgentChat } from "../lib/ui/agent/chat.js";
 import { EmptyState, ErrorMessage, Loading, PageHeader, RadioGroup } from "../lib/ui/components.js";
 import { GenerationForm } from "../lib/ui/composer/form.js";
 import { JobCard } from "../lib/ui/job_views.js";
@@ -22,19 +22,20 @@ export default function Playground({ query }) {
   const { mode } = draft.value;
   let body = html`<${Loading} />`;
   if (models.error) body = html`<${ErrorMessage} error=${models.error} onRetry=${models.reload} />`;
-  else if (models.data) body = mode === "chat" ? html`<${AgentChat} />` : html`<${Studio} models=${models.data} />`;
+  else if (models.data) body = mode === "chat" ? html`<${AgentChat} models=${models.data} conversation=${query.conversation} />` : html`<${Studio} models=${models.data} />`;
   return html`<${PageHeader} title=${t("nav.playground")}><${RadioGroup} hideLabel label=${t("mode.label")} value=${mode} options=${modes}
     onChange=${(value) => navigate(withMode(query, value))} /><//>${body}${mode === "chat" && html`<div class="gap"><${FirstRun} /></div>`}`;
 }
 
-const MODES = ["image", "video", "chat"];
-const withMode = (query, mode) => `?${new URLSearchParams({ ...query, mode })}`;
+// The modes as the address names them.
+const MODES = { image: "image", video: "video", agent: "chat" };
+const withMode = ({ conversation, ...query }, mode) => `?${new URLSearchParams({ ...query, mode: mode === "chat" ? "agent" : mode, ...(mode === "chat" && conversation && { conversation }) })}`;
 
 // The address names the mode, so that Back and links work. Without one, the mode of the draft goes there.
 function useModeOfAddress(query) {
   useEffect(() => {
-    if (MODES.includes(query.mode)) changeMode(query.mode);
-    else navigate(withMode(query, draft.value.mode), { replace: true });
+    if (Object.hasOwn(MODES, query.mode)) changeMode(MODES[query.mode]);
+    else navigate(withMode(query, query.mode === "chat" ? "chat" : draft.value.mode), { replace: true });
   }, [query.mode]);
 }
 

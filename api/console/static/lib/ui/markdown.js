@@ -1,18 +1,23 @@
-// Markdown of agents as elements. No HTML is made from text: the parser gives tokens, and only the elements below exist.
+// Markdown of agents as elements: markdown-it reads it, DOMPurify removes what is not listed, and elements of the page are made of the
+// rest. A stream changes only what is new, so a playing video goes on.
+import DOMPurify from "../../vendor/dompurify/dompurify.js";
 import MarkdownIt from "../../vendor/markdown-it/markdown-it.js";
 import { html, useMemo } from "./preact.js";
 import { platformUrl } from "../api/client.js";
 import { t } from "../state/language.js";
+import { CopyButton } from "./components.js";
 
 // Longer text is shown as it is.
 const MAX_CHARS = 50_000;
 const MAX_NESTING = 20;
 const SAFE_LINK = /^(?:https?:\/\/|mailto:|\/v1\/files\/)/i;
-const OWN_FILE = /\/v1\/files\/[^/?#]+\/(?:content|thumbnail)(?:[?#]|$)/;
+const OWN_FILE = /\/v1\/files\/([^/?#]+)\/(?:content|thumbnail)(?:[?#]|$)/;
 // Our own answers name a video twice: as an element for clients that show HTML, and as a link, which is shown here.
 const VIDEO_ELEMENT = /^<video controls src="[^"\n]*">\n[^\n]*\n<\/video>$/gm;
-const ELEMENTS = new Set(["p", "em", "strong", "s", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "table", "thead", "tbody", "tr", "th", "td"]);
+const ELEMENTS = ["p", "em", "strong", "s", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "table", "thead", "tbody", "tr", "th", "td", "br", "hr", "code"];
+const CLEAN = { ALLOWED_TAGS: [...ELEMENTS, "pre", "a", "img"], ALLOWED_ATTR: ["href", "src", "alt", "start"], ALLOWED_URI_REGEXP: SAFE_LINK, ALLOW_DATA_ATTR: false, ALLOW_ARIA_ATTR: false, RETURN_DOM_FRAGMENT: true };
 
+// HTML in the text is shown as text.
 const parser = new MarkdownIt({ html: false, linkify: false, breaks: true, maxNesting: MAX_NESTING });
 // A list of what is allowed: the parser's own check is a list of what is not.
 parser.validateLink = (link) => SAFE_LINK.test(link);
@@ -32,39 +37,28 @@ function picture(src, name) {
   return html`<a href=${platformUrl(src)} target="_blank" rel="noopener"><img src=${platformUrl(src)} alt=${name || t("kind.image")} loading="lazy" /></a>`;
 }
 
-function element(token, children) {
-  if (token.type === "link_open") return link(token.attrGet("href") ?? "", children);
-  // Paragraphs of a list without empty lines.
-  if (token.hidden || !ELEMENTS.has(token.tag)) return children;
-  return html`<${token.tag}>${children}<//>`;
+const code = (text) => html`<div class="code"><pre tabindex="0" aria-label=${t("agent.code")}><code>${text}</code></pre><${CopyButton} text=${text} /></div>`;
+
+// The elements of clean nodes. `shown` = ids of files that are shown beside the text.
+function elements(nodes, shown) {
+  return [...nodes].map((node) => {
+    if (node.nodeType === Node.TEXT_NODE) return node.data;
+    const tag = node.localName;
+    const target = node.getAttribute(tag === "img" ? "src" : "href") ?? "";
+    if (shown.has(target.match(OWN_FILE)?.[1])) return null;
+    if (tag === "img") return target ? picture(target, node.getAttribute("alt")) : node.getAttribute("alt");
+    if (tag === "pre") return code(node.textContent.replace(/\n$/, ""));
+    const children = elements(node.childNodes, shown).filter((child) => child !== null);
+    if (tag === "a") return target ? link(target, children) : children;
+    if (!ELEMENTS.includes(tag) || (tag === "p" && !children.some((child) => typeof child !== "string" || child.trim()))) return null;
+    return html`<${tag} ...${tag === "ol" && node.start !== 1 ? { start: node.start } : {}}>${children}<//>`;
+  });
 }
 
-function leaf(token) {
-  if (token.type === "inline") return elements(token.children);
-  if (token.type === "image") return picture(token.attrGet("src") ?? "", token.content);
-  if (token.type === "softbreak" || token.type === "hardbreak") return html`<br />`;
-  if (token.type === "hr") return html`<hr />`;
-  if (token.type === "code_inline") return html`<code>${token.content}</code>`;
-  if (token.type === "fence" || token.type === "code_block") return html`<pre><code>${token.content}</code></pre>`;
-  return token.content;
-}
-
-// Tokens name their nesting, so a list of what is open replaces recursion.
-function elements(tokens) {
-  const open = [{ children: [] }];
-  for (const token of tokens) {
-    if (token.nesting === 1) open.push({ token, children: [] });
-    else if (token.nesting === 0) open.at(-1).children.push(leaf(token));
-    else {
-      const closed = open.pop();
-      open.at(-1).children.push(element(closed.token, closed.children));
-    }
-  }
-  return open[0].children;
-}
+const NOTHING = new Set();
 
 // Links lead to http, https and mail addresses only; a link with another scheme stays the text that it is.
-export function Markdown({ text }) {
-  const parsed = useMemo(() => (text.length > MAX_CHARS ? null : elements(parser.parse(text.replace(VIDEO_ELEMENT, ""), {}))), [text]);
-  return parsed ? html`<div class="markdown">${parsed}</div>` : html`<div class="markdown plain">${text}</div>`;
+export function Markdown({ text, shown = NOTHING }) {
+  const clean = useMemo(() => (text.length > MAX_CHARS ? null : DOMPurify.sanitize(parser.render(text.replace(VIDEO_ELEMENT, "")), CLEAN)), [text]);
+  return clean ? html`<div class="markdown">${elements(clean.childNodes, shown)}</div>` : html`<div class="markdown plain">${text}</div>`;
 }
