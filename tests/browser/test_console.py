@@ -2,9 +2,7 @@
 
 import base64
 import io
-import json
 import re
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
