@@ -192,8 +192,8 @@ class _RequestHandler:
     def _end_tracking(self) -> None:
         """Record how a request with jobs ended, which decides whether its repeat joins them."""
         tracked: TrackedRequest | None = self._state.get("tracked_request")
-        if tracked is None:
-            return
+        if tracked is None or self._state.get("is_part"):
+            return  # its end is recorded with the longer request that it is a part of
         if tracked.disconnected.is_set() or not self._complete or not self._state.get("accepted"):
             # The jobs may be committed without `accepted`: the connection to Postgres broke during the commit.
             tracked.end("cut")

@@ -55,7 +55,8 @@ def _check_confirm_above(header: str) -> None:
     try:
         read_consent_limits(header)
     except ValueError as error:
-        raise DreameryError("invalid_value", f"The header X-Confirm-Above {error}.", param=CONFIRM_ABOVE_HEADER) from None
+        message = f"The header X-Confirm-Above {error}."
+        raise DreameryError("invalid_value", message, param=CONFIRM_ABOVE_HEADER) from None
 
 
 async def stop_mcp(app: Any) -> None:

@@ -28,12 +28,13 @@ SETTINGS = frozenset(
 FORMER = frozenset(f"DREAMERY_{name.upper()}" for name in [*FORMER_NAMES, *(one.former for one in all_constants())])
 NOT_SETTINGS = {
     "DREAMERY_BIND": "docker-compose.yml",
+    "DREAMERY_KEY": "`dreamery mcp`",
     "DREAMERY_PORT": "docker-compose.yml",
     "DREAMERY_URL": "the commands that talk to a platform",
     "DREAMERY_WEBHOOK_SECRET": "the receivers of docs/webhooks.md",
 }
 # Lines in which `dreamery` is a name given to another tool, not our command.
-OTHER_TOOLS = re.compile(r"\b(kubectl|useradd|systemctl|chown)\b")
+OTHER_TOOLS = re.compile(r"\b(kubectl|useradd|systemctl|chown|claude)\b")
 COMMAND = re.compile(r"(?:^|(?<=[\s/(;|&]))dreamery[ \t]+(?=[a-z-])")
 
 pytestmark = pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)

@@ -1,17 +1,21 @@
 """Call the HTTP API of a running platform for `dreamery mcp`."""
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+import hashlib
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx
 
-from api.mcp.gateways.protocol import Json, Reply, UnreachableError
+from api.mcp.gateways.protocol import Creation, Json, Reply, UnreachableError
 
 _LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 # A stream sends a comment at least every 12 seconds, and a creating call answers at once.
+_MOST_KEYS = 1000
 _TIMEOUT = httpx.Timeout(60, connect=10)
 
 
@@ -22,6 +26,7 @@ class HttpGateway:
 
     def __init__(self, url: str, key: str) -> None:
         self._url = url.rstrip("/")
+        self._keys: dict[bytes, str] = {}  # of calls that did not finish, oldest first
         self._client = httpx.AsyncClient(
             headers={"authorization": f"Bearer {key}", "user-agent": "dreamery-mcp"},
             timeout=_TIMEOUT,
@@ -37,6 +42,20 @@ class HttpGateway:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._client.__aexit__(kind, error, trace)
+
+    @contextlib.contextmanager
+    def creating(self, body: Json) -> Iterator[Creation]:
+        """Send an idempotency key: that of a call with the same body that did not finish, otherwise a new one."""
+        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
+        key = self._keys.pop(digest, None) or f"mcp-{uuid4().hex}"
+        creation = Creation(headers={"idempotency-key": key})
+        try:
+            yield creation
+        finally:
+            if not creation.is_finished:
+                self._keys[digest] = key
+            if len(self._keys) > _MOST_KEYS:
+                del self._keys[next(iter(self._keys))]
 
     @contextlib.asynccontextmanager
     async def open(

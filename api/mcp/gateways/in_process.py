@@ -6,7 +6,7 @@ the request that brought the tool call.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from urllib.parse import unquote
 
 import anyio
@@ -15,7 +15,8 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Scope
 
-from api.mcp.gateways.protocol import Json, Reply
+from api.http.request_tracker import End, TrackedRequest
+from api.mcp.gateways.protocol import Creation, Json, Reply
 
 # What the platform needs to know about the caller: the credential, its language, where links lead and where it calls
 # from. Everything else belongs to the MCP request alone.
@@ -37,9 +38,27 @@ class InProcessGateway:
 
     def __init__(self, request: Request) -> None:
         self._app: ASGIApp = request.app
+        self._request = request
+        self._tracked: TrackedRequest | None = None
         self._scope = request.scope
         self._headers = [(name, value) for name, value in request.scope["headers"] if _is_passed(name)]
         self._headers.append((b"x-request-id", str(request.state.request_id).encode()))
+
+    @contextlib.contextmanager
+    def creating(self, body: Json) -> Iterator[Creation]:  # noqa: ARG002 - the platform recognises a repeat by itself
+        """Let the whole wait, and not the call that creates the jobs, decide whether a repeat joins them.
+
+        So a client that leaves during the wait counts as one that left a REST call that waits.
+        """
+        creation, tracker = Creation(), self._request.app.state.request_tracker
+        tracked = self._tracked = tracker.track(self._request)
+        how: End = "cut"
+        try:
+            yield creation
+            how = "answered" if creation.is_finished else "timeout"
+        finally:
+            tracked.end(how)
+            self._tracked = None
 
     @contextlib.asynccontextmanager
     async def open(
@@ -80,8 +99,11 @@ class InProcessGateway:
             "headers": sent,
             "client": self._scope.get("client"),
             "server": self._scope.get("server"),
-            "state": {},
+            "state": self._state_of_part() if method == "POST" else {},
         }
+
+    def _state_of_part(self) -> dict[str, object]:
+        return {} if self._tracked is None else {"tracked_request": self._tracked, "is_part": True}
 
 
 def _is_passed(name: bytes) -> bool:

@@ -5,7 +5,7 @@ So a tool checks, limits, prices and stores exactly what the same REST call does
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -36,12 +36,30 @@ class Reply:
     pieces: AsyncIterator[bytes] = field(repr=False)
 
 
+@dataclass(slots=True)
+class Creation:
+    """A call that creates jobs, `headers` that it sends, and whether its client got all that it asked for."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    is_finished: bool = False
+
+    def finish(self) -> None:
+        """The next call like this one creates jobs of its own."""
+        self.is_finished = True
+
+
 class Gateway(Protocol):
     """The HTTP API as one caller sees it; calls carry the caller's credential."""
 
     @property
     def reconnects(self) -> bool:
         """Whether a stream that ends early may be opened again: the server that stops is another process."""
+
+    def creating(self, body: Json) -> AbstractContextManager[Creation]:
+        """Keep together a call that creates jobs with `body` and the wait for them.
+
+        The same call joins these jobs later, if this one ends by an exception or without `Creation.finish`.
+        """
 
     def open(
         self, method: str, path: str, *, body: Json | None = None, headers: Mapping[str, str] = _NO_HEADERS

@@ -13,7 +13,7 @@ from api.mcp.tools.costs import agree_on_cost, cost_of, estimate_cost, needs_con
 from api.mcp.tools.inputs import Creating, EditPicture, EstimateCost, MakePicture, MakeVideo
 from api.mcp.tools.results import file_uri, job_files, jobs_outcome
 from api.mcp.tools.uris import FileName, parse_uri
-from api.mcp.tools.waiting import read_job, wait_for_jobs
+from api.mcp.tools.waiting import TERMINAL, read_job, wait_for_jobs
 from worker.core.errors import DreameryError
 
 # Arguments that are not fields of the REST call.
@@ -63,13 +63,16 @@ async def _create(call: Call, tool: str, arguments: BaseModel) -> Outcome:
     endpoint = ENDPOINTS[tool]
     body = await _body(call, arguments)
     held = await agree_on_cost(call, arguments, endpoint.path, body)
-    headers = {"idempotency-key": arguments.idempotency_key} if arguments.idempotency_key else {}
-    accepted = await call_json(
-        call.gateway, "POST", endpoint.path, body={**body, **held, "async": True}, headers=headers
-    )
-    jobs = accepted.get("jobs") or [accepted]
-    await call.report(0, f"Accepted: {', '.join(job['id'] for job in jobs)}")
-    jobs = await wait_for_jobs(call, jobs, arguments.wait_seconds)
+    sent = {**body, **held, "async": True}
+    own = {"idempotency-key": arguments.idempotency_key} if arguments.idempotency_key else {}
+    with call.gateway.creating(sent) as creation:
+        accepted = await call_json(call.gateway, "POST", endpoint.path, body=sent, headers={**creation.headers, **own})
+        jobs = accepted.get("jobs") or [accepted]
+        await call.report(0, f"Accepted: {', '.join(job['id'] for job in jobs)}")
+        jobs = await wait_for_jobs(call, jobs, arguments.wait_seconds)
+        # Who waits for nothing has got all that it asked for.
+        if not arguments.wait_seconds or all(job["status"] in TERMINAL for job in jobs):
+            creation.finish()
     return await jobs_outcome(call, jobs, thumbnails=arguments.thumbnails)
 
 

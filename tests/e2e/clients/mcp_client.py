@@ -1,5 +1,6 @@
 """The official MCP client for tests: sessions over streamable HTTP and over standard input and output."""
 
+import asyncio
 import contextlib
 import os
 import sys
@@ -36,10 +37,12 @@ class Progress:
 
     def __init__(self) -> None:
         self.seen: list[tuple[float, str]] = []
+        self.began = asyncio.Event()
 
     async def __call__(self, value: float, total: float | None, message: str | None) -> None:
         assert total == 100
         self.seen.append((value, message or ""))
+        self.began.set()
 
 
 @contextlib.asynccontextmanager

@@ -98,7 +98,7 @@ def test_readers_that_never_read_and_callers_that_leave_do_not_hold_others_up(ap
     finally:
         for one in sockets:
             one.close()
-    # The calls joined one job, which continues without them.
+    # The jobs continue without the calls.
     with httpx.Client(base_url=api_platform.url, headers={"authorization": f"Bearer {key}"}, trust_env=False) as http:
         jobs = http.get("/v1/jobs").json()["data"]
         assert {job["status"] for job in jobs} <= {"queued", "in_progress"}
