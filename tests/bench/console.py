@@ -1,4 +1,4 @@
-"""Benchmark of the console's job list with many jobs: time to the first page, and scrolling.
+"""Benchmark of the console with many results: the list of jobs and the gallery, to their first rows and scrolling.
 
 The jobs are copies of a few that really ran, so they have results with images.
 """
@@ -20,21 +20,21 @@ _SCREEN = {"width": 1440, "height": 900}
 # Measured by the page, from the start of the navigation.
 _FIRST_ROW = """
 new MutationObserver((_, observer) => {
-  if (!document.querySelector('.job-row')) return;
+  if (!document.querySelector('.job-row, .tile')) return;
   observer.disconnect();
   requestAnimationFrame(() => setTimeout(() => { window.firstRow = performance.now(); }));
 }).observe(document, { childList: true, subtree: true });
 """
 # Scrolls down one screen at a time until `rows` rows exist; measures every frame.
 _SCROLL = """
-async (rows) => {
+async ([selector, rows]) => {
   const frames = [];
   let finished = false;
   let last = performance.now();
   const start = last;
   const measureFrame = (now) => { frames.push(now - last); last = now; if (!finished) requestAnimationFrame(measureFrame); };
   requestAnimationFrame(measureFrame);
-  while (document.querySelectorAll('.job-row').length < rows) {
+  while (document.querySelectorAll(selector).length < rows) {
     scrollBy(0, innerHeight);
     await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve, 16)));
   }
@@ -45,57 +45,65 @@ async (rows) => {
 """
 
 
-@dataclass
-class Figures:
-    """Median times of the API and the page, and the figures of scrolling."""
+# Of a page: its path, and its rows.
+_PAGES = {"jobs": ("/console/jobs", ".job-row"), "gallery": ("/console/gallery", ".tile")}
 
-    jobs: int
-    load_average: float
-    api_first_ms: float  # GET /v1/jobs?limit=50, the newest
-    api_deep_ms: float  # the same from the middle of the list
-    api_search_ms: float  # search for a word in half of the prompts
-    page_ms: float  # from navigation to the first painted row, browser cache warm
-    page_cold_ms: float  # the same with an empty cache
+
+@dataclass
+class PageFigures:
+    """Median times of a page, and the figures of scrolling."""
+
+    warm_ms: float  # from navigation to the first painted row, browser cache warm
+    cold_ms: float  # the same with an empty cache
     scrolled_rows: int
     scroll_seconds: float
     frame_median_ms: float
     frame_p95_ms: float
 
 
+@dataclass
+class Figures:
+    """Median times of the API and of the pages."""
+
+    results: int
+    load_average: float
+    jobs_first_ms: float  # GET /v1/jobs?limit=50, the newest
+    jobs_deep_ms: float  # the same from the middle of the list
+    jobs_search_ms: float  # search for a word in half of the prompts
+    results_first_ms: float  # GET /v1/results?limit=60&include=jobs, the newest
+    results_deep_ms: float  # the same from the middle of the list
+    results_favourites_ms: float  # those that are favourites: none
+    jobs_page: PageFigures
+    gallery_page: PageFigures
+
+
 def run(platform: Platform, executable: str, *, jobs: int, scrolled: int) -> Figures:
-    """Fill the list and measure it."""
+    """Fill the lists and measure them."""
     headers = {"Authorization": f"Bearer {platform.admin_key}"}
     with httpx.Client(base_url=platform.url, headers=headers, timeout=120, trust_env=False) as http:
         for prompt in ("a red paper boat on a calm lake", "waves roll ashore at dawn"):
             http.post("/v1/images/generations", json={"prompt": prompt, "n": 1}).raise_for_status()
         fill_jobs(platform.database_url, jobs)
-        newest = http.get("/v1/jobs", params={"limit": 50}).json()
         with psycopg.connect(platform.database_url) as database:
             row = database.execute("SELECT id FROM jobs ORDER BY id OFFSET %s LIMIT 1", [jobs // 2]).fetchone()
-        middle = f"job_{row[0].hex}" if row else newest["last_id"]
-        times = [
-            _median_ms(http, params)
-            for params in ({"limit": 50}, {"limit": 50, "after": middle}, {"limit": 50, "q": "waves"})
+        assert row is not None
+        middle, gallery = row[0].hex, {"limit": 60, "include": "jobs"}
+        requests: list[tuple[str, dict[str, Any]]] = [
+            ("/v1/jobs", {"limit": 50}),
+            ("/v1/jobs", {"limit": 50, "after": f"job_{middle}"}),
+            ("/v1/jobs", {"limit": 50, "q": "waves"}),
+            ("/v1/results", gallery),
+            ("/v1/results", {**gallery, "after": f"{middle}.0"}),
+            ("/v1/results", {**gallery, "favourite": True}),
         ]
+        times = [_median_ms(http, path, params) for path, params in requests]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         try:
-            cold, warm, scroll = _measure_page(browser, platform, scrolled)
+            pages = {name: _measure_page(browser, platform, *where, scrolled) for name, where in _PAGES.items()}
         finally:
             browser.close()
-    return Figures(
-        jobs=jobs,
-        load_average=os.getloadavg()[0],
-        api_first_ms=times[0],
-        api_deep_ms=times[1],
-        api_search_ms=times[2],
-        page_ms=warm,
-        page_cold_ms=cold,
-        scrolled_rows=scrolled,
-        scroll_seconds=round(scroll["seconds"], 1),
-        frame_median_ms=round(scroll["median"], 1),
-        frame_p95_ms=round(scroll["p95"], 1),
-    )
+    return Figures(jobs, os.getloadavg()[0], *times, jobs_page=pages["jobs"], gallery_page=pages["gallery"])
 
 
 def fill_jobs(database_url: str, jobs: int) -> None:
@@ -143,16 +151,16 @@ def _columns(database: Any, table: str, excluded: set[str]) -> dict[str, sql.Com
     }
 
 
-def _median_ms(http: httpx.Client, params: dict[str, Any]) -> float:
+def _median_ms(http: httpx.Client, path: str, params: dict[str, Any]) -> float:
     seconds = []
     for _ in range(25):
         start = time.perf_counter()
-        http.get("/v1/jobs", params=params).raise_for_status()
+        http.get(path, params=params).raise_for_status()
         seconds.append(time.perf_counter() - start)
     return round(statistics.median(seconds) * 1000, 1)
 
 
-def _measure_page(browser: Any, platform: Platform, rows: int) -> tuple[float, float, dict[str, float]]:
+def _measure_page(browser: Any, platform: Platform, path: str, row: str, rows: int) -> PageFigures:
     key = {"Authorization": f"Bearer {platform.admin_key}"}
     times: dict[bool, list[float]] = {True: [], False: []}
     scroll: dict[str, float] = {}
@@ -162,15 +170,22 @@ def _measure_page(browser: Any, platform: Platform, rows: int) -> tuple[float, f
             page = context.new_page()
             page.add_init_script(_FIRST_ROW)
             for cold in (True, False, False):
-                times[cold].append(_load(page))
+                times[cold].append(_load(page, path, row))
             if not scroll:
-                scroll = page.evaluate(_SCROLL, rows)
-    return round(statistics.median(times[True])), round(statistics.median(times[False])), scroll
+                scroll = page.evaluate(_SCROLL, [row, rows])
+    return PageFigures(
+        warm_ms=round(statistics.median(times[False])),
+        cold_ms=round(statistics.median(times[True])),
+        scrolled_rows=rows,
+        scroll_seconds=round(scroll["seconds"], 1),
+        frame_median_ms=round(scroll["median"], 1),
+        frame_p95_ms=round(scroll["p95"], 1),
+    )
 
 
-def _load(page: Page) -> float:
-    page.goto("/console/jobs")
-    page.locator(".job-row").first.wait_for()
+def _load(page: Page, path: str, row: str) -> float:
+    page.goto(path)
+    page.locator(row).first.wait_for()
     # The page's security policy forbids `wait_for_function`.
     return float(
         page.evaluate(

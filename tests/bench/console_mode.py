@@ -33,12 +33,14 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="dreamery-bench-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         with start_platform(Path(folder), workers=args.workers, extra_env=_SETTINGS) as platform:
-            figures = asdict(run_console(platform, executable, jobs=10_000, scrolled=1000))
+            figures = asdict(run_console(platform, executable, jobs=100_000, scrolled=1000))
     if args.json:
         print(json.dumps(figures, indent=2))
     else:
-        table = Table("console, list of jobs", "", title=f"{machine.machine()}, {os.cpu_count()} cores")
+        table = Table("console, jobs and gallery", "", title=f"{machine.machine()}, {os.cpu_count()} cores")
         for name, value in figures.items():
-            table.add_row(name.replace("_", " "), str(value))
+            parts = {f"{name} {part}": one for part, one in value.items()} if isinstance(value, dict) else {name: value}
+            for part, one in parts.items():
+                table.add_row(part.replace("_", " "), str(one))
         Console(width=120).print(table)
     return 0

@@ -46,7 +46,7 @@ class ResultList(BaseModel):
     has_more: bool
     next: str | None = Field(
         description="send it as `after`; null = this is the last page. A page can be empty and still have one: a rare "
-        "filter looks at 20,000 jobs at a time"
+        "filter looks at 10,000 jobs at a time"
     )
     jobs: list[Job] | None = Field(None, description="(`include=jobs`) the jobs of these results")
 

@@ -16,7 +16,7 @@ from worker.db.jobs.queries import Viewer, visibility_condition
 from worker.db.jobs.results.marks import FAVOURITE, PINNED
 
 # Jobs that one page looks at.
-WINDOW = 20_000
+WINDOW = 10_000
 # After all results of a job.
 _LAST_NUMBER = 2**31 - 1
 # How far a shape may be from the ratio, as a share of it: upstream rounds sizes to whole blocks.
