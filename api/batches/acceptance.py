@@ -8,9 +8,8 @@ from uuid import UUID
 
 from api.auth.dependencies import Caller
 from api.batches.validation import CheckedBatch, PlannedLine
-from api.generation.acceptance import reject_while_draining
+from api.generation.acceptance import check_room, reject_while_draining
 from api.generation.quotas import QuotaCheck
-from api.generation.schedules import check_room
 from worker.core.observability.job_context import current_origin
 from worker.db.batches import batches, held_jobs
 from worker.db.engine import Row, Transaction, transaction

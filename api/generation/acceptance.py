@@ -9,7 +9,7 @@ import contextlib
 import contextvars
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -21,13 +21,15 @@ from api.generation.account_assignment import assign_accounts
 from api.generation.deduplication import DuplicateUndecidedError
 from api.generation.quotas import QuotaCheck, with_cost_limit
 from api.generation.reference_images import delete_stored_inputs
-from api.generation.schedules import release_accepted, with_schedule
 from api.http.request_tracker import TrackedRequest
 from worker.core.catalog.money import CostLimit
 from worker.core.concurrency.keyed_batches import ALONE, KeyedBatches, Left
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.observability.job_context import Origin, current_origin
+from worker.core.quotas import CONCURRENT_JOBS
 from worker.core.settings import get_settings
+from worker.db.batches import held_jobs
+from worker.db.batches.held_jobs import HeldGroup
 from worker.db.engine import (
     DATABASE_UNAVAILABLE_ERRORS,
     Transaction,
@@ -44,6 +46,7 @@ from worker.db.users.quotas import QuotaUsage
 from worker.messaging import celery_app, pubsub
 
 _RETRY_SECONDS = 0.15
+_HELD_RETRY_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ def _accept_together(submissions: list[_Submission]) -> list[AcceptedRequest | L
     def write() -> set[UUID]:
         nonlocal attempts
         attempts += 1
-        with transaction() as tx:
+        with transaction(plan_once=True) as tx:
             if attempts > 1 and (written := queries.existing_groups(tx, [s.request.group_id for s in submissions])):
                 known = [s for s in submissions if s.request.group_id in written]
                 _enqueue_on_commit(tx, [job for s in known for job in s.plan.jobs])
@@ -204,7 +207,7 @@ def _accept(submission: _Submission) -> AcceptedRequest:
     def attempt() -> AcceptedRequest:
         nonlocal attempts
         attempts += 1
-        with transaction() as tx:
+        with transaction(plan_once=True) as tx:
             if attempts > 1 and queries.group_members(tx, request.group_id):
                 _enqueue_on_commit(tx, plan.jobs)
                 return new
@@ -311,6 +314,41 @@ def _insert(tx: Transaction, submissions: list[_Submission]) -> tuple[QuotaUsage
     # Feeds show jobs that still wait: their first change may be minutes away.
     tx.on_commit(partial(pubsub.publish_accepted_jobs, list(assigned)))
     return quota_check.check_cost(list(assigned), requests=len(submissions))
+
+
+def with_schedule(job: NewJob, caller: Caller) -> NewJob:
+    """Return the job with the times of its request, and with what holds it."""
+    when = caller.schedule
+    is_limited = any(limit.name == CONCURRENT_JOBS for limit in caller.limits)
+    hold = held_jobs.key_hold(caller.key_root) if is_limited and caller.key_root is not None else None
+    if hold is None and when.idle:
+        hold = held_jobs.IDLE
+    elif hold is None and when.not_before is not None:
+        hold = held_jobs.TIME
+    lane = held_jobs.IDLE if when.idle else None
+    return replace(job, hold=hold, lane=lane, not_before=when.not_before, expires_at=when.expires_at)
+
+
+def release_accepted(tx: Transaction, caller: Caller, jobs: Sequence[NewJob]) -> None:
+    """Let written jobs go on at once as far as they may, behind earlier ones of the same hold. The tick goes on later.
+
+    Raises `queue_full` when the caller has too many held jobs.
+    """
+    holds = {job.hold for job in jobs if job.hold is not None}
+    if not holds:
+        return
+    check_room(tx, caller, 0)
+    for hold in sorted(holds):
+        released = held_jobs.release(tx, HeldGroup(caller.owner, hold))
+        tx.on_commit(partial(celery_app.enqueue_jobs, released))
+
+
+def check_room(tx: Transaction, caller: Caller, more: int) -> None:
+    """Raise `queue_full` when the caller would have too many held jobs with these."""
+    most = held_jobs.MOST_HELD
+    if held_jobs.count_held(tx, caller.owner, at_most=most + 1) + more > most:
+        message = f"At most {most} jobs of a user may wait before the queue. Wait until some of them have begun."
+        raise DreameryError("queue_full", message, retry_after=_HELD_RETRY_SECONDS)
 
 
 def _enqueue_on_commit(tx: Transaction, jobs: list[NewJob]) -> None:

@@ -195,7 +195,7 @@ def _read_together(requests: list[list[UUID]]) -> list[list[JobView] | Left]:
 @retry_for_a_caller
 def read_job_views(job_ids: list[UUID]) -> list[JobView]:
     """Return the jobs of a request as they are now."""
-    with transaction() as tx:
+    with transaction(plan_once=True) as tx:
         return queries.group_views(tx, job_ids)
 
 
