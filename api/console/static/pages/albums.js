@@ -92,7 +92,7 @@ export function AlbumPage({ params }) {
   const files = useAlbumFiles(params.id);
   const [selected, setSelected] = useState(null);
   const end = useInfiniteScroll(files.loadMore);
-  const open = useViewer(files.items.map(viewerItem), { onNearEnd: files.loadMore });
+  const open = useViewer(files.items.map(viewerItem), { onNearEnd: files.loadMore, readOnly: true });
   const album = loaded.data;
   const toggle = (id) => {
     const next = new Set(selected);

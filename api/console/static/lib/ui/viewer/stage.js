@@ -70,8 +70,10 @@ export function createStage(list, key, { onMove, onClose }) {
     },
     close({ quick = false } = {}) {
       announced = false;
-      if (quick) pswp.destroy();
-      else pswp.close();
+      const end = () => (quick ? pswp.destroy() : pswp.close());
+      // PhotoSwipe ignores both while it opens.
+      if (pswp.opener.isOpening) pswp.on("openingAnimationEnd", end);
+      else end();
     },
   };
 }
