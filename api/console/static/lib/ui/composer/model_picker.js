@@ -29,8 +29,8 @@ export function ModelField({ models, model }) {
     updateDraft({ model: chosen.id, provider: "" });
   };
   return html`<div class="field"><span class="label" id="model-label">${t("param.model")}</span>
-    <button type="button" class="model-button" id="model-button" data-model=${model.id} aria-haspopup="dialog" aria-labelledby="model-label model-name" onClick=${show}>
-      <${ModelSample} model=${model} /><span class="model-text"><strong id="model-name">${modelTitle(model, rows)}</strong>
+    <button type="button" class="model-button" id="model-button" data-model=${model.id} aria-haspopup="dialog" aria-labelledby="model-label model-button" onClick=${show}>
+      <${ModelSample} model=${model} /><span class="model-text"><strong>${modelTitle(model, rows)}</strong>
         <span class="hint clamp-one">${[model.id, priceText(model), timeText(model)].filter(Boolean).join(" · ")}</span></span><${Icon} name="down" size=${18} /></button>
     ${model.obstacle && html`<p class="hint row warning"><${Icon} name="alert" size=${16} /><span>${t(`obstacle.${model.obstacle}`)}</span></p>`}
     ${open && html`<${ModelDialog} models=${models} selected=${[model.id]} onSelect=${select} onClose=${() => setOpen(false)} />`}</div>`;
@@ -98,12 +98,11 @@ function moveFocus(event) {
 const FACT_ICONS = { price: "spark", time: "clock", inputs: "image", shape: "expand", regions: "globe" };
 
 function ModelCard({ model, title, provider, selected, onSelect }) {
-  const id = `card-${model.provider}-${model.id}`.replace(/[^\w-]/g, "_");
   const isBlocked = !isListed(model);
-  return html`<li><button type="button" class="model-card ${selected ? "selected" : ""}" data-model=${model.id} aria-pressed=${selected} aria-disabled=${isBlocked || undefined} aria-labelledby=${`${id}-name`} aria-describedby=${`${id}-facts`}
+  return html`<li><button type="button" class="model-card ${selected ? "selected" : ""}" data-model=${model.id} aria-pressed=${selected} aria-disabled=${isBlocked || undefined}
     onClick=${() => isBlocked || onSelect(model)}><${ModelSample} model=${model} />
-    <span class="model-text"><strong id=${`${id}-name`}>${title}</strong><span class="hint clamp-one">${[model.model_name === title && model.id, provider].filter(Boolean).join(" · ")}</span></span>
-    <span class="model-facts" id=${`${id}-facts`}>${factsOf(model).map(([name, text]) => html`<span key=${name}><${Icon} name=${FACT_ICONS[name]} size=${14} /><span>${text}</span></span>`)}
+    <span class="model-text"><strong>${title}</strong><span class="hint clamp-one">${[model.model_name === title && model.id, provider].filter(Boolean).join(" · ")}</span></span>
+    <span class="model-facts">${factsOf(model).map(([name, text]) => html`<span key=${name}><${Icon} name=${FACT_ICONS[name]} size=${14} /><span>${text}</span></span>`)}
       ${model.obstacle ? html`<span class="warning"><${Icon} name="alert" size=${14} /><span>${t(`obstacle.${model.obstacle}`)}</span></span>` : html`<span class="good"><${Icon} name="check" size=${14} /><span>${t("model.works")}</span></span>`}</span>
     ${selected && html`<span class="model-check" aria-hidden="true"><${Icon} name="check" size=${16} /></span>`}</button></li>`;
 }
