@@ -155,6 +155,11 @@ def test_a_large_picture_is_sent_as_a_file_with_its_progress(page: Page, client:
         {"name": "large.png", "mimeType": "image/png", "buffer": content.getvalue()}
     )
     expect(page.get_by_role("img", name="Reference 1")).to_be_visible()
+    # One request for many prompts carries no files, and says so first.
+    page.get_by_role("checkbox", name="Many prompts at once").check()
+    expect(page.get_by_text("no uploaded files")).to_be_visible()
+    expect(page.get_by_role("button", name="Review the requests")).to_be_disabled()
+    page.get_by_role("checkbox", name="Many prompts at once").uncheck()
     page.get_by_label("Prompt", exact=True).fill("a large picture")
     with page.expect_request(lambda request: request.url.endswith("/v1/images/generations")) as sent:
         page.get_by_role("button", name="Generate image").click()

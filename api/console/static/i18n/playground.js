@@ -21,6 +21,7 @@ export default {
   "many.lines": ["{n} prompt(s)", "{n} 条提示词"],
   "many.make": ["Generate all {n}", "全部生成（{n}）"],
   "many.models": ["Further models", "其他模型"],
+  "many.no_uploads": ["Many prompts take results of this platform as references, no uploaded files. Remove the uploads, or add a result with “Use as reference”.", "批量生成只能以本平台的结果作为参考，不能使用上传的文件。请移除上传的文件，或通过“用作参考图”添加结果。"],
   "many.own_resolution": ["Each model uses its own resolution.", "各模型使用各自的分辨率。"],
   "many.placeholder": ["A {red|blue} paper boat on a calm lake\nA lighthouse at dawn", "平静湖面上的一只{红|蓝}色纸船\n黎明时分的灯塔"],
   "many.prompts": ["Prompts", "提示词（多条）"],

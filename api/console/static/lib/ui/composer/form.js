@@ -65,7 +65,7 @@ export function GenerationForm({ models, recent }) {
       ${error && html`<${ErrorMessage} error=${error} />`}
       ${values.many ? html`<${ManySummary} many=${many} />` : html`<${Estimate} request=${request} version=${version} ready=${isReady} recent=${recent} model=${model} refused=${error !== null} />`}
       ${sent !== null && html`<${Progress} value=${sent * 100} label=${t("play.uploading")} />`}
-      <div class="row">${values.many ? html`<${Button} kind="primary" type="submit" icon="list" class="grow">${many.plan ? t("many.review", { n: formatNumber(many.plan.requests.length) }) : t("many.review_all")}<//>`
+      <div class="row">${values.many ? html`<${Button} kind="primary" type="submit" icon="list" disabled=${many.hasUploads} class="grow">${many.plan ? t("many.review", { n: formatNumber(many.plan.requests.length) }) : t("many.review_all")}<//>`
         : html`<${Button} kind="primary" type="submit" icon="spark" busy=${busy} class="grow">${t(`play.generate_${values.mode}`)}<//>
         <${Button} icon="code" label=${t("play.curl")} onClick=${() => setShowCurl(true)} />`}</div></div>
     ${showCurl && html`<${Dialog} wide title=${t("play.curl")} onClose=${() => setShowCurl(false)}><p class="muted">${t("play.curl_text")}</p><${CodeBlock} label="curl" text=${curlCommand(request)} /><//>`}

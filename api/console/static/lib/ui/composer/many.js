@@ -2,7 +2,7 @@
 // then all of them are accepted, or none.
 import { html, useEffect, useState } from "../preact.js";
 import { api } from "../../api/client.js";
-import { buildMatrix, promptLines, withoutUploads } from "../../state/draft.js";
+import { buildMatrix, forgetSeedOfJob, promptLines } from "../../state/draft.js";
 import { formatDuration, formatMoney, formatNumber, t } from "../../state/language.js";
 import { createId } from "../../state/pictures.js";
 import { Link } from "../../state/router.js";
@@ -23,17 +23,18 @@ const price = ({ currency, credits, cost, known }) => (known ? total({ currency,
 export function useMany({ values, models, isReady }) {
   const [state, setState] = useState({ plan: null, error: null, version: "" });
   const [dialog, setDialog] = useState(null);
-  const active = values.many && isReady;
+  // One request for all carries no files: each of them would be stored once per prompt.
+  const hasUploads = values.images.some(({ upload }) => upload);
+  const active = values.many && isReady && !hasUploads;
   const matrix = active ? buildMatrix(values, models) : null;
-  const asked = active ? { ...matrix, body: withoutUploads(matrix.body) } : null;
   const headers = accountHeaders();
-  const version = active ? JSON.stringify([asked, headers]) : "";
+  const version = active ? JSON.stringify([matrix, headers]) : "";
   useEffect(() => {
     if (!active) return undefined;
     const controller = new AbortController();
     const timer = setTimeout(async () => {
       try {
-        const plan = await api.post("/v1/estimate", { matrix: asked }, { signal: controller.signal, headers });
+        const plan = await api.post("/v1/estimate", { matrix }, { signal: controller.signal, headers });
         setState({ plan, error: null, version });
       } catch (error) {
         if (error.name !== "AbortError") setState({ plan: null, error, version });
@@ -46,18 +47,19 @@ export function useMany({ values, models, isReady }) {
   }, [version]);
   const isCurrent = state.version === version;
   return {
-    values, matrix, headers, dialog, active,
+    values, matrix, headers, dialog, active, hasUploads,
     plan: isCurrent ? state.plan : null,
     error: isCurrent ? state.error : null,
     loading: active && !isCurrent,
     // One id for all tries of a plan: a repeated request is accepted once.
-    review: () => setDialog(createId()),
+    review: () => active && setDialog(createId()),
     close: () => setDialog(null),
   };
 }
 
 // One line under the form: how much it would be, and what is wrong.
-export function ManySummary({ many: { plan, error, active, values } }) {
+export function ManySummary({ many: { plan, error, active, hasUploads, values } }) {
+  if (hasUploads) return html`<p class="hint row warning" role="status"><${Icon} name="alert" size=${16} /><span>${t("many.no_uploads")}</span></p>`;
   if (error) return html`<${ErrorMessage} error=${error} />`;
   const lines = promptLines(values.prompt).length;
   const parts = plan ? [t("many.requests", { n: formatNumber(plan.requests.length) }), t(`many.results_${values.mode}`, { n: formatNumber(plan.results) }), ...plan.totals.map(total), plan.eta && t("play.wait", { time: formatDuration(plan.eta.p50) })] : [t("many.lines", { n: formatNumber(lines) })];
@@ -84,6 +86,7 @@ export function ManyDialog({ many }) {
       if (batch.status === "failed") setRefused(batch.errors);
       else {
         toast(t("many.accepted", { n: formatNumber(batch.request_counts.total) }));
+        forgetSeedOfJob();
         many.close();
       }
     } catch (failure) {
