@@ -95,7 +95,7 @@ PLANTED = [
     ("worker/tasks/stages/orders/build_order.py", "import worker.providers.ark.models", "nothing imports a provider"),
     ("worker/tasks/deliver_webhooks.py", "import sqlalchemy", "sqlalchemy is used in worker.db only"),
     ("api/jobs/watcher.py", "import redis", "redis and celery are used in worker.messaging only"),
-    ("worker/tasks/dispatch.py", "import httpx", "httpx is used in providers and safe_fetch only"),
+    ("worker/tasks/dispatch.py", "import httpx", "httpx is used in providers, safe_fetch and http_streams only"),
     ("worker/storage.py", "import fastapi", "fastapi is used in api only"),
 ]
 

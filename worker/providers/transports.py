@@ -24,6 +24,7 @@ from worker.core.concurrency import lanes
 from worker.core.concurrency.name_lookups import resolve_in_turn
 from worker.core.security.decompression import CompressedBodyError, Decompressor
 from worker.core.security.ip_addresses import is_public
+from worker.http_streams import AsyncioBackend
 
 # Failures before anything of the request was sent.
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
@@ -158,6 +159,7 @@ class _DirectTransport(httpx.AsyncHTTPTransport):
             max_keepalive_connections=connections,
             keepalive_expiry=_KEEP_ALIVE_SECONDS,
             socket_options=_PROBES,
+            network_backend=AsyncioBackend(),
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

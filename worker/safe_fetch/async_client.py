@@ -20,6 +20,7 @@ from worker.core.concurrency.name_lookups import resolve_in_turn
 from worker.core.concurrency.transfer_rate import SlowTransferError, TransferRate
 from worker.core.observability import tracing
 from worker.core.settings import get_settings
+from worker.http_streams import AsyncioBackend
 from worker.safe_fetch.checks import (
     MAX_REDIRECTS,
     SOCKET_TIMEOUT_SECONDS,
@@ -59,7 +60,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
     """Connects to the checked addresses and never resolves the host again."""
 
     def __init__(self) -> None:
-        self._inner = httpcore.AnyIOBackend()
+        self._inner = AsyncioBackend()
 
     async def connect_tcp(
         self,

@@ -12,6 +12,7 @@ import pytest
 from tests.support.engine import reload_settings
 from worker.core.concurrency import event_loop
 from worker.core.concurrency.lanes import Lane
+from worker.http_streams import AsyncioBackend
 from worker.safe_fetch import async_client, async_post
 from worker.safe_fetch.checks import DownloadedFile, FetchError, resolve_allowed_addresses
 
@@ -344,7 +345,7 @@ def test_dns_rebinding_is_blocked(monkeypatch: pytest.MonkeyPatch, allow) -> Non
         raise httpcore.ConnectError("unreachable")
 
     monkeypatch.setattr(socket, "getaddrinfo", answers)
-    monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", connect)
+    monkeypatch.setattr(AsyncioBackend, "connect_tcp", connect)
     with pytest.raises(FetchError):
         download("http://rebind.example:8/", max_bytes=10, deadline_seconds=2)
     assert (asked, tried) == (["rebind.example"], ["93.184.215.14"])
