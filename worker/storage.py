@@ -161,6 +161,15 @@ def put_file(key: str, content: IO[bytes]) -> None:
     Large files are uploaded in parts. A life-cycle rule of the bucket has to remove the parts of failed uploads.
     """
     content.seek(0)
+    _put(key, content)
+
+
+def put_bytes(key: str, content: bytes) -> None:
+    """Store a few megabytes under the key, as `put_file` does, without copying them."""
+    _put(key, content)
+
+
+def _put(key: str, content: IO[bytes] | bytes) -> None:
     try:
         with tracing.span("store file", kind="client", file__key=key), _translate_errors(key):
             _store().put(key, content, max_concurrency=_PARALLEL_UPLOADS)

@@ -88,13 +88,13 @@ async def _from_key(key: str) -> Caller:
 
 
 def _find_together(keys: list[str]) -> list[KeyOwner | Left | None]:
-    with transaction() as tx:
+    with transaction(plan_once=True) as tx:
         found = api_keys.find_keys(tx, keys)
     return [found.get(key) for key in keys]
 
 
 def _find_alone(key: str) -> KeyOwner | None:
-    with transaction() as tx:
+    with transaction(plan_once=True) as tx:
         return api_keys.find_key(tx, key)
 
 

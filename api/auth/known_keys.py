@@ -69,7 +69,7 @@ def _note_misses(digests: Iterable[str], now: float) -> None:
 
 
 def _keys_exist() -> bool:
-    with transaction() as tx:
+    with transaction(plan_once=True) as tx:
         _KeyAccounts.exist = accounts.any_of_other_provider(tx, first_provider())
     _KeyAccounts.asked_at = time.monotonic()
     return _KeyAccounts.exist
@@ -85,6 +85,6 @@ def _find_keys(tokens: Iterable[SessionToken]) -> dict[SessionToken, tuple[str, 
         for region in provider.regions
         for key in [SessionToken(token.session, region, token.proxy, provider.name)]
     }
-    with transaction() as tx:
+    with transaction(plan_once=True) as tx:
         found = accounts.find_tokens(tx, list(options))
     return {options[digest][0]: (digest, options[digest][1]) for digest in found}

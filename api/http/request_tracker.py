@@ -151,10 +151,10 @@ class RequestTracker:
             for tracked in ended
             if tracked.group_id is not None and tracked.ended is not None
         ]
-        with transaction() as tx:
+        with transaction(plan_once=True) as tx:
             idempotency.record_request_ends(tx, ends)
             idempotency.record_heartbeat(tx, self.process, age=time.monotonic() - at)
 
     def _release_lease(self) -> None:
-        with transaction() as tx:
+        with transaction(plan_once=True) as tx:
             idempotency.remove_process(tx, self.process)

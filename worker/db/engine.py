@@ -186,11 +186,17 @@ def _ping_when_idle(connection: DBAPIConnection, record: ConnectionPoolEntry, _p
 
 
 @contextmanager
-def transaction() -> Iterator[Transaction]:
-    """Open a transaction. Commits at the end and runs the `on_commit` actions; rolls back on an exception."""
-    with get_engine().begin() as connection:
-        tx = Transaction(connection)
-        yield tx
+def transaction(*, plan_once: bool = False) -> Iterator[Transaction]:
+    """Open a transaction. Commits at the end and runs the `on_commit` actions; rolls back on an exception.
+
+    `plan_once` = its statements belong to the path of each job: each connection plans them once, without their values.
+    Their plans must not depend on values: planning costs up to four times as much as running them.
+    """
+    with get_engine().connect() as connection:
+        cast("BoundedConnection", connection.connection.dbapi_connection).plan_once(on=plan_once)
+        with connection.begin():
+            tx = Transaction(connection)
+            yield tx
     tx.run_after_commit()
 
 

@@ -185,7 +185,7 @@ def _settle_alone(claimed: ClaimedPoll, job: OpenJob, settle: Callable[[], objec
 @retry_when_database_unavailable
 def _schedule_next(claimed: ClaimedPoll, left: set[UUID]) -> None:
     seconds = claimed.next_in(left)
-    with transaction() as tx:
+    with transaction(plan_once=True) as tx:
         polling.end_polls(tx, {claimed.account.id: seconds})
         if seconds is not None:
             tx.on_commit(partial(poll_later, claimed.account.id, seconds))

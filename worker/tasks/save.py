@@ -92,7 +92,7 @@ async def save_claimed(claims: list[Row[Any]]) -> str:
 
 @retry_when_database_unavailable
 def _claim(job_ids: list[UUID]) -> list[Row[Any]]:
-    with transaction() as tx:
+    with transaction(plan_once=True) as tx:
         return progress_and_leases.claim_saves(tx, job_ids)
 
 
@@ -121,7 +121,8 @@ def _defer_after_fault(claim: Row[Any], fault: UnexpectedError) -> str:
 
 async def _save_claimed(claim: Row[Any]) -> str:
     try:
-        await in_files_thread(storage_wait.check)
+        if storage_wait.is_in_doubt():
+            await in_files_thread(storage_wait.check)
         outcome = await keep_lease(_copy_all(claim), partial(_renew_lease, claim))
     except storage.StorageError as error:
         outcome = _Outcome()
@@ -272,7 +273,7 @@ def _mark_succeeded(items: list[tuple[Row[Any], _Outcome]]) -> list[None]:
         )
         for claim, outcome in items
     ]
-    with pubsub.batch_job_changes(), transaction() as tx:
+    with pubsub.batch_job_changes(), transaction(plan_once=True) as tx:
         files.add_files(tx, [(claim.id, item) for claim, outcome in items for item in outcome.stored])
         for row in state_machine.mark_succeeded_many(tx, stored).values():
             announce(tx, row)

@@ -316,7 +316,7 @@ def _mark_running(items: list[tuple[Claim, Submitted]]) -> list[bool]:
         for claim, submitted in items
     ]
     account_ids = sorted({claim.account.id for claim, _ in items})
-    with pubsub.batch_job_changes(), transaction() as tx:
+    with pubsub.batch_job_changes(), transaction(plan_once=True) as tx:
         # Lock order: accounts before jobs, as in a claim.
         health.record_success(tx, account_ids)
         rested = {(claim.account.id, claim.model) for claim, _ in items if claim.model in claim.account.model_rests}

@@ -22,6 +22,9 @@ _INTERVAL_SECONDS = 0.1
 _OPTION = re.compile(r"(?:-c\s*|--)([\w.-]+)=((?:\\.|[^\s\\])*)")
 # They concern the time between transactions, in which the session belongs to nobody.
 _NEVER_LOCAL = {"idle_session_timeout"}
+# A statement is prepared when it has run this often on a connection; 5 is the default of psycopg.
+_USUAL_THRESHOLD, _REPEATED_THRESHOLD = 5, 1
+_PLAN_ONCE = b"; SET LOCAL plan_cache_mode TO force_generic_plan"
 _OPTIONS_REFUSED = re.compile("unsupported startup parameter.*: options")
 
 
@@ -37,6 +40,16 @@ class BoundedConnection(psycopg.Connection[Any]):
     answer_seconds: float | None = None  # None = no limit of our own
     local_settings: bytes = b""  # `; SET LOCAL ...` for each transaction
     through_pooler = False
+    _plans_once = False
+
+    def plan_once(self, *, on: bool) -> None:
+        """Let the statements of the next transactions be prepared soon, and planned without their values.
+
+        A plan then costs nothing. Behind a pooler, where nothing is prepared, this does nothing.
+        """
+        self._plans_once = on and not self.through_pooler
+        if not self.through_pooler:
+            self.prepare_threshold = _REPEATED_THRESHOLD if on else _USUAL_THRESHOLD
 
     def wait(self, gen: PQGen[_T], interval: float = _INTERVAL_SECONDS, timeout: float | None = None) -> _T:
         """Wait for the server. Raises OperationalError, and closes the connection, after `answer_seconds`."""
@@ -52,15 +65,27 @@ class BoundedConnection(psycopg.Connection[Any]):
             raise errors.ConnectionTimeout(f"no answer from the server within {limit:.0f} s{hint}") from None
 
     def _start_query(self) -> PQGen[None]:
-        if not self.local_settings or self._autocommit or self.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+        settings = self.local_settings + (_PLAN_ONCE if self._plans_once else b"")
+        if not settings or self._autocommit or self.pgconn.transaction_status != pq.TransactionStatus.IDLE:
             yield from super()._start_query()
             return
         # One message, so that a transaction costs no further round trip.
         self._check_connection_ok()
-        self.pgconn.send_query(self._get_tx_start_command() + self.local_settings)
+        self.pgconn.send_query(self._get_tx_start_command() + settings)
         for result in (yield from generators.execute(self.pgconn)):
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 raise errors.error_from_result(result)
+
+    def _rollback_gen(self) -> PQGen[None]:
+        """Roll back, and keep the prepared statements if no statement failed.
+
+        psycopg prepares all of them again after any rollback, because a rolled back transaction may have created or
+        dropped tables. Ours never do. After an error it does so too: a migration may have changed a table.
+        """
+        if self.pgconn.transaction_status != pq.TransactionStatus.INTRANS or self._num_transactions or self._tpc:
+            yield from super()._rollback_gen()
+        else:
+            yield from self._exec_command(b"ROLLBACK")
 
 
 @dataclass(slots=True)

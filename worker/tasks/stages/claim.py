@@ -30,7 +30,7 @@ class ClaimOptions:
 
 def find_account(job_id: UUID) -> UUID | None:
     """Return the best account that could take this queued job now; None if there is none."""
-    with transaction() as tx:
+    with transaction(plan_once=True) as tx:
         return account_scoring.find_best_account(tx, job_id)
 
 
@@ -90,7 +90,7 @@ def _claim(account_id: UUID, request: ClaimRequest) -> ClaimBatch:
     def attempt() -> ClaimBatch:
         nonlocal attempts
         attempts += 1
-        with transaction() as tx:
+        with transaction(plan_once=True) as tx:
             if attempts > 1 and (known := claims.find_claims(tx, request.keys, started=started)):
                 return ClaimBatch(claims=known, wait_seconds=0.0)
             batch = claims.claim_batch(tx, account_id, request)

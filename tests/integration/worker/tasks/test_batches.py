@@ -176,8 +176,8 @@ class LostAnswer:
         real = transaction
 
         @contextmanager
-        def losing() -> Iterator[object]:
-            with real() as tx:
+        def losing(**options: bool) -> Iterator[object]:
+            with real(**options) as tx:
                 yield tx
                 if not self.spared and self.left:
                     tx._after.clear()

@@ -5,6 +5,7 @@ room, once for all jobs of the process: nothing is downloaded in vain. All proce
 and the first stored result wakes the jobs that wait.
 """
 
+import io
 import tempfile
 import threading
 import time
@@ -26,6 +27,8 @@ log = get_logger("storage_wait")
 _PAUSES = (1.0, 3.0, 10.0, 30.0, 60.0)
 # For so long, an answer counts for the other jobs of this process, and a report to the database.
 _ANSWER_SECONDS = 2.0
+# Larger files are stored in parts.
+_ONE_PIECE_BYTES = 4 * 1024 * 1024
 
 
 class _Knowledge:
@@ -38,6 +41,11 @@ class _Knowledge:
 
 
 _known = _Knowledge()
+
+
+def is_in_doubt() -> bool:
+    """Whether the last result could not be stored, so that `check` may make a request."""
+    return _known.problem is not None
 
 
 def check() -> None:
@@ -62,7 +70,11 @@ def check() -> None:
 def put_file(key: str, content: IO[bytes], size: int, *, renew: Callable[[], object]) -> None:
     """Store a result of `size` bytes and remember whether that works. Raises StorageError."""
     try:
-        storage.put_file(key, cast("IO[bytes]", RenewingFile(content, renew)))
+        if isinstance(content, io.BytesIO) and size <= _ONE_PIECE_BYTES:
+            # One request, which has a time limit of its own.
+            storage.put_bytes(key, content.getvalue())
+        else:
+            storage.put_file(key, cast("IO[bytes]", RenewingFile(content, renew)))
     except storage.StorageError as error:
         _not_stored(error, size)
         raise

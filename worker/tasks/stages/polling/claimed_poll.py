@@ -55,7 +55,7 @@ class ClaimedPoll:
 @retry_when_database_unavailable
 def claim_polls(account_ids: list[UUID]) -> list[ClaimedPoll | None]:
     """Claim the polls of these accounts. Return for each the poll, or None if it is not due."""
-    with transaction() as tx:
+    with transaction(plan_once=True) as tx:
         claims = polling.claim_polls(tx, set(account_ids))
         rules = {account_id: poll_rules(claim.account) for account_id, claim in claims.items()}
         detailed = {account_id for account_id, one in rules.items() if one.needs_orders}

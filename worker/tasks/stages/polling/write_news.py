@@ -66,7 +66,10 @@ def sort_news(jobs: list[OpenJob], records: dict[str, Record]) -> News:
             news.found.append((job, record))
         elif record.state is RecordState.DONE:
             news.finished.append((job, record))
-        elif record.queue_position != job.queue_position or settle_record.progress(record) > job.progress:
+        elif record.queue_position != job.queue_position or (
+            # Before the first result, progress is only the time that passed: not worth a row.
+            record.results and settle_record.progress(record) > job.progress
+        ):
             news.moved.append((job, record))
     return news
 
@@ -85,7 +88,7 @@ def write_ends(ends: list[PollEnd]) -> list[set[UUID]]:
 
     Return for each the jobs that left their slots of the account.
     """
-    with pubsub.batch_job_changes(), transaction() as tx:
+    with pubsub.batch_job_changes(), transaction(plan_once=True) as tx:
         saving = _write(tx, [(end.poll, end.news) for end in ends])
         left = [{job.id for job, _ in end.news.ended} & saving for end in ends]
         next_in = {end.poll.account.id: end.poll.next_in(gone) for end, gone in zip(ends, left, strict=True)}
@@ -101,7 +104,7 @@ def write_normal(poll: ClaimedPoll, news: News) -> set[UUID]:
     """Write the normal news of one poll. Return the jobs that left their slots of the account."""
     if not news.normal:
         return set()
-    with transaction() as tx:
+    with transaction(plan_once=True) as tx:
         return _write(tx, [(poll, news)])
 
 
