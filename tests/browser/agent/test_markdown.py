@@ -1,4 +1,4 @@
-"""What an agent writes, shown in the console: no link runs a script, no text stops the page."""
+"""What an agent writes, shown in the console (console_platform): no link runs a script, no text stops the page."""
 
 import json
 from collections.abc import Callable
@@ -98,6 +98,15 @@ def test_link_with_another_scheme_stays_text(show: Show, page: Page, link: str) 
     assert hrefs == []
 
 
+def test_code_can_be_copied_as_it_is(show: Show, page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    shown = show("```js\nlet a = '<b>';\n\n  a &&= 1;\n```\n\n```\nunterminated <script>alert(1)</script>")
+    expect(shown.locator("pre").nth(1)).to_have_text("unterminated <script>alert(1)</script>")
+    shown.get_by_role("button", name="Copy").first.click()
+    expect(shown.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == "let a = '<b>';\n\n  a &&= 1;"
+
+
 def test_html_of_an_answer_is_text(show: Show) -> None:
     shown = show(
         '<img src=x onerror="alert(1)"> <script>alert(1)</script>\n\n<iframe src="javascript:alert(1)"></iframe>'
@@ -116,9 +125,10 @@ def test_hostile_text_does_not_stop_the_page(show: Show, page: Page, name: str) 
     seconds = page.evaluate(
         """async (text) => {
             const page = [...document.scripts].find((one) => one.src).src;
-            const module = await import(new URL("vendor/markdown-it/markdown-it.js", page).href);
-            const parser = new module.default({ breaks: true, maxNesting: 20 });
-            const time = (part) => { const began = performance.now(); parser.parse(part, {}); return performance.now() - began; };
+            const [markdown, purify] = await Promise.all(["markdown-it/markdown-it.js", "dompurify/dompurify.js"].map((name) => import(new URL(`vendor/${name}`, page).href)));
+            const parser = new markdown.default({ breaks: true, maxNesting: 20 });
+            const read = (part) => purify.default.sanitize(parser.render(part), { RETURN_DOM_FRAGMENT: true });
+            const time = (part) => { const began = performance.now(); read(part); return performance.now() - began; };
             time(text.slice(0, 1000));
             return [Math.min(time(text.slice(0, text.length / 8)), time(text.slice(0, text.length / 8))), time(text)];
         }""",

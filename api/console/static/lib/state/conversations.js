@@ -8,8 +8,9 @@ import { createId } from "./pictures.js";
 
 export const NEW = "new";
 const PAGE = 30;
-// New text is shown this often: each time, the whole answer is read as Markdown.
+// New text is shown this often, a long answer more rarely: each time, the whole of it is read as Markdown.
 const SHOW_TEXT_MS = 60;
+const SHOW_MS_PER_CHAR = 0.01;
 // A stream that ended too early is followed again after this time.
 const FOLLOW_AGAIN_MS = 2000;
 
@@ -111,7 +112,7 @@ async function show(id, turnId, response) {
     await readAnswer(response, {
       onText(all) {
         text = all;
-        timer ||= setTimeout(flush, SHOW_TEXT_MS);
+        timer ||= setTimeout(flush, SHOW_TEXT_MS + all.length * SHOW_MS_PER_CHAR);
       },
       onStage: (stage) => change(talk, turnId, { stage }),
     });
@@ -162,7 +163,7 @@ export async function sendMessage(id, { text, images, model, headers, replaces, 
     talk.value = before;
     throw error;
   }
-  const turnId = response.headers.get("x-job-id");
+  const turnId = response.headers.get("x-job-id") ?? local.id;
   const accepted = response.headers.get("x-conversation-id") ?? id;
   change(talk, local.id, { id: turnId });
   if (accepted !== id) {
