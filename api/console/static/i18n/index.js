@@ -13,10 +13,9 @@ import playground from "./playground.js";
 import system from "./system.js";
 import usage from "./usage.js";
 import users from "./users.js";
-import viewer from "./viewer.js";
 import webhooks from "./webhooks.js";
 
-const TEXTS = { ...access, ...accounts, ...agent, ...albums, ...audit, ...codes, ...common, ...gallery, ...jobs, ...keys, ...playground, ...system, ...usage, ...users, ...viewer, ...webhooks };
+const TEXTS = { ...access, ...accounts, ...agent, ...albums, ...audit, ...codes, ...common, ...gallery, ...jobs, ...keys, ...playground, ...system, ...usage, ...users, ...webhooks };
 
 // The text of a key in English or, for "zh", in Chinese; undefined for an unknown key.
 export const lookup = (key, language) => TEXTS[key]?.[language === "zh" ? 1 : 0];

@@ -1,4 +1,4 @@
-// The viewer's controls: the bar above, the caption and the film strip below, and the panel with all parameters.
+// The viewer's controls: the bar above, the caption and the strip of thumbnails below, and the panel with all parameters.
 import { html, useEffect, useRef } from "../preact.js";
 import { api } from "../../api/client.js";
 import { thumbnailUrl } from "../../api/jobs.js";

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from tests.browser.gallery.test_viewer import open_first, pictures, viewer_of
 from tests.browser.test_console import check_accessibility, select_option
-from tests.browser.viewer.test_viewer import open_first, pictures, viewer_of
 from tests.support.api_client import ApiClient
 from tests.support.platform import CheckedPlatform
 
