@@ -15,9 +15,6 @@ from api.admin import audit_export_routes, own_key_routes
 from api.admin import job_routes as admin_job_routes
 from api.admin import routes as admin_routes
 from api.admin import sign_in_routes as admin_sign_in_routes
-from api.albums import file_routes as album_file_routes
-from api.albums import member_routes as album_member_routes
-from api.albums import routes as album_routes
 from api.ark import image_routes as ark_image_routes
 from api.ark import task_routes as ark_task_routes
 from api.ark.errors import ArkErrors
@@ -46,12 +43,12 @@ from api.jobs import routes as job_routes
 from api.jobs.feed import JobFeeds
 from api.jobs.results import action_routes as result_action_routes
 from api.jobs.results import list_routes as result_routes
+from api.jobs.sharing import album_file_routes, album_member_routes, album_routes, share_routes
+from api.jobs.sharing import page_routes as share_page_routes
 from api.jobs.timeline import waiting_routes
 from api.jobs.watcher import JobWatcher
 from api.mcp import routes as mcp_routes
 from api.operations import drain_routes, health_routes, notice_routes, system_routes
-from api.shares import page_routes as share_page_routes
-from api.shares import routes as share_routes
 from api.usage import credit_routes
 from api.usage import routes as usage_routes
 from api.usage.estimates import routes as estimate_routes

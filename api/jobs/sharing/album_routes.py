@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.albums.access import ChangeDep, album_not_found, lock_for_change, parse_album_id, parse_ids, user_of
-from api.albums.schemas import Album, AlbumChange, AlbumCreate, AlbumList, DeletedAlbum, album_object
 from api.auth.dependencies import Caller, FullReadDep, audit_actor
 from api.http.errors import error_responses
 from api.http.fields import After, after_id
 from api.http.responses import base_url, json_response
+from api.jobs.sharing.access import ChangeDep, album_not_found, lock_for_change, parse_album_id, parse_ids, user_of
+from api.jobs.sharing.album_schemas import Album, AlbumChange, AlbumCreate, AlbumList, DeletedAlbum, album_object
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.db.albums import albums

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from api.shares import page_routes
-from tests.integration.api.albums.conftest import Person, uuid_of
+from api.jobs.sharing import page_routes
+from tests.integration.api.jobs.sharing.conftest import Person, uuid_of
 from tests.support.api_client import assert_error, new_key
 from worker.core.ids import new_id
 from worker.core.security.share_links import read_share_token, share_token

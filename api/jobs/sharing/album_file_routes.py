@@ -6,9 +6,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.albums.access import ChangeDep, album_not_found, lock_for_change, parse_album_id, parse_ids, user_of
-from api.albums.routes import AlbumLimit, read_album
-from api.albums.schemas import (
+from api.auth.dependencies import FullReadDep
+from api.http.errors import error_responses
+from api.http.fields import After, after_id
+from api.http.responses import base_url, json_response
+from api.jobs.file_routes import FileConditions, ThumbnailSize, send_file, send_thumbnail
+from api.jobs.sharing.access import ChangeDep, album_not_found, lock_for_change, parse_album_id, parse_ids, user_of
+from api.jobs.sharing.album_routes import AlbumLimit, read_album
+from api.jobs.sharing.album_schemas import (
     Album,
     AlbumFileList,
     AlbumFilesAdd,
@@ -17,11 +22,6 @@ from api.albums.schemas import (
     AlbumOrder,
     file_object,
 )
-from api.auth.dependencies import FullReadDep
-from api.http.errors import error_responses
-from api.http.fields import After, after_id
-from api.http.responses import base_url, json_response
-from api.jobs.file_routes import FileConditions, ThumbnailSize, send_file, send_thumbnail
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.security.share_links import read_album_file_link

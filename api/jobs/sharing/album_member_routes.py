@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.albums.access import ChangeDep, album_not_found, lock_for_change, parse_album_id
-from api.albums.schemas import AlbumMember, AlbumMemberAdd, AlbumMemberList, member_object
 from api.auth.dependencies import FullReadDep, audit_actor
 from api.http.errors import error_responses
 from api.http.responses import json_response
+from api.jobs.sharing.access import ChangeDep, album_not_found, lock_for_change, parse_album_id
+from api.jobs.sharing.album_schemas import AlbumMember, AlbumMemberAdd, AlbumMemberList, member_object
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
 from worker.db.albums import albums

@@ -4,13 +4,13 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 
-from api.albums.access import ChangeDep, album_not_found, parse_album_id, parse_ids, user_of
-from api.albums.routes import AlbumLimit
 from api.auth.dependencies import Caller, FullReadDep, audit_actor
 from api.http.errors import error_responses
 from api.http.fields import After, after_id
 from api.http.responses import base_url, json_response
-from api.shares.schemas import RevokedShare, Share, ShareCreate, ShareList, share_object
+from api.jobs.sharing.access import ChangeDep, album_not_found, parse_album_id, parse_ids, user_of
+from api.jobs.sharing.album_routes import AlbumLimit
+from api.jobs.sharing.share_schemas import RevokedShare, Share, ShareCreate, ShareList, share_object
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
 from worker.core.settings import get_settings

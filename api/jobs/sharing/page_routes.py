@@ -9,12 +9,12 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.albums.file_routes import CACHE, download_name, preview_of
 from api.http.clients.address import network_of
 from api.http.errors import select_language
 from api.http.responses import base_url
 from api.jobs.file_routes import FileConditions, ThumbnailSize, send_file, send_thumbnail
-from api.shares.page import FILES_PER_PAGE, render_page, render_problem
+from api.jobs.sharing.album_file_routes import CACHE, download_name, preview_of
+from api.jobs.sharing.page import FILES_PER_PAGE, render_page, render_problem
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
 from worker.core.security.share_links import read_share_token

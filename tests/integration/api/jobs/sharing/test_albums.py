@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.integration.api.albums.conftest import Person, uuid_of
+from tests.integration.api.jobs.sharing.conftest import Person, uuid_of
 from tests.support.api_client import assert_error, new_key
 from tests.support.engine import Engine
 from worker.db.albums import album_files, albums
