@@ -56,7 +56,7 @@ export function NewBatchDialog({ onClose, onMade }) {
     else check();
   };
   return html`<${Dialog} title=${t("batches.new")} onClose=${onClose}><form class="stack" onSubmit=${submit}>
-    <${Field} label=${t("batches.file")} hint=${t("batches.file_hint")}><input type="file" accept=".jsonl,.ndjson,.csv,application/jsonl,text/csv" onChange=${choose} /><//>
+    <${Field} label=${t("batches.file")} hint=${t("batches.file_hint")}>${(id, describedBy) => html`<input id=${id} aria-describedby=${describedBy} type="file" accept=".jsonl,.ndjson,.csv,application/jsonl,text/csv" onChange=${choose} />`}<//>
     ${file && html`<p class="hint">${formatBytes(file.size)}</p>`}
     <${TextField} label=${t("keys.name")} value=${name} onInput=${setName} maxlength="100" />
     <${Select} label=${t("batches.window")} value=${window} onChange=${setWindow} options=${WINDOWS.map((item) => [item, t(`batches.window_${item}`)])} />
