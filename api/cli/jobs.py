@@ -85,7 +85,7 @@ def _as_row(job: Json) -> Json:
 def _prompt(order: Json) -> str:
     """Return the prompt, or the last message of a chat."""
     messages = order.get("messages") or []
-    said = [message.get("content") for message in messages if message.get("role") == "user"]
+    said = [message.get("text") for message in messages if message.get("role") == "user"]
     return str(order.get("prompt") or next((text for text in reversed(said) if text), ""))
 
 

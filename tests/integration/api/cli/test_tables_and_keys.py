@@ -123,3 +123,11 @@ def test_doctor_leaves_no_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert any(each.check == "storage" and each.ok for each in findings)
     assert list(tmp_path.rglob("*")) == []
     get_settings.cache_clear()
+
+
+def test_list_of_jobs_shows_the_last_message_of_a_chat(run: Run, engine: Engine) -> None:
+    said = (("user", "my name is Bo"), ("assistant", "Hello"), ("user", "draw it"))
+    turns = [{"role": role, "text": words} for role, words in said]
+    params = {"order": {"messages": turns}, "n": 0, "flags": {}, "asked_model": "agent", "images": []}
+    engine.add_job(engine.add_account(), kind="chat", model="agent", params=params)
+    assert "draw it" in text_of(run("jobs", "list", "--all"))
