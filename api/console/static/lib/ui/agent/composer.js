@@ -77,7 +77,7 @@ export function Composer({ id, turns, models, editing, onEditEnd, onAccepted }) 
     <div class="chat-settings"><${Select} label=${t("param.model")} value=${model.id} onChange=${(value) => changeDraft(id, { model: value })} options=${models.map((item) => [item.id, nameOf(item, models)])} /><${RunOn} /></div></form>`;
 }
 
-// Models of the same name are told apart by their ids.
+// Models of the same name show their ids.
 const nameOf = (model, models) => (model.kind === "chat" ? t("mode.chat") : models.some((other) => other !== model && other.model_name === model.model_name) ? `${model.model_name} (${model.id})` : model.model_name);
 
 // Said before the message is sent: the model takes no pictures, or not so many.
