@@ -93,7 +93,7 @@ def test_image_job_progress_rerun_remake_and_reference(page: Page, client: ApiCl
     ).click()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("[[seconds:4]] a lighthouse")
     page.get_by_text("More settings").click()
-    expect(page.get_by_label("Seed")).to_have_value(str(first["input"]["seed"]))
+    expect(page.get_by_label("Seed", exact=True)).to_have_value(str(first["input"]["seed"]))
     page.get_by_role("article", name="[[seconds:4]] a lighthouse").last.get_by_role(
         "button", name="Use as reference"
     ).first.click()

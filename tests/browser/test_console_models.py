@@ -34,7 +34,7 @@ def test_form_shows_the_fields_of_the_model(page: Page, paid: ApiClient) -> None
     choose_model(page, "doubao-seedance-2-5-260628")
     page.get_by_text("More settings").click()
     assert page.get_by_role("checkbox", name="With sound").is_checked()
-    expect(page.get_by_label("Seed")).to_have_count(0)
+    expect(page.get_by_label("Seed", exact=True)).to_have_count(0)
     expect(page.get_by_label("What to do with the inputs").get_by_role("option")).to_have_text(
         ["auto", "reference", "edit", "extend"]
     )
