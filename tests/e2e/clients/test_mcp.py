@@ -31,7 +31,7 @@ def admin(api_platform):
 
 
 async def download(url: str) -> bytes:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         return (await http.get(url)).content
 
 

@@ -31,9 +31,9 @@ def send(platform, body: object, *, method: str = "POST", key: str | None = None
     sent = {"authorization": f"Bearer {key or new_key()}", "accept": ACCEPT, "content-type": "application/json"}
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
     content = body if isinstance(body, str) else json.dumps(body)
-    return httpx.request(
-        method, f"{platform.url}/mcp", content=content, headers={n: v for n, v in sent.items() if v}, trust_env=False
-    )
+    chosen = {name: value for name, value in sent.items() if value}
+    # The first message imports the library, which takes long on a busy machine.
+    return httpx.request(method, f"{platform.url}/mcp", content=content, headers=chosen, trust_env=False, timeout=60)
 
 
 def test_requests_without_a_key_are_refused(api_platform):
@@ -99,7 +99,9 @@ def test_readers_that_never_read_and_callers_that_leave_do_not_hold_others_up(ap
         for one in sockets:
             one.close()
     # The jobs continue without the calls.
-    with httpx.Client(base_url=api_platform.url, headers={"authorization": f"Bearer {key}"}, trust_env=False) as http:
+    with httpx.Client(
+        base_url=api_platform.url, headers={"authorization": f"Bearer {key}"}, trust_env=False, timeout=60
+    ) as http:
         jobs = http.get("/v1/jobs").json()["data"]
         assert {job["status"] for job in jobs} <= {"queued", "in_progress"}
         for job in jobs:
