@@ -1,10 +1,10 @@
 """List the pictures and videos of a caller one by one, for galleries."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import ReadDep
@@ -31,20 +31,8 @@ _POSITION = re.compile(r"([0-9a-f]{32})\.([0-9]{1,10})")
 _MAX_NUMBER = 2**31 - 1
 
 
-@router.get(
-    "",
-    summary="List your results",
-    responses={200: {"model": ResultList, "description": "One page."}, **error_responses(400, 401)},
-)
-async def list_results(
-    request: Request,
-    caller: ReadDep,
+def _read_filters(
     *,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    after: Annotated[
-        str | None, Query(max_length=60, description="`next` of the previous page, or the id of its last result")
-    ] = None,
-    order: Literal["asc", "desc"] = "desc",
     kind: Annotated[Literal["image", "video"] | None, Query()] = None,
     model: Annotated[Text | None, Query(max_length=200, description="a model's id or alias")] = None,
     q: Annotated[Text | None, Query(max_length=200, description="text that the prompt contains")] = None,
@@ -56,6 +44,33 @@ async def list_results(
     ] = None,
     created_after: Annotated[str | None, Query(max_length=60, description="unix seconds or ISO 8601")] = None,
     created_before: Annotated[str | None, Query(max_length=60)] = None,
+) -> ResultFilter:
+    shape, sides = _parse_ratio(ratio)
+    jobs = JobFilter(
+        kinds=[kind] if kind else None,
+        models=resolve_model_ids(model),
+        prompt=q or None,
+        created_after=parse_time(created_after, "created_after"),
+        created_before=parse_time(created_before, "created_before"),
+    )
+    return ResultFilter(jobs=jobs, favourite=favourite, pinned=pinned, shape=shape, ratio=sides)
+
+
+@router.get(
+    "",
+    summary="List your results",
+    responses={200: {"model": ResultList, "description": "One page."}, **error_responses(400, 401)},
+)
+async def list_results(
+    request: Request,
+    caller: ReadDep,
+    filters: Annotated[ResultFilter, Depends(_read_filters)],
+    *,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    after: Annotated[
+        str | None, Query(max_length=60, description="`next` of the previous page, or the id of its last result")
+    ] = None,
+    order: Literal["asc", "desc"] = "desc",
     include: Annotated[Literal["jobs"] | None, Query(description="`jobs`: also return their jobs, in `jobs`")] = None,
 ) -> Response:
     """Returns pictures and videos of finished jobs, newest first: by their job, then by their number in it.
@@ -63,20 +78,6 @@ async def list_results(
     Deleted and expired results are absent. If `has_more` is true, send `next` as `after`. A filter that matches little
     can give a short or empty page that has a next one.
     """
-    shape, sides = _parse_ratio(ratio)
-    filters = ResultFilter(
-        jobs=JobFilter(
-            kinds=[kind] if kind else None,
-            models=resolve_model_ids(model),
-            prompt=q or None,
-            created_after=parse_time(created_after, "created_after"),
-            created_before=parse_time(created_before, "created_before"),
-        ),
-        favourite=favourite,
-        pinned=pinned,
-        shape=shape,
-        ratio=sides,
-    )
 
     def read() -> tuple[ResultPage, list[JobView]]:
         with transaction() as tx:
@@ -89,17 +90,21 @@ async def list_results(
             return page, queries.group_views(tx, job_ids) if include and job_ids else []
 
     page, views = await run_in_threadpool(read)
-    data = [result_object(row, base_url(request)) for row in page.rows]
-    body = {
+    base = base_url(request)
+    body = _page_object(page, base)
+    return json_response({**body, "jobs": [job_object(view, base) for view in views]} if include else body)
+
+
+def _page_object(page: ResultPage, base: str) -> dict[str, Any]:
+    data = [result_object(row, base) for row in page.rows]
+    return {
         "object": "list",
         "data": data,
         "first_id": data[0]["id"] if data else None,
         "last_id": data[-1]["id"] if data else None,
         "has_more": page.next is not None,
         "next": f"{page.next.job_id.hex}.{page.next.n}" if page.next else None,
-        **({"jobs": [job_object(view, base_url(request)) for view in views]} if include else {}),
     }
-    return json_response(body)
 
 
 def _parse_position(after: str) -> Position | UUID:

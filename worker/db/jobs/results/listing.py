@@ -41,8 +41,6 @@ class ResultFilter:
     pinned: bool | None = None
     shape: str | None = None  # landscape, portrait or square
     ratio: tuple[int, int] | None = None  # width and height
-    album_id: UUID | None = None
-    ids: list[UUID] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +97,6 @@ def _job_conditions(tx: Transaction, viewer: Viewer, filters: ResultFilter) -> t
     # Marked jobs have indexes of their own.
     jobs += ["favourite"] if filters.favourite else []
     jobs += ["pinned_at IS NOT NULL"] if filters.pinned else []
-    if filters.album_id is not None:
-        jobs.append(
-            "id IN (SELECT i.job_id FROM album_files a JOIN files i ON i.id = a.file_id WHERE a.album_id = :album)"
-        )
-        values = {**values, "album": filters.album_id}
-    if filters.ids is not None:
-        jobs.append("id IN (SELECT i.job_id FROM files i WHERE i.id = ANY(:ids))")
-        values = {**values, "ids": filters.ids}
     return jobs, {**values, **job_values}
 
 
@@ -123,10 +113,6 @@ def _file_conditions(filters: ResultFilter) -> tuple[list[str], dict[str, Any]]:
         width, height = filters.ratio
         conditions.append("f.width BETWEEN f.height * CAST(:low AS float8) AND f.height * CAST(:high AS float8)")
         values |= {"low": width / height * (1 - _TOLERANCE), "high": width / height * (1 + _TOLERANCE)}
-    if filters.album_id is not None:
-        conditions.append("EXISTS (SELECT 1 FROM album_files a WHERE a.album_id = :album AND a.file_id = f.id)")
-    if filters.ids is not None:
-        conditions.append("f.id = ANY(:ids)")
     return conditions, values
 
 
