@@ -72,8 +72,8 @@ def kept_seconds(value: dict[str, Any] | None, param: str) -> int | None:
     except ValueError:
         seconds = 0
     if value.get("anchor", "created_at") != "created_at" or not _SHORTEST_KEPT <= seconds <= _LONGEST_KEPT:
-        form = f'{{"anchor": "created_at", "seconds": {_SHORTEST_KEPT} to {_LONGEST_KEPT}}}'
-        raise DreameryError("invalid_value", f"`{param}` is {form}.", param=param)
+        message = f"`{param}` has the anchor `created_at` and {_SHORTEST_KEPT} to {_LONGEST_KEPT} `seconds`."
+        raise DreameryError("invalid_value", message, param=param)
     return seconds
 
 

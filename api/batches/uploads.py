@@ -86,6 +86,6 @@ def _check_room(tx: Transaction, caller: Caller, size: int) -> None:
     if count >= MOST_FILES or used + size > most:
         message = (
             f"You have {count} files with {used} bytes; the most are {MOST_FILES} files and {most} bytes. "
-            "Delete some first (`DELETE /v1/files/{id}`)."
+            "Delete some first."
         )
         raise DreameryError("file_limit", message)
