@@ -181,7 +181,6 @@ def test_most_that_it_may_cost_refuses_the_whole(engine: Engine, http: TestClien
 
 
 def test_budget_is_reserved_for_the_whole_under_parallel_batches(engine: Engine, http: TestClient, add_key) -> None:
-    http.patch("/admin/v1/users/anna", json={"limits": {"jobs_per_day": 10}})  # before the key, which reads them
     headers = add_key()
     http.patch("/admin/v1/users/anna", json={"limits": {"jobs_per_day": 10}})
 
