@@ -27,9 +27,9 @@ from api.http.bodies.field_names import AUTOMATIC, FOLLOWS_INPUT, SIZE_FORMS
 from api.http.clients.storage_threads import in_storage_thread
 from api.images.options import check_layered_picture, image_options, reject_unsupported_fields
 from api.images.schemas import ImageGenerationRequest
-from worker.core.catalog.mentions import name_inputs
 from worker.core.catalog.models import DEFAULT_COUNT, Catalog, ImageModel, Size, get_catalog, nearest_ratio
-from worker.core.catalog.prompt_flags import Flags, parse_flags, requested_series_count
+from worker.core.catalog.prompts.mentions import name_inputs
+from worker.core.catalog.prompts.prompt_flags import Flags, parse_flags, requested_series_count
 from worker.core.catalog.upstream_models import Choice, UpstreamModels
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id

@@ -34,7 +34,7 @@ from api.videos.options import Shape, mode_of, reject_unsupported_fields, shape_
 from api.videos.schemas import INPUT_FIELDS, VideoGenerationRequest
 from worker.core.catalog.model_types import AUTO_SECONDS
 from worker.core.catalog.models import Catalog, VideoModel, get_catalog, nearest_ratio
-from worker.core.catalog.prompt_flags import Flags, parse_flags
+from worker.core.catalog.prompts.prompt_flags import Flags, parse_flags
 from worker.core.catalog.provider_data import first_provider
 from worker.core.catalog.upstream_models import UpstreamModels
 from worker.core.errors import DreameryError

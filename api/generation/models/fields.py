@@ -8,8 +8,8 @@ from api.generation.reference_images import ReferenceImage
 from api.generation.reference_media import ReferenceInput, ReferenceMedia
 from worker.core.catalog.input_limits import find_problem
 from worker.core.catalog.models import ImageModel, VideoModel
+from worker.core.catalog.prompts.vendor_flags import remove_vendor_flags
 from worker.core.catalog.upstream_models import Choice
-from worker.core.catalog.vendor_flags import remove_vendor_flags
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 

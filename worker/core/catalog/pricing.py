@@ -13,7 +13,7 @@ from typing import Any
 
 from worker.core.catalog.models import DEFAULT_COUNT, Catalog
 from worker.core.catalog.money import Pricing, find_cost
-from worker.core.catalog.prompt_flags import requested_series_count
+from worker.core.catalog.prompts.prompt_flags import requested_series_count
 
 LEARNED, SCALED, CATALOG = "learned", "scaled", "catalog"
 

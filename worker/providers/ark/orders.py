@@ -5,8 +5,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
-from worker.core.catalog.mentions import name_inputs, name_of_input
-from worker.core.catalog.vendor_flags import remove_vendor_flags
+from worker.core.catalog.prompts.mentions import name_inputs, name_of_input
+from worker.core.catalog.prompts.vendor_flags import remove_vendor_flags
 from worker.core.concurrency.event_loop import in_files_thread
 from worker.core.errors import DreameryError
 from worker.core.security.callback_tokens import callback_url

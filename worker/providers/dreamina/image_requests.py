@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from worker.core.catalog.models import DEFAULT_COUNT, Catalog, ImageModel, Size
-from worker.core.catalog.prompt_flags import requested_series_count
+from worker.core.catalog.prompts.prompt_flags import requested_series_count
 from worker.providers.base import ImageOrder
 from worker.providers.dreamina.regions import Site
 from worker.providers.dreamina.request_drafts import (

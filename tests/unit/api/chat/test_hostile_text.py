@@ -8,7 +8,7 @@ import pytest
 from api.chat.background.detection import find_background_call
 from api.chat.planning import extract_prompt
 from api.chat.schemas import ChatRequest
-from worker.core.catalog.prompt_flags import parse_flags, requested_series_count
+from worker.core.catalog.prompts.prompt_flags import parse_flags, requested_series_count
 from worker.core.errors import DreameryError
 
 UNITS = [

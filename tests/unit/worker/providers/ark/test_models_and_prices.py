@@ -7,9 +7,9 @@ from uuid import uuid4
 import pytest
 
 from worker.core import catalog_overrides
-from worker.core.catalog.mentions import name_inputs
 from worker.core.catalog.models import Catalog, get_catalog
-from worker.core.catalog.vendor_flags import remove_vendor_flags
+from worker.core.catalog.prompts.mentions import name_inputs
+from worker.core.catalog.prompts.vendor_flags import remove_vendor_flags
 from worker.core.errors import DreameryError
 from worker.providers.ark.models import built_in_models, models_of
 from worker.providers.ark.recovery_keys import AttemptKeys, SentVideo, echoes_keys, find_matches, keys_of

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.catalog.prompt_flags import parse_flags, requested_series_count
+from worker.core.catalog.prompts.prompt_flags import parse_flags, requested_series_count
 from worker.core.errors import DreameryError
 
 
