@@ -7,6 +7,7 @@ from worker.db.schema import (  # noqa: F401 - importing a module registers its 
     credits,  # noqa: A004
     files,
     jobs,
+    monitoring,
     platform,
     sharing,
     users,

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 from worker.db.schema.base import metadata, timestamp_column
 
@@ -55,6 +56,7 @@ webhook_deliveries = Table(
     Column("batch_id", Uuid, ForeignKey("batches.id", ondelete="CASCADE")),  # an event of a batch
     Column("endpoint_id", Uuid, ForeignKey("webhook_endpoints.id", ondelete="CASCADE")),  # NULL: the job's `webhook`
     Column("event", Text, nullable=False),
+    Column("data", JSONB),  # of an event that is not about a row, as it is sent
     Column("url", Text, nullable=False),
     Column("owner", Text, nullable=False),
     Column("lane", Text, nullable=False),
