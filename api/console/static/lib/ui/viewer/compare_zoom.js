@@ -1,6 +1,5 @@
 // One zoom for both pictures of a comparison: wheel, pinch, double click, drag. panzoom computes, both pictures are moved.
 import Panzoom from "../../../vendor/panzoom/panzoom.js";
-import { isStill } from "./slides.js";
 
 const MAX_SCALE = 8;
 const DOUBLE_CLICK_SCALE = 2.5;
@@ -8,7 +7,8 @@ const DOUBLE_CLICK_SCALE = 2.5;
 // `slider` = the img-comparison-slider in `area`, or null. Returns { zoomIn(), zoomOut(), reset(), stop() }.
 export function zoomTogether(area, slider) {
   const [first, second] = area.querySelectorAll("img");
-  const animate = !isStill();
+  // panzoom measures what is drawn: during an animation it would take a size between two for the limit.
+  const animate = false;
   const apply = (_, { scale, x, y }) => {
     for (const picture of [first, second]) picture.style.transform = `scale(${scale}) translate(${x}px, ${y}px)`;
     // At full size a drag anywhere moves the divider; in a zoomed picture only the handle does, and the rest moves the picture.
