@@ -6,6 +6,7 @@ its restart, does the step again. Held jobs are let into the queue by the worker
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -41,7 +42,7 @@ _STEPS = 2
 _LOOK_SECONDS = 1.0
 _IDLE_LOOK_SECONDS = 3.0
 _RETRY_SECONDS = 10.0
-_RENEW_EVERY_LINES = 200
+_RENEW_SECONDS = 1.0
 _CANCELS_PER_TRANSACTION = 400
 # Errors that say nothing about the batch: the step is done again later.
 _TEMPORARY = frozenset({"draining", "overloaded", "storage_unavailable"})
@@ -184,8 +185,12 @@ async def _check(row: "Row[Any]", holder: UUID) -> tuple[Caller, CheckedBatch]:
     options = BatchOptions.of_row(row.options)
     caller = await run_in_threadpool(_caller_of, row, options)
 
+    renewed_at = time.monotonic()
+
     async def progress(lines: int) -> None:
-        if lines % _RENEW_EVERY_LINES == 0:
+        nonlocal renewed_at
+        if time.monotonic() - renewed_at >= _RENEW_SECONDS:
+            renewed_at = time.monotonic()
             await run_in_threadpool(_renew, row.id, holder, lines)
 
     limits = BatchLimits(money=options.cost_limit, credits=options.max_credits)

@@ -5,7 +5,7 @@ job is done. A submit whose response was lost is found by its key, or searched f
 Jobs with other news (failures, cancellations, absences, incomplete results) are settled one by one.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from uuid import UUID
 
@@ -30,11 +30,11 @@ from worker.tasks.stages.polling.claimed_poll import ClaimedPoll, claim_polls
 from worker.tasks.stages.polling.fetch_apart import fetch_apart, known_faults, note_fault
 from worker.tasks.stages.polling.next_poll import poll_later
 from worker.tasks.stages.polling.settle_record import ABSENT_SECONDS, STABLE_POLLS, STABLE_SECONDS
-from worker.tasks.stages.polling.write_news import News, PollEnd, sort_news, write_ends, write_normal
+from worker.tasks.stages.polling.write_news import News, PollEnd, PollOutcome, sort_news, write_ends, write_normal
 
 log = get_logger("poll")
 
-__all__ = ["ABSENT_SECONDS", "STABLE_POLLS", "STABLE_SECONDS", "poll", "poll_account"]
+__all__ = ["ABSENT_SECONDS", "STABLE_POLLS", "STABLE_SECONDS", "poll", "poll_account", "poll_claimed"]
 
 # With more open jobs than fit into one call: if this share of them is done, the next call follows at once.
 _CONTINUE_SHARE = 0.5
@@ -47,18 +47,33 @@ def poll(*, account_id: UUID) -> str:
 
 async def poll_account(account_id: UUID) -> str:
     """Like `poll`, on the event loop."""
+    return await _guarded(account_id, _claim_and_poll(account_id))
+
+
+async def poll_claimed(claimed: ClaimedPoll) -> str:
+    """Make a poll that is claimed already."""
+    return await _guarded(claimed.account.id, _poll(claimed))
+
+
+async def _claim_and_poll(account_id: UUID) -> str:
+    claimed = await _claims.add(account_id)
+    return "not due" if claimed is None else await _poll(claimed)
+
+
+async def _poll(claimed: ClaimedPoll) -> str:
+    if not claimed.jobs and not claimed.lost:
+        return "nothing open"
+    with jobs_context("poll", [job.origin for job in claimed.jobs]):
+        found = await lost_answers.find(claimed) if claimed.lost else set()
+        if not claimed.jobs:
+            await in_thread(_schedule_next, claimed, found)
+            return _continue(claimed, found)
+        return await _poll_open(claimed)
+
+
+async def _guarded(account_id: UUID, work: Awaitable[str]) -> str:
     try:
-        claimed = await _claims.add(account_id)
-        if claimed is None:
-            return "not due"
-        if not claimed.jobs and not claimed.lost:
-            return "nothing open"
-        with jobs_context("poll", [job.origin for job in claimed.jobs]):
-            found = await lost_answers.find(claimed) if claimed.lost else set()
-            if not claimed.jobs:
-                await in_thread(_schedule_next, claimed, found)
-                return _continue(claimed, found)
-            return await _poll_claimed(claimed)
+        return await work
     except DATABASE_UNAVAILABLE_ERRORS:
         raise
     except BaseException as error:  # noqa: BLE001
@@ -76,7 +91,7 @@ async def _fetch(account: AccountRow, jobs: list[OpenJob]) -> dict[str, Record]:
     return records
 
 
-async def _poll_claimed(claimed: ClaimedPoll) -> str:
+async def _poll_open(claimed: ClaimedPoll) -> str:
     """Ask for the jobs that are most likely done; while most of them are, ask for the next ones at once."""
     account, rest, left = claimed.account, claimed.jobs, set[UUID]()
     known_faults.keep(account.id, {job.id for job in claimed.jobs})
@@ -95,7 +110,7 @@ async def _poll_claimed(claimed: ClaimedPoll) -> str:
         if len(answered) == len(claimed.jobs) and not news.odd:
             ended = await _end_together(claimed, news)
             if ended is not None:
-                return _continue(claimed, ended)
+                return _continue(claimed, ended.left, others_wait=ended.others_wait)
         done = await in_thread(_settle_all, claimed, news)
         left |= done
         if len(done | cancelled) < _CONTINUE_SHARE * len(asked):
@@ -110,10 +125,10 @@ async def _poll_claimed(claimed: ClaimedPoll) -> str:
     return _continue(claimed, left)
 
 
-async def _end_together(claimed: ClaimedPoll, news: News) -> set[UUID] | None:
+async def _end_together(claimed: ClaimedPoll, news: News) -> PollOutcome | None:
     """Write the news of a poll that needs no other call, with those of other accounts. None = one by one instead."""
     try:
-        left = await _ends.add(PollEnd(claimed, news))
+        outcome = await _ends.add(PollEnd(claimed, news))
     except DATABASE_UNAVAILABLE_ERRORS:
         raise
     except Exception as error:  # noqa: BLE001 - each record meets its own error again, alone
@@ -121,13 +136,13 @@ async def _end_together(claimed: ClaimedPoll, news: News) -> set[UUID] | None:
         return None
     known_faults.reset_pause(claimed.account.id)
     _trace(news)
-    return left
+    return outcome
 
 
-def _continue(claimed: ClaimedPoll, left: set[UUID]) -> str:
-    """Fill the slots that became free. Return a summary."""
+def _continue(claimed: ClaimedPoll, left: set[UUID], *, others_wait: bool = True) -> str:
+    """Fill the slots that became free, if a job may be waiting. Return a summary."""
     account = claimed.account
-    if left and not continuations.start("submit", account.id):
+    if left and others_wait and not continuations.start("submit", account.id):
         celery_app.enqueue_submit(account_id=account.id)
     return f"polled {len(claimed.jobs)} jobs on {account.label}, {len(left)} left the account"
 

@@ -25,7 +25,7 @@ from worker.core.observability.logging import get_logger
 from worker.core.polling import OpenJob as JobInFlight
 from worker.core.polling import first_look
 from worker.core.settings import get_settings
-from worker.db.accounts import health, limit_groups, polling
+from worker.db.accounts import health, limit_groups
 from worker.db.accounts.accounts import AccountRow
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Row, Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import durations, state_machine
@@ -42,7 +42,7 @@ from worker.tasks.stages.files import fetch_references
 from worker.tasks.stages.lease_renewal import LeaseLostError
 from worker.tasks.stages.orders import build_order, immediate_images, upload_references
 from worker.tasks.stages.polling import charges
-from worker.tasks.stages.polling.next_poll import poll_later
+from worker.tasks.stages.polling.next_poll import schedule_looks
 
 log = get_logger("submit")
 
@@ -323,8 +323,7 @@ def _mark_running(items: list[tuple[Claim, Submitted]]) -> list[bool]:
         limit_groups.end_model_rests(tx, rested)
         rows = state_machine.mark_running_many(tx, accepted, actor="submit")
         looks = _first_looks(tx, items)
-        for account_id, seconds in polling.schedule_polls(tx, looks, at_once=True).items():
-            tx.on_commit(partial(poll_later, account_id, seconds))
+        schedule_looks(tx, looks)
         for row in rows.values():
             announce(tx, row)
         made = [(claim, submitted.record) for claim, submitted in items if submitted.record and claim.id in rows]

@@ -1,5 +1,6 @@
 """Claims polls of accounts, those of several accounts together, and computes when each is polled next. Part of poll."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -56,18 +57,23 @@ class ClaimedPoll:
 def claim_polls(account_ids: list[UUID]) -> list[ClaimedPoll | None]:
     """Claim the polls of these accounts. Return for each the poll, or None if it is not due."""
     with transaction(plan_once=True) as tx:
-        claims = polling.claim_polls(tx, set(account_ids))
-        rules = {account_id: poll_rules(claim.account) for account_id, claim in claims.items()}
-        detailed = {account_id for account_id, one in rules.items() if one.needs_orders}
-        jobs = polling.open_jobs(tx, claims, detailed=detailed)
-        if idle := [account_id for account_id in claims if not jobs[account_id]]:
-            polling.end_polls(tx, dict.fromkeys(idle))
-        polls = {
-            account_id: _claimed(tx, claim, jobs[account_id], searches=bool(rules[account_id].look_up_after))
-            for account_id, claim in claims.items()
-        }
+        polls = claim_due_polls(tx, account_ids)
     # An account that is named twice was claimed once.
     return [polls.pop(account_id, None) for account_id in account_ids]
+
+
+def claim_due_polls(tx: Transaction, account_ids: Collection[UUID]) -> dict[UUID, ClaimedPoll]:
+    """Claim those polls of these accounts that are due."""
+    claims = polling.claim_polls(tx, set(account_ids))
+    rules = {account_id: poll_rules(claim.account) for account_id, claim in claims.items()}
+    detailed = {account_id for account_id, one in rules.items() if one.needs_orders}
+    jobs = polling.open_jobs(tx, claims, detailed=detailed)
+    if idle := [account_id for account_id in claims if not jobs[account_id]]:
+        polling.end_polls(tx, dict.fromkeys(idle))
+    return {
+        account_id: _claimed(tx, claim, jobs[account_id], searches=bool(rules[account_id].look_up_after))
+        for account_id, claim in claims.items()
+    }
 
 
 def _claimed(tx: Transaction, claim: PollClaim, jobs: list[OpenJob], *, searches: bool) -> ClaimedPoll:

@@ -12,6 +12,7 @@ from worker.db.accounts import polling
 from worker.db.accounts.polling import OpenJob
 from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import progress_and_leases, state_machine
+from worker.db.scheduling import job_selection
 from worker.messaging import pubsub
 from worker.providers.base import Record, RecordState
 from worker.tasks.stages.fail_job import announce
@@ -82,21 +83,29 @@ class PollEnd:
     news: News
 
 
-@retry_when_database_unavailable
-def write_ends(ends: list[PollEnd]) -> list[set[UUID]]:
-    """Write the normal news of these polls and end them, in one transaction.
+@dataclass(frozen=True, slots=True)
+class PollOutcome:
+    """The jobs that left their slots of the account, and whether any job may be waiting for these."""
 
-    Return for each the jobs that left their slots of the account.
-    """
+    left: set[UUID]
+    others_wait: bool = True
+
+
+@retry_when_database_unavailable
+def write_ends(ends: list[PollEnd]) -> list[PollOutcome]:
+    """Write the normal news of these polls and end them, in one transaction. Return for each what came of it."""
     with pubsub.batch_job_changes(), transaction(plan_once=True) as tx:
         saving = _write(tx, [(end.poll, end.news) for end in ends])
         left = [{job.id for job, _ in end.news.ended} & saving for end in ends]
         next_in = {end.poll.account.id: end.poll.next_in(gone) for end, gone in zip(ends, left, strict=True)}
         polling.end_polls(tx, next_in)
+        # After the lock of the accounts: a job that is accepted from now on is claimed by its own message, whose claim
+        # waits for this transaction and finds the free slots.
+        others_wait = any(left) and job_selection.is_any_queued(tx)
         for account_id, seconds in next_in.items():
             if seconds is not None:
                 tx.on_commit(partial(poll_later, account_id, seconds))
-    return left
+    return [PollOutcome(gone, others_wait) for gone in left]
 
 
 @retry_when_database_unavailable

@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.batches.schemas import Batch, BatchEstimate, StoredFile, StoredFileList
-from tests.integration.api.batches.conftest import (
+from tests.integration.api.generation.batches.conftest import (
     IMAGES,
     jsonl,
     make_batch,

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from starlette.testclient import TestClient
 
-from tests.integration.api.batches.conftest import IMAGES, states
+from tests.integration.api.generation.batches.conftest import IMAGES, states
 from tests.support.api_client import assert_error
 from tests.support.engine import Engine
 from worker.core.ids import parse_public_id
