@@ -317,3 +317,19 @@ def test_large_files_and_other_purposes_are_refused(http: TestClient) -> None:
 def test_session_ids_make_no_batches(http: TestClient) -> None:
     answer = http.post("/v1/batches", json={"prompts": ["a"]}, headers={"Authorization": "Bearer demo:sandbox"})
     assert_error(answer, 403, "forbidden")
+
+
+def test_scopes_of_a_key_hold_for_batches_and_files(http: TestClient, add_key) -> None:
+    reader, generator = add_key(scopes=["read"]), add_key(scopes=["generate"])
+    made = make_batch(http, pictures(1), add_key())
+    path = f"/v1/batches/{made['id']}"
+    assert http.get(path, headers=reader).status_code == 200
+    for action in ("pause", "resume", "cancel"):
+        assert_error(http.post(f"{path}/{action}", headers=reader), 403, "forbidden")
+    assert_error(http.post("/v1/batches", json={"prompts": ["a"]}, headers=reader), 403, "forbidden")
+    assert_error(http.delete(f"/v1/files/{made['input_file_id']}", headers=reader), 403, "forbidden")
+    # A key with `generate` alone sees what it made itself.
+    assert_error(http.get(path, headers=generator), 404, "batch_not_found")
+    assert_error(http.get(f"/v1/files/{made['input_file_id']}", headers=generator), 404, "file_not_found")
+    own = make_batch(http, pictures(1), generator)
+    assert [one["id"] for one in http.get("/v1/batches", headers=generator).json()["data"]] == [own["id"]]
