@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from importlib.metadata import version
 
 import anyio
 import anyio.to_thread
@@ -188,7 +189,7 @@ def create_app() -> FastAPI:
     tracing.configure("dreamery-api")
     app = FastAPI(
         title="Dreamery",
-        version="0.1.0",
+        version=version("dreamery"),
         lifespan=_lifespan,
         redirect_slashes=False,
         docs_url=None,  # `install_openapi` serves a page that works offline

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -99,9 +99,14 @@ def up(  # noqa: PLR0917 - each is an option of the command
     *,
     no_flower: Annotated[bool, typer.Option("--no-flower", help="Never start Flower.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print the logs of all processes.")] = False,
+    container: Annotated[
+        bool,
+        typer.Option("--container", help="As in a container: print all logs, the key once, and use the port in PORT."),
+    ] = False,
     die_with_parent: Annotated[bool, typer.Option("--die-with-parent", hidden=True)] = False,
 ) -> None:
     """Run the whole platform on this machine until Ctrl-C: servers, API, worker with scheduler, sandbox, Flower."""
+    from api.cli.operator import container as container_start
     from api.cli.operator.run_platform import replace_this_process
     from worker.core.security import configuration
     from worker.core.security.session_tokens import demo_tokens
@@ -113,12 +118,16 @@ def up(  # noqa: PLR0917 - each is an option of the command
         port=port,
         workers=workers,
         profile=profile and profile.value,
-        flower="never" if no_flower else flower and flower.value.replace("-", "_"),
+        flower="never" if no_flower or (container and flower is None) else flower and flower.value.replace("-", "_"),
         sandbox=sandbox and sandbox.value.replace("-", "_"),
-        verbose=verbose,
+        verbose=verbose or container,
+        own_tmp=container,
     )
     configuration.warn_about_names()
     settings = read_platform_settings(throwaway=False, profile=options.profile)
+    if container:
+        options = replace(options, port=port or container_start.port_of_host(settings))
+        container_start.leave_root(data_dir or Path(settings.data_dir))
     replace_this_process(options, settings, die_with_parent=die_with_parent, sandbox_keys=demo_tokens())
 
 

@@ -1,5 +1,6 @@
 """Bodies of the console's own routes."""
 
+from importlib.metadata import version as installed_version
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -18,7 +19,7 @@ class ConsoleSession(BaseModel):
         scopes=["admin", "generate", "read"],
         models=None,
         csrf_token="0f1e...",  # noqa: S106
-        version="0.1.0",
+        version=installed_version("dreamery"),
     )
 
     object: Literal["console.session"]

@@ -206,7 +206,7 @@ def test_ports_of_services_and_policies_match_containers() -> None:
 
 def test_settings_named_in_deployment_files_exist() -> None:
     known = {f"DREAMERY_{name.upper()}" for name in Settings.model_fields}
-    files = [*KUBERNETES.rglob("*.yaml"), *SYSTEMD.iterdir(), ROOT / "render.yaml"]
+    files = [*KUBERNETES.rglob("*.yaml"), *SYSTEMD.iterdir(), ROOT / "render.yaml", SERVICES_ON_RENDER]
     for file in files:
         named = set(re.findall(r"\bDREAMERY_[A-Z_]*[A-Z]\b", file.read_text()))
         assert named <= known, (file.name, named - known)
@@ -285,6 +285,7 @@ def test_health_unit_asks_for_its_role(tmp_path: Path, name: str, asked: str) ->
 
 # --- Render: the licence of its schema does not allow a copy, so these are the fields of its published specification ---
 
+SERVICES_ON_RENDER = ROOT / "deploy" / "render" / "services.yaml"
 _COMMON = {"type", "name", "plan", "region", "envVars", "ipAllowList"}
 _DOCKER = _COMMON | {"runtime", "numInstances", "dockerCommand", "maxShutdownDelaySeconds", "scaling"}
 _FIELDS = {
@@ -294,8 +295,22 @@ _FIELDS = {
 }
 
 
-def test_blueprint_matches_renders_specification() -> None:
+def test_blueprint_of_one_service_keeps_everything_on_its_disk() -> None:
     blueprint = yaml.safe_load((ROOT / "render.yaml").read_text())
+    assert set(blueprint) == {"services"}
+    (service,) = blueprint["services"]
+    assert set(service) <= _FIELDS["web"] | {"disk"}
+    assert set(service["disk"]) == {"name", "mountPath", "sizeGB"}
+    # Without a command of its own: the image's, which runs everything and uses the host's port.
+    assert "dockerCommand" not in service
+    assert service["numInstances"] == 1
+    values = {item["key"]: item["value"] for item in service["envVars"]}
+    assert values["DREAMERY_DATA_DIR"].startswith(service["disk"]["mountPath"] + "/")
+    assert not {"PORT", "DREAMERY_API_PORT", "DREAMERY_DATABASE_URL", "DREAMERY_REDIS_URL"} & set(values)
+
+
+def test_blueprint_of_several_services_matches_renders_specification() -> None:
+    blueprint = yaml.safe_load(SERVICES_ON_RENDER.read_text())
     assert set(blueprint) == {"services", "databases", "envVarGroups"}
     services = {service["name"]: service for service in blueprint["services"]}
     databases = {database["name"] for database in blueprint["databases"]}

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,17 @@ def dockerfile() -> str:
     return re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile").read_text())
 
 
+def stages() -> dict[str, dict[str, str]]:
+    """What each stage of the Dockerfile sets itself, by the name of the stage; CMD and HEALTHCHECK as JSON lists."""
+    found: dict[str, dict[str, str]] = {}
+    for text in re.split(r"^FROM ", dockerfile(), flags=re.MULTILINE)[1:]:
+        name = text.partition("\n")[0].split()[-1]
+        check = re.search(r"^HEALTHCHECK .*CMD (\[.+\])$", text, re.MULTILINE)
+        words = dict(re.findall(r"^(USER|CMD|ENTRYPOINT) (.+)$", text, re.MULTILINE))
+        found[name] = {**words, **({"HEALTHCHECK": check[1]} if check else {})}
+    return found
+
+
 def run_checker(*command: str | Path) -> None:
     """Run a checker; its output is the message of the failed test."""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
@@ -38,7 +50,42 @@ def run_checker(*command: str | Path) -> None:
 
 
 def test_compose_matches_its_specification() -> None:
-    run_checker(TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
+    schema = ("--builtin-schema", "vendor.compose-spec")
+    run_checker(TOOLS / "check-jsonschema", *schema, "docker-compose.yml", "compose.small.yml")
+
+
+def test_small_compose_is_the_single_container() -> None:
+    content = yaml.safe_load((ROOT / "compose.small.yml").read_text())
+    (service,) = content["services"].values()
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["volumes"] == ["dreamery:/data"]
+    assert set(content["volumes"]) == {"dreamery"}
+    # The image's own command and stage: nothing to keep in step here.
+    assert not {"command", "entrypoint"} & set(service)
+    assert service["build"] == "."
+    stage = stages()["single"]
+    assert ["CMD", *json.loads(stage["HEALTHCHECK"])] == service["healthcheck"]["test"]
+    assert json.loads(stage["CMD"]) == ["dreamery", "up", "--container"]
+    known = {f"DREAMERY_{name.upper()}" for name in Settings.model_fields}
+    assert set(service["environment"]) <= known
+    assert service["ports"] == ["${DREAMERY_BIND:-127.0.0.1}:${DREAMERY_PORT:-8000}:8000"]
+
+
+def test_version_has_one_source(compose: dict[str, Any]) -> None:
+    ours = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    small = yaml.safe_load((ROOT / "compose.small.yml").read_text())["services"]["dreamery"]
+    overlay = yaml.safe_load((ROOT / "deploy" / "kubernetes" / "example" / "kustomization.yaml").read_text())
+    assert small["image"] == f"dreamery:{ours}"
+    assert {compose["services"][role]["image"] for role in ROLES} == {f"dreamery:{ours}-roles"}
+    assert {image["newTag"] for image in overlay["images"]} == {f"{ours}-roles"}
+    assert set(re.findall(r"dreamery:(\d[\w.]*)", dockerfile())) == {ours}
+    newest = re.search(r"^## \[(\d[\w.]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest
+    assert newest[1] == ours
+    for file in [*(ROOT / "api").rglob("*.py"), *(ROOT / "worker").rglob("*.py")]:
+        assert not re.search(r'version\w*="\d+\.\d+\.\d+"', file.read_text()), f"{file} has a version of its own"
 
 
 def test_dockerfile_passes_hadolint() -> None:
@@ -104,7 +151,7 @@ def test_every_service_but_the_migration_restarts(compose: dict[str, Any]) -> No
 
 def test_images_are_pinned(compose: dict[str, Any]) -> None:
     images = [service["image"] for service in compose["services"].values()]
-    images += [name for name in re.findall(r"^FROM (\S+)", dockerfile(), re.MULTILINE) if name != "build"]
+    images += [name for name in re.findall(r"^FROM (\S+)", dockerfile(), re.MULTILINE) if name not in stages()]
     for image in images:
         name, _, tag = image.rpartition(":")
         assert name, f"{image} has no tag"
@@ -249,17 +296,15 @@ def test_image_copies_existing_files_that_dockerignore_allows() -> None:
         assert (ROOT / source).exists(), source
 
 
-def test_image_runs_api_as_unprivileged_user(compose: dict[str, Any]) -> None:
-    last_stage = dockerfile().rpartition("\nFROM ")[2]
-    user = re.search(r"^USER (\S+)", last_stage, re.MULTILINE)
-    assert user
-    assert user[1] == "10001:10001"
-    command = re.search(r"^CMD (\[.+\])$", last_stage, re.MULTILINE)
-    assert command
-    assert json.loads(command[1]) == compose["services"]["api"]["command"]
-    check = re.search(r"^HEALTHCHECK .*CMD (\[.+\])$", last_stage, re.MULTILINE)
-    assert check
-    assert ["CMD", *json.loads(check[1])] == compose["services"]["api"]["healthcheck"]["test"]
+def test_images_run_as_an_unprivileged_user(compose: dict[str, Any]) -> None:
+    found = stages()
+    assert list(found)[-1] == "single", "hosts without targets build the last stage"
+    assert found["runtime"]["USER"] == "10001:10001"
+    assert json.loads(found["runtime"]["ENTRYPOINT"]) == ["tini", "--"]
+    assert not any("USER" in words for name, words in found.items() if name != "runtime")
+    assert json.loads(found["roles"]["CMD"]) == compose["services"]["api"]["command"]
+    assert ["CMD", *json.loads(found["roles"]["HEALTHCHECK"])] == compose["services"]["api"]["healthcheck"]["test"]
+    assert {compose["services"][role]["build"]["target"] for role in ROLES} == {"roles"}
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])

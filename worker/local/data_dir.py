@@ -4,13 +4,17 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from worker.local.processes import StartError
 
-_KNOWN_NAMES = frozenset({"lock", "keys", "files", "postgres", "redis", "logs", "workers"})
+TMP_NAME = "tmp"
+_KNOWN_NAMES = frozenset({"lock", "keys", "files", "postgres", "redis", "logs", "workers", TMP_NAME})
+# In the root of a disk that is mounted as the data folder.
+_OF_THE_FILE_SYSTEM = frozenset({"lost+found"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +51,11 @@ def write_private(file: Path, text: str) -> None:
     draft.replace(file)
 
 
-def open_data_dir(path: Path) -> DataDir:
-    """Create the folder if it is missing, make it private, and lock it. Raises StartError."""
+def open_data_dir(path: Path, *, own_tmp: bool = False) -> DataDir:
+    """Create the folder if it is missing, make it private, and lock it. Raises StartError.
+
+    With `own_tmp` it has an empty folder for temporary files: what a killed run left there is removed.
+    """
     path = path.expanduser().resolve()
     try:
         _make_private(path)
@@ -70,6 +77,9 @@ def open_data_dir(path: Path) -> DataDir:
     lock.truncate(0)
     lock.write(f"{os.getpid()}\n")
     lock.flush()
+    if own_tmp:
+        shutil.rmtree(path / TMP_NAME, ignore_errors=True)
+        (path / TMP_NAME).mkdir(mode=0o700, exist_ok=True)
     return DataDir(path=path, lock=lock)
 
 
@@ -90,10 +100,10 @@ def _make_private(path: Path) -> None:
     status = path.stat()
     if os.geteuid() not in {0, status.st_uid}:
         raise StartError(
-            f"The data folder {path} belongs to another user (uid {status.st_uid}). Run as that user, or choose "
-            "another folder with --data-dir."
+            f"The data folder {path} belongs to another user (uid {status.st_uid}; we are {os.geteuid()}). Run as that "
+            "user, give it to us (chown), or choose another folder with --data-dir."
         )
-    names = {entry.name for entry in path.iterdir()}
+    names = {entry.name for entry in path.iterdir()} - _OF_THE_FILE_SYSTEM
     if names and not names & _KNOWN_NAMES:
         # Changing the permissions of a foreign folder such as /tmp or a home would lock other users out.
         raise StartError(f"The folder {path} contains other files. Choose an empty or new one with --data-dir.")

@@ -29,7 +29,7 @@ from worker.local.profiles import PROFILES, Profile
 DATABASE = "dreamery"
 _NOBODY_UID = 65534
 _PROTOCOL = 3 << 16  # version 3.0 of the protocol between Postgres and its clients
-_COPY_PARENTS = (Path("/var/cache"), Path("/var/tmp"), Path(tempfile.gettempdir()))  # noqa: S108 - checked before use
+_COPY_PARENTS = (Path("/var/cache"), Path("/var/tmp"), Path("/tmp"))  # noqa: S108 - checked before use
 _INITDB_FLAGS = (
     "-U", "postgres", "--auth=scram-sha-256", "--pwfile=/dev/stdin", "--encoding=UTF8", "--locale=C",
     "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions",
@@ -198,13 +198,14 @@ class EmbeddedPostgres:
         """Create the cluster if it does not exist, and clean up after a killed server. Raises StartError."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
         if self.cluster.exists():
+            _refuse_other_major_version(self.cluster)
             _wait_for_previous_server(self.cluster)
             return
         draft = self.folder / "cluster.new"
         if draft.exists():
             shutil.rmtree(draft)  # left by a killed initdb
         draft.mkdir(mode=0o700)
-        with tempfile.TemporaryFile() as password:
+        with tempfile.TemporaryFile(dir=self.folder) as password:
             password.write(f"{self.password}\n".encode())
             password.flush()
             if self.os_user:
@@ -262,6 +263,18 @@ def embedded_postgres(
         folder=folder, port=port, password=password, throwaway=throwaway, os_user=os_user,
         programs=_postgres_programs(os_user), profile=profile, shared_buffers=shared_buffers,
     )  # fmt: skip
+
+
+def _refuse_other_major_version(cluster: Path) -> None:
+    """Raise StartError when another major version of Postgres made the files; it would end with a line in its log."""
+    made_by = (cluster / "PG_VERSION").read_text("ascii").strip()
+    ours = version("embedded-postgres").partition(".")[0]
+    if made_by != ours:
+        raise StartError(
+            f"Postgres {made_by} made the database in {cluster}, and this version of Dreamery has Postgres {ours}, "
+            "which cannot read it. Nothing was changed. Start the version of Dreamery that you had, run `dreamery "
+            "backup`, and restore that with this version into an empty data folder: docs/upgrading.md."
+        )
 
 
 def _serves(pid: int, cluster: Path) -> bool:

@@ -37,6 +37,7 @@ class PlatformOptions:
     extra_env: Mapping[str, str] = field(default_factory=dict)  # overrides everything else; full names
     restart: bool = True
     verbose: bool = False  # children write to our stderr instead of DATA_DIR/logs
+    own_tmp: bool = False  # temporary files in DATA_DIR/tmp: the system's folder is read-only, or in memory
     on_notice: Callable[[str], None] = _ignore_notice  # receives one line for the terminal
 
 

@@ -17,7 +17,7 @@ from typing import Self
 
 from worker.core.concurrency.shutdown import busy_marker
 from worker.local import process_commands, profiles
-from worker.local.data_dir import DataDir, open_data_dir
+from worker.local.data_dir import TMP_NAME, DataDir, open_data_dir
 from worker.local.embedded_servers import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
 from worker.local.on_demand import OnDemandServer, open_port_or_another
 from worker.local.platform_settings import PlatformOptions, PlatformSettings, read_platform_settings
@@ -185,7 +185,7 @@ class Platform:
     # ---- start
 
     def _start(self) -> None:
-        self._data = open_data_dir(self.data_dir)
+        self._data = open_data_dir(self.data_dir, own_tmp=self.options.own_tmp)
         self._read_keys(self._data)
         self._check_ports()
         self._supervisor = ProcessSupervisor(self._report_exit)
@@ -352,8 +352,8 @@ class Platform:
         return None if self.options.verbose else self.logs_dir / f"{name}.log"
 
     def _python(self, name: str, *command: str) -> ChildSpec:
-        # -P and our own working directory: a folder named `api` in the user's directory must not be imported.
-        # The output of the migration matters only when it fails, so it always goes to a file.
+        # -P and our own working directory: a folder named `api` in the user's directory must not be imported. The
+        # output of the migration matters only when it fails, so it always goes to a file.
         log_path = self.logs_dir / "migrate.log" if name == "migrate" else self._log(name)
         return ChildSpec(
             name=name,
@@ -369,9 +369,9 @@ class Platform:
         env["PYTHONPATH"] = os.pathsep.join([str(process_commands.ROOT), *filter(None, [env.get("PYTHONPATH")])])
         env["PYTHONUNBUFFERED"] = "1"
         env |= {name: value for name, value in _MALLOC.items() if name not in env}
+        env |= {"TMPDIR": str(self.data_dir / TMP_NAME)} if self.options.own_tmp else {}
         values = self._settings.values
-        if self._settings.env != "production":
-            values = {"session_tokens": "true", **values}
+        values = values if self._settings.env == "production" else {"session_tokens": "true", **values}
         values |= {
             "database_url": self.database_url,
             "redis_url": self.redis_url,

@@ -5,6 +5,7 @@ import json
 import socket
 import sys
 from typing import Annotated, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 
@@ -29,15 +30,21 @@ def _unhealthy(line: str) -> NoReturn:
 def health_api() -> None:
     """Check that the API on this machine answers."""
     from worker.core.settings import get_settings
+    from worker.local.running_instance import find_running_platform
 
     settings = get_settings()
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.api_host, settings.api_host)
-    connection = http.client.HTTPConnection(host, settings.api_port, timeout=3)
+    port = settings.api_port
+    if running := find_running_platform(settings.data_dir):
+        # `dreamery up` may use another port than the one of the settings: an option, or PORT in a container.
+        address = urlsplit(running.url)
+        host, port = address.hostname or host, address.port or port
+    connection = http.client.HTTPConnection(host, port, timeout=3)
     try:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        _unhealthy(f"no answer on {host}:{settings.api_port}: {type(error).__name__}")
+        _unhealthy(f"no answer on {host}:{port}: {type(error).__name__}")
     finally:
         connection.close()
     if status != 200:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from api.cli.operator import container
 from worker.local.platform_settings import PlatformOptions, PlatformSettings
 from worker.local.processes import StartError, stop_when_parent_dies
 from worker.local.supervisor import Platform
@@ -78,6 +79,10 @@ def _print_addresses(
     memory = platform.available_memory // 1_000_000
     # A key that was given is known, and this output often ends in a log.
     admin_key = "as given in DREAMERY_ADMIN_KEY" if settings.admin_key else platform.admin_key
+    in_container = platform.options.own_tmp
+    logs = "logs: the output of this program" if in_container else f"logs: {platform.logs_dir}"
+    if in_container and not settings.admin_key and container.key_was_shown(platform.data_dir):
+        admin_key = f"printed at the first start; again: docker exec CONTAINER cat {platform.data_dir}/keys/admin.key"
     sandbox, sandbox_key = f"{' and '.join(sandbox_keys)} are test keys, no account needed", sandbox_keys[0]
     if settings.env == "production":
         sandbox, sandbox_key = "off in production", "$DREAMERY_ADMIN_KEY"
@@ -90,7 +95,7 @@ Dreamery is up.
   Admin key  {admin_key}
   Sandbox    {sandbox}
   Profile    {platform.profile}  ({memory:,} MB of memory available; change it with --profile)
-  Data       {platform.data_dir}  (logs: {platform.logs_dir}){hint}
+  Data       {platform.data_dir}  ({logs}){hint}
 
 Try it in another terminal:
 
@@ -101,6 +106,8 @@ Try it in another terminal:
 Ctrl-C stops everything.""",
         flush=True,
     )
+    if in_container:
+        container.remember_shown_key(platform.data_dir)
 
 
 def main() -> int:

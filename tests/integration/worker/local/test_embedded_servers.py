@@ -157,6 +157,17 @@ def test_pid_file_of_another_process_is_removed(tmp_path: Path) -> None:
         assert query_value(server, "SELECT 1") == 1
 
 
+def test_cluster_of_another_major_version_is_refused_unchanged(tmp_path: Path) -> None:
+    cluster = tmp_path / "postgres" / "cluster"
+    cluster.mkdir(parents=True)
+    (cluster / "PG_VERSION").write_text("17\n")
+    (cluster / "postmaster.pid").write_text("999999999\n")
+    refused = pytest.raises(StartError, match=r"Postgres 17 made the database .* run `dreamery backup`")
+    with refused, running_postgres(tmp_path):
+        pass
+    assert (cluster / "postmaster.pid").exists()
+
+
 def test_initdb_failure_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.local.embedded_servers._INITDB_FLAGS", ("--no-such-flag",))
     server = embedded_postgres(tmp_path / "postgres", port=free_port(), password="x", throwaway=True)

@@ -69,3 +69,20 @@ def test_write_private_replaces_files_atomically(tmp_path: Path) -> None:
     assert target.read_text() == "two"
     assert mode(target) == 0o600
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_root_of_a_mounted_disk_is_accepted(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    open_data_dir(tmp_path).close()
+    assert mode(tmp_path) == 0o700
+
+
+def test_temporary_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+    first = open_data_dir(tmp_path / "data", own_tmp=True)
+    (first.path / "tmp" / "left").write_text("half a video")
+    (first.path / "files").mkdir()
+    first.close()
+    open_data_dir(first.path, own_tmp=True).close()
+    assert list((first.path / "tmp").iterdir()) == []
+    assert mode(first.path / "tmp") == 0o700
+    assert (first.path / "files").is_dir()
