@@ -193,6 +193,64 @@ def _translated(late: type[Exception], broken: type[Exception]) -> Iterator[None
         raise broken(str(error)) from error
 
 
+async def _connect(host: str, port: int, local_address: str | None) -> socket.socket:
+    """Return a socket that is connected to one of the addresses of the host.
+
+    asyncio can do that too (`happy_eyeballs_delay`), but leaves sockets open in Python 3.11.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = _in_turn(dict.fromkeys((family, address) for family, *_, address in found))
+    if len(addresses) == 1:
+        return await _open(*addresses[0], local_address)
+    attempts, failure = set[asyncio.Task[socket.socket]](), OSError("the host has no address")
+    try:
+        while addresses or attempts:
+            if addresses:
+                attempts.add(asyncio.create_task(_open(*addresses.popleft(), local_address)))
+            pause = _NEXT_ADDRESS_SECONDS if addresses else None
+            await asyncio.wait(attempts, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            for attempt in [one for one in attempts if one.done()]:
+                attempts.discard(attempt)
+                try:
+                    return attempt.result()
+                except OSError as error:
+                    failure = error
+        raise failure
+    finally:
+        for attempt in attempts:
+            attempt.add_done_callback(_close_result)
+            attempt.cancel()
+
+
+def _in_turn(addresses: Iterable[tuple[int, Any]]) -> deque[tuple[int, Any]]:
+    """Return the addresses with those of both protocols alternating, in their order."""
+    lines: dict[int, deque[tuple[int, Any]]] = {}
+    for one in addresses:
+        lines.setdefault(one[0], deque()).append(one)
+    merged: deque[tuple[int, Any]] = deque()
+    while any(lines.values()):
+        merged.extend(line.popleft() for line in lines.values() if line)
+    return merged
+
+
+async def _open(family: int, address: Any, local_address: str | None) -> socket.socket:
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        opened.setblocking(False)
+        if local_address is not None:
+            opened.bind((local_address, 0))
+        await asyncio.get_running_loop().sock_connect(opened, address)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _close_result(attempt: "asyncio.Task[socket.socket]") -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
+
+
 class AsyncioBackend(httpcore.AsyncNetworkBackend):
     """Opens the connections of a pool of httpcore."""
 
@@ -207,16 +265,14 @@ class AsyncioBackend(httpcore.AsyncNetworkBackend):
         """Connect to the first address of the host that answers. Raises httpcore.ConnectError, ConnectTimeout."""
         with _translated(httpcore.ConnectTimeout, httpcore.ConnectError):
             async with asyncio.timeout(timeout):
-                transport, protocol = await asyncio.get_running_loop().create_connection(
-                    _Protocol,
-                    host,
-                    port,
-                    local_addr=(local_address, 0) if local_address else None,
-                    happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
-                )
-            connected: socket.socket = transport.get_extra_info("socket")
-            for option in socket_options or ():
-                connected.setsockopt(*option)
+                connected = await _connect(host, port, local_address)
+                try:
+                    for option in socket_options or ():
+                        connected.setsockopt(*option)
+                    transport, protocol = await asyncio.get_running_loop().create_connection(_Protocol, sock=connected)
+                except BaseException:
+                    connected.close()
+                    raise
         return _Stream(protocol, transport)
 
     async def sleep(self, seconds: float) -> None:

@@ -110,7 +110,7 @@ def measure_in_turn(operation: Operation, databases: Databases) -> dict[str, flo
         for name, values in seconds.items():
             databases.use(name)
             try:
-                with suppress(_RolledBackError), transaction() as tx:
+                with suppress(_RolledBackError), transaction(plan_once=operation.plan_once) as tx:
                     values.append(_measure_once(operation, tx))
                     roll_back()
             except DATABASE_UNAVAILABLE_ERRORS:

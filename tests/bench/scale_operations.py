@@ -18,7 +18,7 @@ from worker.db.jobs import claims, feed, queries, retention, state_machine
 from worker.db.jobs.queries import JobFilter, Viewer
 from worker.db.jobs.state_machine import NewJob
 from worker.db.platform import activity
-from worker.db.scheduling import due_work, fair_queue, unschedulable
+from worker.db.scheduling import due_work, fair_queue, job_selection, unschedulable
 from worker.db.users import quotas, usage
 from worker.db.webhooks import outbox
 
@@ -30,12 +30,20 @@ _HEAVY, _ADMIN = Viewer(user_id=HEAVY_USER), Viewer(all_jobs=True)
 
 @dataclass(frozen=True)
 class Operation:
-    """Something that the platform does with rows. `target`: it may cost at most twice as much."""
+    """Something that the platform does with rows. `target`: it may cost at most twice as much.
+
+    `plan_once` = its transactions are opened so.
+    """
 
     name: str
     run: Callable[[Transaction], object]
     target: bool = False
+    plan_once: bool = False
     prepare: Callable[[Transaction], object] = lambda _: None
+
+
+def _claim(tx: Transaction) -> None:
+    claims.claim_next(tx, account_id=ACCOUNT)
 
 
 def _accept(tx: Transaction) -> None:
@@ -70,6 +78,7 @@ def _poll(tx: Transaction) -> None:
     polling.claim_polls(tx, [ACCOUNT])
     polling.open_jobs(tx, [ACCOUNT])
     polling.end_polls(tx, {ACCOUNT: 1.0})
+    job_selection.is_any_queued(tx)
 
 
 def _list(viewer: Viewer, after: Callable[[], UUID] | None = None, **filters: Any) -> Callable[[Transaction], object]:
@@ -111,11 +120,11 @@ def _short_retention(tx: Transaction) -> None:
 
 
 OPERATIONS = (
-    Operation("claim the next job of an account", lambda tx: claims.claim_next(tx, account_id=ACCOUNT), target=True),
-    Operation("accept a job of the heavy user", _accept, target=True),
+    Operation("claim the next job of an account", _claim, target=True, plan_once=True),
+    Operation("accept a job of the heavy user", _accept, target=True, plan_once=True),
     Operation("tick", _tick, target=True),
     Operation("sweep", _sweep, target=True),
-    Operation("poll: claim, open jobs, end", _poll, target=True, prepare=_poll_due),
+    Operation("poll: claim, open jobs, end", _poll, target=True, plan_once=True, prepare=_poll_due),
     Operation("jobs: first page, heavy user", _list(_HEAVY), target=True),
     Operation("jobs: first page, administrator", _list(_ADMIN), target=True),
     Operation("jobs: created before 80 days ago", _list(_HEAVY, created_before=_days_ago(80)), target=True),

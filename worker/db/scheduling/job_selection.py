@@ -9,7 +9,7 @@ from sqlalchemy import Row, text
 
 from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.available_credits import covers, credits_left
-from worker.db.accounts.concurrency import narrow_slots, slot_limits
+from worker.db.accounts.concurrency import SUBMIT_KINDS, narrow_slots, slot_limits
 from worker.db.accounts.eligibility import BOUND, bound, candidates, may_take, model_works, works
 from worker.db.engine import Transaction
 
@@ -94,6 +94,15 @@ _SELECT = text(
                OR NOT (concat_ws(' ', model, params #>> '{{order,resolution}}') = ANY(CAST(:full AS text[]))))
         ORDER BY place, id LIMIT least(free.n, CAST(:limit AS bigint)) FOR NO KEY UPDATE SKIP LOCKED) h"""
 )
+
+
+_IS_ANY_QUEUED = text("SELECT EXISTS (SELECT FROM jobs WHERE state = 'queued' AND kind = ANY(:kinds)) AS found")
+
+
+def is_any_queued(tx: Transaction, kinds: tuple[str, ...] = SUBMIT_KINDS) -> bool:
+    """Return whether any job of these kinds is queued, whoever may run it."""
+    row = tx.first(_IS_ANY_QUEUED, {"kinds": list(kinds)})
+    return row is not None and bool(row.found)
 
 
 _USED_SIZES = text(

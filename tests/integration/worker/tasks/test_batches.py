@@ -10,7 +10,7 @@ from itertools import pairwise
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 from starlette.responses import Response
 
@@ -31,6 +31,8 @@ from worker.tasks.poll import poll
 from worker.tasks.save import save_batch
 from worker.tasks.stages import claim as claim_stage
 from worker.tasks.stages.polling import write_news
+from worker.tasks.stages.polling.claimed_poll import ClaimedPoll, claim_polls
+from worker.tasks.stages.polling.next_poll import schedule_looks
 from worker.tasks.submit import submit_batch
 
 
@@ -279,6 +281,7 @@ def test_no_minute_has_more_submits_than_the_pace(pace: float) -> None:
 def continuing(engine: Engine) -> Iterator[Engine]:
     """Continue polls, saves and claims in this process, as a worker does."""
     continuations.register(poll=poll_task.poll_account, submit=submit_task.serve, save_claimed=save_task.save_claimed)
+    continuations.register(poll_claimed=poll_task.poll_claimed)
     yield engine
     continuations.clear()
     assert event_loop.drain(30)
@@ -293,6 +296,74 @@ def test_worker_finishes_jobs_without_further_messages(continuing: Engine) -> No
     assert {row.save_tries for row in continuing.sql("SELECT save_tries FROM jobs")} == {1}
     assert max(view["max_in_flight"] for view in continuing.ledger()["accounts"].values()) <= 12
     assert continuing.charge_count() == 30
+
+
+def test_first_look_is_claimed_with_the_submit(engine: Engine) -> None:
+    """A job alone that may be done already is looked at at once, and only by one process (I6)."""
+    account = engine.add_account()
+    job = engine.add_running_job(account)
+    claimed: list[ClaimedPoll] = []
+
+    async def note(poll: ClaimedPoll) -> None:
+        claimed.append(poll)
+
+    continuations.register(poll_claimed=note)
+    try:
+        look_at_once(account)
+        assert claim_polls([account]) == [None], "the poll is claimed"
+        eventually(lambda: claimed, what="this process makes it")
+        assert [one.id for one in claimed[0].jobs] == [job]
+    finally:
+        continuations.clear()
+    engine.take_messages()
+    look_at_once(account)
+    assert engine.take_messages("dreamery.poll"), "another process does not poll by itself"
+
+
+def look_at_once(account: UUID) -> None:
+    with transaction() as tx:
+        tx.run(text("UPDATE accounts SET poll_due_at = NULL WHERE id = :id"), {"id": account})
+        schedule_looks(tx, {account: 0.0})
+
+
+def test_freed_slots_are_filled_only_while_jobs_wait(continuing: Engine) -> None:
+    """A claim costs as much as a poll, and with few jobs it would mostly find nothing."""
+    account, jobs = add_jobs(continuing, 3)
+    submit_batch(account_id=account)
+    claims_made: list[UUID] = []
+
+    async def note(account_id: UUID) -> None:
+        claims_made.append(account_id)
+
+    continuations.register(submit=note)
+    eventually(lambda: set(continuing.states(jobs)) == {"succeeded"}, what="all are saved")
+    assert claims_made == []
+
+
+def test_job_that_comes_while_slots_are_freed_gets_one(continuing: Engine) -> None:
+    """Its own message found no free slot; the poll that frees it sees the job, and nobody waits for the tick."""
+    account, (first,) = add_jobs(continuing, 1, max_images=1)
+    continuations.clear()
+    submit_batch(account_id=account)
+    continuing.finish_upstream()
+    continuing.make_due()
+    continuations.register(submit=submit_task.serve, save_claimed=save_task.save_claimed)
+    called = continuing.interceptor.after[HISTORY] = RequestPause()
+    with ThreadPoolExecutor(1) as pool:
+        polling = pool.submit(poll, account_id=account)
+        called.wait()
+        with transaction() as tx:
+            tx.run(text("SELECT 1 FROM accounts WHERE id = :id FOR NO KEY UPDATE"), {"id": account})
+            called.release()
+            eventually(lambda: continuing.sql(_WAITS_TO_END), what="the poll has written its news and waits to end")
+            second = continuing.add_job(account, prompt="the second")
+        polling.result(20)
+    eventually(lambda: continuing.states([second]) != ["queued"], what="the second is claimed")
+    assert continuing.states([first]) != ["running"]
+
+
+_WAITS_TO_END = """SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+    AND query LIKE '%set_next_poll%'"""
 
 
 def test_copy_that_fails_in_the_worker_is_tried_again_by_a_message(continuing: Engine) -> None:

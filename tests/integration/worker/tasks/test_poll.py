@@ -37,15 +37,21 @@ def items(number):
     ]
 
 
-def test_finished_job_is_enqueued_for_save(engine: Engine) -> None:
+@pytest.mark.parametrize("others", [0, 1])
+def test_finished_job_is_enqueued_for_save_and_frees_its_slot_for_those_that_wait(engine: Engine, others: int) -> None:
     account = engine.add_account()
     job = engine.add_job(account, count=2)
     engine.submit(job)
+    for _ in range(others):
+        engine.add_job(account)
     engine.take_messages()
     assert engine.poll(account).startswith("polled 1 jobs")
     row = engine.job_row(job)
     assert (row.state, row.holds_slot, len(row.result_refs), row.progress) == ("saving", False, 2, 95)
-    assert {m.task for m in engine.take_messages()} - {"dreamery.poll"} == {"dreamery.save", "dreamery.submit"}
+    assert {m.task for m in engine.take_messages()} - {"dreamery.poll"} == {
+        "dreamery.save",
+        *["dreamery.submit"] * others,
+    }
 
 
 def test_account_without_open_jobs_is_not_polled(engine: Engine) -> None:

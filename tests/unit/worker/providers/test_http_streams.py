@@ -3,8 +3,8 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,18 @@ async def read_all(stream: httpcore.AsyncNetworkStream) -> bytes:
     while piece := await stream.read(65536, 5.0):
         pieces.append(piece)
     return b"".join(pieces)
+
+
+@contextmanager
+def full_server() -> Iterator[tuple[str, int]]:
+    """A server that takes no connection and has no room for more that wait: the kernel answers nobody else."""
+    with socket.socket() as server, socket.socket() as first, socket.socket() as second:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for one in (first, second):
+            one.setblocking(False)
+            one.connect_ex(server.getsockname())
+        yield server.getsockname()
 
 
 async def write_much(stream: httpcore.AsyncNetworkStream) -> None:
@@ -151,6 +163,33 @@ async def test_refused_connection() -> None:
         taken.bind(("127.0.0.1", 0))  # bound, and not listening
         with pytest.raises(httpcore.ConnectError):
             await AsyncioBackend().connect_tcp("127.0.0.1", taken.getsockname()[1], 5.0)
+
+
+@on_a_loop
+async def test_address_that_answers_is_found_behind_those_that_do_not() -> None:
+    """One whose queue is full never answers, another refuses: neither holds up the address that works."""
+
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"here")
+
+    async with peer(answer) as port:
+        with full_server() as silent:
+            found = [silent, ("127.0.0.1", 1), ("127.0.0.1", port)]
+            addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", one) for one in found]
+
+            async def resolve(*_: object, **__: object) -> list[Any]:
+                return addresses
+
+            asyncio.get_running_loop().getaddrinfo = resolve  # type: ignore[method-assign]
+            stream = await AsyncioBackend().connect_tcp("several.example", port, 20.0)
+            assert await stream.read(100, 5.0) == b"here"
+            await stream.aclose()
+            del addresses[2]
+            with pytest.raises(httpcore.ConnectTimeout):
+                await AsyncioBackend().connect_tcp("several.example", port, 0.5)
+            del addresses[0]
+            with pytest.raises(httpcore.ConnectError):
+                await AsyncioBackend().connect_tcp("several.example", port, 5.0)
 
 
 @on_a_loop
