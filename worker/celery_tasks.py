@@ -100,7 +100,9 @@ def _start_worker(sender: Any = None, **_: Any) -> None:
     event_loop.limit_waiting(sender.controller.pool.limit)
     if "fast" in queues:
         continuations.register(
-            poll=_as_step("poll", poll_task.poll_account), submit=_as_step("submit", submit_task.serve)
+            poll=_as_step("poll", poll_task.poll_account),
+            poll_claimed=_as_step("poll", poll_task.poll_claimed),
+            submit=_as_step("submit", submit_task.serve),
         )
     if "bulk" in queues:
         continuations.register(save_claimed=_as_step("save", save_task.save_claimed))
