@@ -31,6 +31,7 @@ from worker.tasks import cleanup as cleanup_task
 from worker.tasks import converse as converse_task
 from worker.tasks import deliver_webhooks as deliver_webhooks_task
 from worker.tasks import dispatch as dispatch_task
+from worker.tasks import monitor as monitor_task
 from worker.tasks import poll as poll_task
 from worker.tasks import refresh_accounts as refresh_accounts_task
 from worker.tasks import save as save_task
@@ -276,3 +277,10 @@ def upkeep() -> str:
     """Delete data past its retention."""
     with watchdog.watch("upkeep"):
         return cleanup_task.clean_up()
+
+
+@_task(name="dreamery.monitor", send_events=False)
+def monitor() -> str:
+    """Write the sample of this minute and send alerts."""
+    with watchdog.watch("monitor"):
+        return monitor_task.monitor()

@@ -49,7 +49,7 @@ MEDIA = "/_media"
 QUEUES = ("fast", "bulk", "talk", "outbox")
 _TABLES = (
     "webhook_attempts", "webhook_deliveries", "webhook_endpoints", "files", "job_events", "jobs", "accounts", "api_keys", "users", "requests",
-    "api_processes", "account_checks", "keyring", "platform_state", "credit_prices", "list_paces",
+    "api_processes", "account_checks", "keyring", "platform_state", "credit_prices", "list_paces", "alerts", "alert_rules", "metric_samples",
 )  # fmt: skip
 _TASKS = {
     "submit": submit,

@@ -42,6 +42,7 @@ QUEUE_OF = {
     "dreamery.check": "bulk",
     "dreamery.refresh": "bulk",
     "dreamery.ledger": "bulk",
+    "dreamery.monitor": "bulk",
 }
 
 
@@ -82,6 +83,7 @@ def _create_app() -> Celery:
             "sweep": {"task": "dreamery.sweep", "schedule": 2.0, "options": {"queue": "fast"}},
             "refresh": {"task": "dreamery.refresh", "schedule": 60.0, "options": {"queue": "bulk"}},
             "ledger": {"task": "dreamery.ledger", "schedule": 60.0, "options": {"queue": "bulk"}},
+            "monitor": {"task": "dreamery.monitor", "schedule": 60.0, "options": {"queue": "bulk"}},
             "upkeep": {"task": "dreamery.upkeep", "schedule": 600.0, "options": {"queue": "bulk"}},
         },
         beat_max_loop_interval=1,

@@ -59,6 +59,11 @@ def queue_lengths() -> dict[str, int]:
     return dict(zip(names, pipe.execute(), strict=True))
 
 
+def memory_bytes() -> int:
+    """Return the memory that Redis uses. Raises RedisError if Redis is unavailable."""
+    return int(redis_client().info("memory")["used_memory"])
+
+
 class Flusher(threading.Thread):
     """Flushes periodically, when stopped, and at the end of the process."""
 

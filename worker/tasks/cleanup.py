@@ -14,6 +14,7 @@ from worker.core.observability.logging import get_logger
 from worker.db.accounts import list_pace, session_checks, unused_cleanup
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, transaction
 from worker.db.jobs import idempotency
+from worker.db.monitoring import alerts
 from worker.tasks.stages import expire_results, orphaned_files
 from worker.tasks.stages.files import expire_batch_files, expire_inputs
 
@@ -75,6 +76,11 @@ def _delete_checks() -> tuple[int]:
         return (session_checks.delete_old(tx, minutes=CHECK_MINUTES),)
 
 
+def _delete_alerts() -> tuple[int]:
+    with transaction() as tx:
+        return (alerts.delete_old(tx),)
+
+
 def _delete_unused_accounts() -> tuple[int, int]:
     with transaction() as tx:
         return unused_cleanup.delete_unused(tx, hours=NEVER_WORKED_HOURS, limit=_BATCH)
@@ -90,6 +96,7 @@ _PARTS: tuple[tuple[tuple[str, ...], Callable[[], tuple[int, ...]]], ...] = (
     (("files",), lambda: (expire_results.delete_expired_files(),)),
     (("batch_files",), lambda: (expire_batch_files.delete_batch_files(),)),
     (("deliveries",), lambda: (expire_results.delete_old_deliveries(),)),
+    (("alerts",), _delete_alerts),
     (("events",), lambda: (expire_results.delete_old_events(),)),
     (("orphans",), lambda: (orphaned_files.delete_orphans(),)),
     (("prompts",), lambda: (expire_results.copy_prompts(),)),

@@ -38,9 +38,10 @@ from worker.db.engine import (
     transaction,
 )
 from worker.db.jobs import queries
+from worker.db.monitoring import channels
 from worker.db.platform import root_key
 from worker.db.webhooks import endpoints, outbox
-from worker.safe_fetch import async_post
+from worker.safe_fetch import async_post, mail
 from worker.safe_fetch.checks import FetchError
 from worker.tasks.stages import worker_keys
 from worker.tasks.stages.batch_event import batch_data
@@ -158,8 +159,10 @@ async def _send_and_record(delivery: Row[Any], view: queries.JobView | None) -> 
         if view is None and delivery.job_id is not None:
             view = await in_thread(_read_view, delivery)
         body = await in_thread(event_body, delivery, view)
-        headers = await in_thread(_signed_headers, delivery, body)
-        outcome = await _send(delivery.url, body, headers)
+        if delivery.url.startswith("mailto:"):
+            outcome = await in_thread(_send_mail, delivery)
+        else:
+            outcome = await _send(delivery.url, body, await in_thread(_signed_headers, delivery, body))
     except SecretUnreadableError:
         return await in_thread(_put_off, delivery)
     except DATABASE_UNAVAILABLE_ERRORS:
@@ -281,6 +284,8 @@ def event_body(delivery: Row[Any], view: queries.JobView | None) -> bytes:
 
 
 def _other_data(delivery: Row[Any]) -> dict[str, Any]:
+    if delivery.data is not None:
+        return dict(delivery.data)
     if delivery.batch_id is not None:
         with transaction() as tx:
             batch = outbox.batch_of_event(tx, delivery.batch_id)
@@ -358,6 +363,15 @@ async def _send(url: str, body: bytes, headers: dict[str, str]) -> _Outcome:
         error=f"HTTP status {posted.status}{hint}",
         retry_after=retry_after_seconds(posted.retry_after, datetime.now(UTC)),
     )
+
+
+def _send_mail(delivery: Row[Any]) -> _Outcome:
+    started = time.monotonic()
+    with transaction() as tx:
+        server = channels.mail_of(tx, delivery.endpoint_id)
+    [password] = _secrets(delivery)
+    problem = mail.send_alert(server, password, delivery, console=f"{_base_url()}/console/system")
+    return _Outcome(seconds=time.monotonic() - started, status=None if problem else 250, error=problem)
 
 
 def _signed_headers(delivery: Row[Any], body: bytes) -> dict[str, str]:
