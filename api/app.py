@@ -16,9 +16,6 @@ from api.admin import audit_export_routes, own_key_routes
 from api.admin import job_routes as admin_job_routes
 from api.admin import routes as admin_routes
 from api.admin import sign_in_routes as admin_sign_in_routes
-from api.ark import image_routes as ark_image_routes
-from api.ark import task_routes as ark_task_routes
-from api.ark.errors import ArkErrors
 from api.auth.caller_checks import CallerChecks
 from api.auth.failed_login_limits import FailedLoginLimiter
 from api.auth.session_tokens import encrypt_session_token, session_token_hash
@@ -39,24 +36,28 @@ from api.http.graceful_shutdown import on_shutdown_signal
 from api.http.request_middleware import RequestMiddleware
 from api.http.request_tracker import RequestTracker
 from api.images import routes as image_routes
-from api.jobs import archive_routes, callback_routes, favourite_routes, file_routes, input_routes, pin_routes
+from api.jobs import archive_routes, callback_routes, file_routes, input_routes
 from api.jobs import routes as job_routes
 from api.jobs.feed import JobFeeds
 from api.jobs.results import action_routes as result_action_routes
+from api.jobs.results import favourite_routes, pin_routes
 from api.jobs.results import list_routes as result_routes
 from api.jobs.sharing import album_file_routes, album_member_routes, album_routes, share_routes
 from api.jobs.sharing import page_routes as share_page_routes
 from api.jobs.timeline import waiting_routes
 from api.jobs.watcher import JobWatcher
-from api.mcp import routes as mcp_routes
+from api.jobs.webhooks import delivery_routes as webhook_delivery_routes
+from api.jobs.webhooks import endpoint_routes as webhook_endpoint_routes
 from api.operations import drain_routes, health_routes, notice_routes, system_routes
+from api.protocols.ark import image_routes as ark_image_routes
+from api.protocols.ark import task_routes as ark_task_routes
+from api.protocols.ark.errors import ArkErrors
+from api.protocols.mcp import routes as mcp_routes
 from api.usage import credit_routes
 from api.usage import routes as usage_routes
 from api.usage.estimates import routes as estimate_routes
 from api.videos import generation_routes as video_generation_routes
 from api.videos import routes as video_routes
-from api.webhooks import delivery_routes as webhook_delivery_routes
-from api.webhooks import endpoint_routes as webhook_endpoint_routes
 from worker.core.catalog.provider_data import first_provider
 from worker.core.observability import tracing
 from worker.core.observability.logging import configure_logging, get_logger

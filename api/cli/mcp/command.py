@@ -60,9 +60,9 @@ async def _serve(url: str, key: str, confirm_above: str) -> None:
     from mcp.server.stdio import stdio_server
 
     from api.cli.mcp.http_gateway import HttpGateway
-    from api.mcp.server import build_server
-    from api.mcp.tools.call import ToolSettings
-    from api.mcp.tools.inputs import LONGEST_WAIT_SECONDS
+    from api.protocols.mcp.server import build_server
+    from api.protocols.mcp.tools.call import ToolSettings
+    from api.protocols.mcp.tools.inputs import LONGEST_WAIT_SECONDS
 
     settings = ToolSettings(confirm_above=confirm_above, longest_wait=LONGEST_WAIT_SECONDS)
     async with HttpGateway(url, key) as gateway:

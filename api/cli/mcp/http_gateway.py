@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import httpx
 
-from api.mcp.gateways.protocol import Creation, Json, Reply, UnreachableError
+from api.protocols.mcp.gateways.protocol import Creation, Json, Reply, UnreachableError
 
 _LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 # A stream sends a comment at least every 12 seconds, and a creating call answers at once.

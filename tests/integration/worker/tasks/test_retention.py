@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from api.jobs import pin_routes
+from api.jobs.results import pin_routes
 from tests.integration.worker.tasks.test_cleanup import caller_of, file_exists, move_jobs_back, stored_input
 from tests.support import factories
 from tests.support.api_client import assert_error

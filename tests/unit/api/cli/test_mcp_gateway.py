@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from api.cli.mcp.http_gateway import HttpGateway
-from api.mcp.gateways.protocol import UnreachableError, call_json
+from api.protocols.mcp.gateways.protocol import UnreachableError, call_json
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://[broken", "http://127.0.0.1:9/proxy/"])

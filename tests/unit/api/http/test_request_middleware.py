@@ -20,8 +20,8 @@ from api.http.docs.openapi import install_openapi
 from api.http.errors import error_response
 from api.http.preferences import set_job_id_header
 from api.jobs import schemas
+from api.jobs.webhooks import schemas as webhooks_schemas
 from api.videos import schemas as videos_schemas
-from api.webhooks import schemas as webhooks_schemas
 from tests.support.api_client import assert_error, forbids_retry
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.settings import get_settings
