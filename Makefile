@@ -1,7 +1,7 @@
 # All targets use .venv and create it when needed. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test test-unit test-integration test-e2e test-ops test-clients lint fmt audit bench chaos soak mutants docs revision lock vendor clean
+.PHONY: help setup demo up test test-unit test-integration test-e2e test-ops test-hosts test-clients lint fmt audit bench chaos soak mutants docs revision lock vendor clean
 
 PY := .venv/bin/python
 # Some containers set this variable; every process would then compile every module again.
@@ -38,10 +38,19 @@ test-e2e: .venv/.dreamery-dev ## tests of the whole platform as processes
 # What is missing and cannot be installed is skipped, with the reason.
 test-ops: .venv/.dreamery-dev ## tests with PgBouncer, nginx, Redis, firewalls and full disks (root installs them with apt-get)
 	@$(PY) -m tests.ops.debian_packages
-	@$(BOUND) -m pytest tests/ops -n 4 --dist loadfile --session-timeout=900 $(ARGS)
+	@$(BOUND) -m pytest tests/ops --ignore=tests/ops/hosts -n 4 --dist loadfile --session-timeout=900 $(ARGS)
+
+# Not in the gate, because it takes minutes. It prints the figures of docs/deployment.md.
+test-hosts: .venv/.dreamery-dev ## ten hosts in network namespaces: each kind is cut off, slow, and back (root; 4 minutes)
+	@$(PY) -m tests.ops.debian_packages
+	@$(BOUND) -m pytest tests/ops/hosts -s -p no:randomly $(ARGS)
 
 test-clients: .venv/.dreamery-dev ## Open WebUI, unmodified, in Chromium (installs several gigabytes below .venv the first time)
 	@TEST_CLIENTS=1 $(BOUND) -m pytest tests/clients -p no:randomly $(ARGS)
+
+# As root, on Debian: apt-get install --no-install-recommends buildah debootstrap
+image-test: .venv/.dreamery-dev ## build both images without Docker, run every role from them (root, buildah, debootstrap; ten minutes)
+	@$(BOUND) -m tests.images $(ARGS)
 
 lint: .venv/.dreamery-dev ## ruff, mypy, import-linter
 	@$(PY) -m ruff check .

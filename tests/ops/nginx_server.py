@@ -3,7 +3,7 @@
 import contextlib
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -63,34 +63,50 @@ class Nginx:
         ) as client:
             yield client
 
+    def answers(self) -> bool:
+        """Whether it accepts connections and answers."""
+        try:
+            with self.client() as client:
+                return client.get("/").status_code > 0
+        except httpx.TransportError:
+            return False
 
-def site(*, api_port: int, flower_port: int = 1, sub_path: bool = False) -> str:
-    """The documented configuration in front of the API on this port."""
+
+def site(*, api_port: int = 0, apis: Sequence[str] = (), flower_port: int = 1, sub_path: bool = False) -> str:
+    """The documented configuration in front of the API on this port, or of those at these addresses."""
     text = (ROOT / "deploy/proxy/nginx.conf").read_text()
     if sub_path:
         text = _EXISTING_SITE.format(inside=(ROOT / "deploy/proxy/nginx-sub-path.conf").read_text())
-    assert text.count("127.0.0.1:8000") == 1
-    return text.replace("127.0.0.1:8000", f"127.0.0.1:{api_port}").replace("127.0.0.1:5555", f"127.0.0.1:{flower_port}")
+    assert text.count("server 127.0.0.1:8000;") == 1
+    servers = " ".join(f"server {address};" for address in apis or [f"127.0.0.1:{api_port}"])
+    return text.replace("server 127.0.0.1:8000;", servers).replace("127.0.0.1:5555", f"127.0.0.1:{flower_port}")
 
 
-@contextlib.contextmanager
-def running_nginx(program: Path, folder: Path, site_text: str, port: int) -> Iterator[Nginx]:
-    """Run nginx with this configuration until the block ends."""
-    certificate, key = _write_certificate(folder)
+def prepare_nginx(
+    program: Path, folder: Path, site_text: str, port: int, *, host: str = _HOST
+) -> tuple[Nginx, list[str]]:
+    """Write certificate and configuration; returns what will run, and its command."""
+    certificate, key = _write_certificate(folder, host)
     site_text = (
-        site_text.replace("listen 443 ssl", f"listen {_HOST}:{port} ssl")
+        site_text.replace("listen 443 ssl", f"listen {host}:{port} ssl")
         .replace("/etc/ssl/images.example.com.pem", str(certificate))
         .replace("/etc/ssl/images.example.com.key", str(key))
     )
     configuration = folder / "nginx.conf"
     configuration.write_text(_MAIN.format(folder=folder, site=site_text))
     command = [str(program), "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(configuration)]
-    subprocess.run([*command, "-t"], check=True, capture_output=True, timeout=30)
     context = ssl.create_default_context(cafile=str(certificate))
-    nginx = Nginx(f"https://{_HOST}:{port}", port, context, certificate)
+    return Nginx(f"https://{host}:{port}", port, context, certificate), command
+
+
+@contextlib.contextmanager
+def running_nginx(program: Path, folder: Path, site_text: str, port: int) -> Iterator[Nginx]:
+    """Run nginx with this configuration until the block ends."""
+    nginx, command = prepare_nginx(program, folder, site_text, port)
+    subprocess.run([*command, "-t"], check=True, capture_output=True, timeout=30)
     with subprocess.Popen(command) as process:
         try:
-            eventually(lambda: _answers(nginx), within=20, what="nginx answers")
+            eventually(nginx.answers, within=20, what="nginx answers")
             yield nginx
         finally:
             process.terminate()
@@ -100,15 +116,7 @@ def running_nginx(program: Path, folder: Path, site_text: str, port: int) -> Ite
                 process.kill()
 
 
-def _answers(nginx: Nginx) -> bool:
-    try:
-        with nginx.client() as client:
-            return client.get("/").status_code > 0
-    except httpx.TransportError:
-        return False
-
-
-def _write_certificate(folder: Path) -> tuple[Path, Path]:
+def _write_certificate(folder: Path, host: str) -> tuple[Path, Path]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "images.example.com")])
     now = datetime.now(UTC)
@@ -120,7 +128,7 @@ def _write_certificate(folder: Path) -> tuple[Path, Path]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=2))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(_HOST))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )

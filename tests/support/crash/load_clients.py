@@ -6,12 +6,14 @@ existed.
 
 import asyncio
 import random
+import ssl
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 import httpx2
 
-Mode = Literal["wait", "async", "twice", "cancel", "once"]
+Mode = Literal["wait", "async", "twice", "cancel", "once", "stream", "chat"]
 _PAUSE = 0.5
 
 
@@ -62,11 +64,16 @@ class Outcome:
 class LoadClients:
     """Clients on one event loop. `failures` lists what no crash may cause."""
 
-    def __init__(self, url: str) -> None:
+    # Answers of a proxy in front of the API after which a client repeats its request.
+    proxy_errors: frozenset[int] = frozenset()
+
+    def __init__(self, url: str, *, verify: ssl.SSLContext | bool = True) -> None:
         self.failures: list[str] = []
         self.repeats = 0
+        self.reasons: Counter[str] = Counter()  # of the repeats
         self._client = httpx2.AsyncClient(
             base_url=url,
+            verify=verify,
             trust_env=False,
             timeout=httpx2.Timeout(120, connect=5, pool=None),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=2),
@@ -142,15 +149,24 @@ class LoadClients:
                 if isinstance(error, httpx2.ReadTimeout):
                     self.failures.append(f"a response took longer than two minutes: {error.request.url}")
                     raise
+                reason = type(error).__name__
             else:
                 may_not_retry = response.headers.get("x-should-retry") == "false"
                 if response.status_code < 500 or may_not_retry:
                     return response
                 code = _error(response).get("code")
-                if code != "overloaded":
+                reason = f"{response.status_code} {code}"
+                if response.status_code in self.proxy_errors:
+                    reason = f"{response.status_code} of the proxy"
+                elif code != "overloaded":
                     self.failures.append(f"{response.request.url.path}: {response.status_code} {response.text[:200]}")
-            self.repeats += 1
-            await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.5))
+            await self._pause(reason)
+
+    async def _pause(self, reason: str) -> None:
+        """Wait before a repeat."""
+        self.repeats += 1
+        self.reasons[reason] += 1
+        await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.5))
 
     async def get(self, order: ClientRequest, path: str) -> httpx2.Response:
         """GET with the token of the request."""

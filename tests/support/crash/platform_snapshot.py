@@ -6,14 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
 import psycopg
 from PIL import Image
 from psycopg.rows import dict_row
-
-from worker.local.supervisor import Platform
 
 FINAL = {"succeeded", "failed", "cancelled"}
 # The allowed transitions of the state machine.
@@ -39,10 +37,30 @@ TRANSITIONS = {
 _JOB_MARK = re.compile(r"\[\[job:(\d+)\]\]")
 
 
+class BothSides(Protocol):
+    """What is read of a platform: where its database is, its sandbox, and its data if they are on this machine."""
+
+    @property
+    def database_url(self) -> str:
+        """URL of the database."""
+
+    @property
+    def sandbox_url(self) -> str:
+        """URL of the sandbox."""
+
+    @property
+    def sandbox_control_headers(self) -> dict[str, str]:
+        """Headers of the sandbox's ledger."""
+
+    @property
+    def data_dir(self) -> Path:
+        """The data folder."""
+
+
 class PlatformSnapshot:
     """A snapshot of both sides, limited to the requests with these `numbers` (a platform can serve several tests)."""
 
-    def __init__(self, platform: Platform, numbers: Iterable[int]) -> None:
+    def __init__(self, platform: BothSides, numbers: Iterable[int]) -> None:
         self.platform = platform
         expected = set(numbers)
         with psycopg.connect(platform.database_url, row_factory=dict_row, connect_timeout=10) as connection:

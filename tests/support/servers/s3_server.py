@@ -69,23 +69,32 @@ def _client(service: str, url: str, key_id: str, secret: str) -> Iterator[Any]:
         client.close()
 
 
+def s3_command(host: str, port: int) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the command of the server and its environment."""
+    env = {**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": _UNAUTHENTICATED_CALLS}
+    return (sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)), env
+
+
+def create_bucket(url: str) -> Bucket:
+    """Wait for a server that has just started, and create its user, the user's key and the bucket."""
+    eventually(lambda: _responds(url), what="the S3 server")
+    with _client("iam", url, "anonymous", "none") as iam:
+        iam.create_user(UserName="dreamery")
+        key = iam.create_access_key(UserName="dreamery")["AccessKey"]
+        iam.put_user_policy(UserName="dreamery", PolicyName="all", PolicyDocument=json.dumps(_POLICY))
+    with _client("s3", url, "anonymous", "none") as client:
+        client.create_bucket(Bucket=BUCKET)
+    return Bucket(url, key["AccessKeyId"], key["SecretAccessKey"])
+
+
 @contextlib.contextmanager
 def running_s3(folder: Path) -> Iterator[Bucket]:
     """Run the server until the block ends."""
     port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    env = {**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": _UNAUTHENTICATED_CALLS}
+    command, env = s3_command("127.0.0.1", port)
     with (folder / "s3.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, env=env) as server:
         try:
-            url = f"http://127.0.0.1:{port}"
-            eventually(lambda: _responds(url), what="the S3 server")
-            with _client("iam", url, "anonymous", "none") as iam:
-                iam.create_user(UserName="dreamery")
-                key = iam.create_access_key(UserName="dreamery")["AccessKey"]
-                iam.put_user_policy(UserName="dreamery", PolicyName="all", PolicyDocument=json.dumps(_POLICY))
-            with _client("s3", url, "anonymous", "none") as client:
-                client.create_bucket(Bucket=BUCKET)
-            yield Bucket(url, key["AccessKeyId"], key["SecretAccessKey"])
+            yield create_bucket(f"http://127.0.0.1:{port}")
         finally:
             server.kill()
 

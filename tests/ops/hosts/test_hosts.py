@@ -1,0 +1,147 @@
+"""Several hosts, each with its own network: one is cut off, slow, or back. Nothing is lost, nothing is paid twice.
+
+`make test-hosts` prints the figures of docs/deployment.md, section "Several hosts".
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.ops.hosts.load_on_hosts import Course, make_orders, run_load
+from tests.ops.hosts.platform_of_hosts import LEASE_SECONDS, PlatformOfHosts, running_platform_of_hosts
+from tests.support.crash.load_clients import ClientRequest
+from tests.support.crash.platform_snapshot import PlatformSnapshot
+from tests.support.platform import eventually
+from tests.support.servers.s3_server import PREFIX
+
+pytestmark = pytest.mark.timeout(240)
+REQUESTS, LOAD_SECONDS, BEGIN = 28, 20.0, 4.0
+WITHIN = 100.0
+# Beyond this, a client would not call it an interruption but an outage.
+BALANCED_SILENCE = 15.0
+_numbers = itertools.count(1000, 1000)
+
+
+@pytest.fixture(scope="module")
+def platform(program: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformOfHosts]:
+    folder = tmp_path_factory.mktemp("hosts")
+    with running_platform_of_hosts(program("ip"), program("nginx"), folder) as platform:
+        yield platform
+
+
+def pause(seconds: float) -> None:
+    """The disturbance lasts."""
+    time.sleep(seconds)
+
+
+def go_through(
+    platform: PlatformOfHosts, disturb: Callable[[Callable[[], bool]], None], *, title: str, count: int = REQUESTS
+) -> tuple[Course, PlatformSnapshot]:
+    """Run the load with this disturbance, check both sides, and print the figures."""
+    platform.wait_until_well()
+    orders = make_orders(next(_numbers), count=count, seconds=LOAD_SECONDS)
+    course = run_load(platform, orders, disturb, after=BEGIN, within=WITHIN)
+    print(f"\n{title}: {course}")
+    platform.wait_until_well()
+    snapshot = PlatformSnapshot(platform, [order.number for order in orders])
+    check(platform, course, snapshot, orders)
+    return course, snapshot
+
+
+def check(platform: PlatformOfHosts, course: Course, snapshot: PlatformSnapshot, orders: list[ClientRequest]) -> None:
+    """Nothing is lost, nothing is paid twice, the books of both sides are equal, all results are in the bucket."""
+    assert not course.failures, "\n".join(course.failures)
+    wrong = [outcome for outcome in course.outcomes if outcome.status != "completed"]
+    assert not wrong, wrong
+    assert len(course.outcomes) == len(snapshot.jobs) == len(orders)
+    assert {job["state"] for job in snapshot.jobs} == {"succeeded"}
+    snapshot.assert_charged_once()
+    snapshot.assert_history_valid()
+    keys = {str(job["submit_key"]) for job in snapshot.jobs}
+    charged = sum(charge["amount"] for charge in snapshot.ledger["charges"] if charge["submit_id"] in keys)
+    assert sum(job["charged"] for job in snapshot.jobs) == charged > 0
+    stored = platform.bucket.keys(PREFIX)
+    assert {row["job_id"] for row in snapshot.files} == {job["id"] for job in snapshot.jobs}
+    missing = [row["key"] for row in snapshot.files if f"{PREFIX}/{row['key']}" not in stored]
+    assert not missing, missing
+
+
+def test_api_host_is_cut_off(platform: PlatformOfHosts) -> None:
+    """Half of the open requests hang on it. They get 502 within half a minute, and their repeats join their jobs."""
+
+    def disturb(all_ended: Callable[[], bool]) -> None:
+        with platform.network.cut_off("api-1"):
+            eventually(all_ended, within=90, what="everything ends without the host")
+
+    course, _ = go_through(platform, disturb, title="API host cut off")
+    assert course.silence < BALANCED_SILENCE
+    assert course.longest_answer < 60
+
+
+def test_worker_host_is_cut_off(platform: PlatformOfHosts) -> None:
+    """The others take its jobs over when the leases have passed, and when it is back it changes nothing."""
+
+    def disturb(all_ended: Callable[[], bool]) -> None:
+        with platform.network.cut_off("worker-1"):
+            began = time.monotonic()
+            eventually(all_ended, within=90, what="everything ends without the host")
+            pause(max(0.0, LEASE_SECONDS + 1 - (time.monotonic() - began)))
+
+    course, before = go_through(platform, disturb, title="worker host cut off")
+    assert course.finished_before_the_end == len(course.outcomes)
+    pause(5)
+    after = PlatformSnapshot(platform, [before.number_of(job) for job in before.jobs])
+    after.assert_charged_once()
+    assert [(job["id"], job["state"], job["event_seq"]) for job in after.jobs] == [
+        (job["id"], job["state"], job["event_seq"]) for job in before.jobs
+    ]
+
+
+@pytest.mark.parametrize("name", ["worker-2", "api-2"])
+def test_host_is_slow(platform: PlatformOfHosts, name: str) -> None:
+    def disturb(all_ended: Callable[[], bool]) -> None:
+        with platform.network.slow(name, round_trip=0.3, loss=0.02):
+            pause(LOAD_SECONDS - BEGIN)
+
+    course, _ = go_through(platform, disturb, title=f"{name} slow")
+    assert course.silence < BALANCED_SILENCE
+
+
+@pytest.mark.parametrize("name", ["database", "redis"])
+def test_server_is_cut_off(platform: PlatformOfHosts, name: str) -> None:
+    """Without the database callers get 503 soon and repeat; without Redis only the order of events is slower."""
+    seen: list[httpx.Response] = []
+
+    def disturb(all_ended: Callable[[], bool]) -> None:
+        with platform.network.cut_off(name):
+            pause(8)
+            with platform.balancer.client(Authorization="Bearer hosts1:sandbox") as client:
+                seen.append(client.get("/v1/jobs?limit=1", timeout=20))
+            pause(12)
+
+    course, _ = go_through(platform, disturb, title=f"{name} host cut off for 20 s")
+    (answer,) = seen
+    if name == "database":
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "overloaded"
+        assert answer.headers["retry-after"]
+    else:
+        assert answer.status_code == 200
+    assert course.silence < 20 + BALANCED_SILENCE
+
+
+def test_api_process_ends(platform: PlatformOfHosts) -> None:
+    """Its port refuses connections: nginx asks the other host at once."""
+
+    def disturb(all_ended: Callable[[], bool]) -> None:
+        child = platform.children["api-2"]
+        for _ in range(2):
+            child.kill()
+            pause(5)
+
+    course, _ = go_through(platform, disturb, title="API process killed twice")
+    assert course.silence < BALANCED_SILENCE
