@@ -24,6 +24,7 @@ from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, 
 from obstore.store import LocalStore, ObjectStore, S3Store, from_url
 
 from worker.core.errors import DreameryError
+from worker.core.media.thumbnail_keys import thumbnail_keys
 from worker.core.observability import tracing
 from worker.core.settings import Settings, get_settings
 
@@ -178,12 +179,10 @@ def _put(key: str, content: IO[bytes] | bytes) -> None:
 
 
 def delete_file(key: str) -> None:
-    """Delete the file, if it exists. Raises StorageError."""
-    try:
-        with _translate_errors(key):
-            _store().delete(key)
-    except MissingFileError:
-        return
+    """Delete the file and its kept thumbnails, as far as they exist. Raises StorageError."""
+    for each in (key, *thumbnail_keys(key)):
+        with suppress(MissingFileError), _translate_errors(each):
+            _store().delete(each)
 
 
 def list_old_keys(prefix: str, *, hours: float) -> Iterator[list[str]]:

@@ -5,22 +5,18 @@ The id of a file cannot be guessed; with LINK_TTL_SECONDS links are signed and e
 
 import re
 from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.http.clients.storage_threads import in_storage_thread
 from api.http.errors import error_response, error_responses
 from api.http.security_headers import FILE_POLICY
+from api.jobs.results.thumbnails import ThumbnailSize, send_thumbnail
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
-from worker.core.media.image import InvalidImageError
-from worker.core.media.isolation.client import DecodingUnavailableError, run_async
-from worker.core.media.thumbnails import thumbnail_work
 from worker.core.security.signed_links import seconds_until_expiry
 from worker.db.engine import Row, transaction
 from worker.db.jobs import queries
@@ -28,10 +24,6 @@ from worker.db.jobs import queries
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
 _CACHE_PERMANENTLY = "public, max-age=31536000, immutable"
-# `small` is for lists: a quarter of the work and far fewer bytes.
-ThumbnailSize = Literal["small", "medium"]
-_THUMBNAIL_SIDES: dict[ThumbnailSize, int] = {"small": 128, "medium": 512}
-_THUMBNAIL_PATIENCE_SECONDS = 30.0
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 
 
@@ -95,20 +87,6 @@ def _download_name(row: Any) -> str:
     return f"dreamery-{row.job_id.hex[-8:]}-{row.n + 1}{suffix}.{extension}"
 
 
-async def _make_thumbnail(row: Any, side: int) -> bytes:
-    try:
-        with await in_storage_thread(storage.open_file, row.key) as content:
-            work = await run_in_threadpool(partial(thumbnail_work, content, side=side))
-            # The files of one owner wait for each other, not for those of another.
-            return await run_async(work, owner=row.owner, patience_seconds=_THUMBNAIL_PATIENCE_SECONDS)
-    except storage.MissingFileError:
-        raise DreameryError("file_not_found") from None
-    except InvalidImageError as error:
-        raise DreameryError("file_not_found", f"This file has no thumbnail: {error}.") from None
-    except DecodingUnavailableError:
-        raise DreameryError("overloaded", "Too many thumbnails are being made. Try again later.") from None
-
-
 @router.get(
     "/{file_id}/thumbnail",
     summary="Get a thumbnail of a stored image",
@@ -127,9 +105,10 @@ async def get_thumbnail(
     expires: Annotated[str | None, Query(max_length=20, description="part of an expiring link")] = None,
     signature: Annotated[str | None, Query(max_length=100, description="part of an expiring link")] = None,
 ) -> Response:
-    """A WebP of at most 512 or 128 pixels a side, created on request. For a video, use the `thumbnail_url` of its job.
+    """A WebP of at most 512 or 128 pixels a side, made when it is first asked for.
 
-    If links expire, the parameters of the file's link are valid for its thumbnail too.
+    For a video, use the `thumbnail_url` of its job. If links expire, the parameters of the file's link are valid for
+    its thumbnail too.
     """
     left = seconds_until_expiry(file_id, expires, signature)
     row = await run_in_threadpool(_find_file, file_id)
@@ -139,19 +118,6 @@ async def get_thumbnail(
         )
     cache = _CACHE_PERMANENTLY if left is None else f"private, max-age={left}"
     return await send_thumbnail(row, size, if_none_match=if_none_match, cache=cache)
-
-
-async def send_thumbnail(row: Any, size: ThumbnailSize, *, if_none_match: str | None, cache: str) -> Response:
-    """Respond with a thumbnail of a stored image (`key`, `sha256`, `owner`); 304 if the caller's copy is current."""
-    headers = {
-        "ETag": f'"{row.sha256}-{_THUMBNAIL_SIDES[size]}"',
-        "Cache-Control": cache,
-        "Access-Control-Allow-Origin": "*",
-    }
-    if if_none_match == headers["ETag"]:
-        return Response(status_code=304, headers=headers)
-    content = await _make_thumbnail(row, _THUMBNAIL_SIDES[size])
-    return Response(content, media_type="image/webp", headers=headers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from api.http.errors import error_responses
 from api.http.fields import After, after_id
 from api.http.preferences import set_job_id_header
 from api.http.responses import base_url, json_response, unix_seconds
-from api.jobs.file_routes import FileConditions, ThumbnailSize, send_file, send_thumbnail
+from api.jobs.file_routes import FileConditions, send_file
+from api.jobs.results.thumbnails import ThumbnailSize, send_thumbnail
 from api.jobs.routes import job_not_found, parse_job_id
 from api.jobs.serialization import STATUS_OF
 from worker.core.errors import DreameryError

@@ -10,7 +10,8 @@ from api.auth.dependencies import FullReadDep
 from api.http.errors import error_responses
 from api.http.fields import After, after_id
 from api.http.responses import base_url, json_response
-from api.jobs.file_routes import FileConditions, ThumbnailSize, send_file, send_thumbnail
+from api.jobs.file_routes import FileConditions, send_file
+from api.jobs.results.thumbnails import ThumbnailSize, send_thumbnail
 from api.jobs.sharing.access import ChangeDep, album_not_found, lock_for_change, parse_album_id, parse_ids, user_of
 from api.jobs.sharing.album_routes import AlbumLimit, read_album
 from api.jobs.sharing.album_schemas import (

@@ -12,7 +12,8 @@ from starlette.concurrency import run_in_threadpool
 from api.http.clients.address import network_of
 from api.http.errors import select_language
 from api.http.responses import base_url
-from api.jobs.file_routes import FileConditions, ThumbnailSize, send_file, send_thumbnail
+from api.jobs.file_routes import FileConditions, send_file
+from api.jobs.results.thumbnails import ThumbnailSize, send_thumbnail
 from api.jobs.sharing.album_file_routes import CACHE, download_name, preview_of
 from api.jobs.sharing.page import FILES_PER_PAGE, render_page, render_problem
 from worker.core.errors import DreameryError

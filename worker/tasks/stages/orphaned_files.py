@@ -13,6 +13,7 @@ from uuid import UUID
 
 from worker import storage
 from worker.core.concurrency.watchdog import watchdog
+from worker.core.media.thumbnail_keys import original_of
 from worker.core.observability.logging import get_logger
 from worker.db.batches import batch_files
 from worker.db.engine import transaction
@@ -51,7 +52,7 @@ def _delete_orphaned_inputs() -> int:
     for keys in storage.list_old_keys(_INPUTS, hours=ORPHAN_HOURS):
         watchdog.renew()
         with transaction() as tx:
-            known = inputs.known_keys(tx, keys)
+            known = inputs.known_keys(tx, _originals(keys))
         deleted += _delete_unknown(keys, known)
         if deleted >= _MAX_INPUTS:
             break
@@ -79,7 +80,7 @@ def _delete_orphaned_results() -> int:
     for count, (keys, last) in enumerate(storage.list_pages(_RESULTS, hours=ORPHAN_HOURS, after=after), start=1):
         watchdog.renew()
         with transaction() as tx:
-            known = files.known_keys(tx, keys)
+            known = files.known_keys(tx, _originals(keys))
             unfinished = retention.open_jobs_among(tx, sorted({job for key in keys if (job := _job_of(key))}))
         deleted += _delete_unknown(keys, known | {key for key in keys if _job_of(key) in unfinished})
         if storage.lists_in_order():
@@ -113,8 +114,13 @@ def _job_of(key: str) -> UUID | None:
         return None
 
 
+def _originals(keys: list[str]) -> list[str]:
+    """Return the keys with rows: a kept thumbnail has none, it lives as long as its image."""
+    return sorted({original_of(key) for key in keys})
+
+
 def _delete_unknown(keys: list[str], known: set[str]) -> int:
-    orphans = [key for key in keys if key not in known]
+    orphans = [key for key in keys if key not in known and original_of(key) not in known]
     for key in orphans:
         watchdog.renew()
         storage.delete_file(key)
