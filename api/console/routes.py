@@ -4,15 +4,9 @@ The page consists of plain ES modules without a build step. It calls the same AP
 cookie instead of a key (`api/auth/dependencies.py`).
 """
 
-import hashlib
 import mimetypes
 import re
-from functools import lru_cache
-from html import escape
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Body, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -24,29 +18,18 @@ from api.auth.console_session import (
     read_session_cookie,
 )
 from api.auth.dependencies import Caller, CallerDep, audit_actor, caller_from_key, read_credential
-from api.console import sessions
+from api.console import installable, sessions
+from api.console.assets import console_assets, render_page
 from api.console.schemas import DO_NOT_KEEP, ConsoleSession, ConsoleSignedOut, KeepSignedIn
 from api.http.errors import error_responses
 from api.http.responses import base_url, json_response
 from worker.core.errors import DreameryError
-from worker.core.settings import get_settings
 from worker.db.engine import transaction
 from worker.db.users import audit_log, console_sessions
 from worker.messaging import pubsub
 
 router = APIRouter(prefix="/console", tags=["console"])
 
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
-    "connect-src 'self'; form-action 'self'; base-uri 'self'; frame-ancestors 'none'"
-)
-_PAGE_HEADERS = {
-    "Content-Security-Policy": _POLICY,
-    "Cache-Control": "no-cache",
-    "Referrer-Policy": "same-origin",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
 # Below these paths are calls, not pages.
 _CALLS = ("session/", "sign-in")
 _MEDIA_TYPES = {".js": "text/javascript", ".svg": "image/svg+xml", ".css": "text/css", ".json": "application/json"}
@@ -117,29 +100,10 @@ async def sign_out(request: Request, caller: CallerDep) -> Response:
     return response
 
 
-@lru_cache(maxsize=1)
-def _assets() -> tuple[str, dict[str, bytes]]:
-    """Return a version hash of all console files, and their contents by path."""
-    contents: dict[str, bytes] = {}
-
-    def collect(folder: Traversable, prefix: str) -> None:
-        for item in folder.iterdir():
-            if item.is_dir():
-                collect(item, f"{prefix}{item.name}/")
-            elif not item.name.endswith(".md"):
-                contents[prefix + item.name] = item.read_bytes()
-
-    collect(files("api.console") / "static", "")
-    digest = hashlib.sha256()
-    for name in sorted(contents):
-        digest.update(name.encode() + b"\0" + contents[name])
-    return digest.hexdigest()[:12], contents
-
-
 @router.get("/static/{version}/{path:path}", include_in_schema=False)
 async def static_file(version: str, path: str) -> Response:
     """A file of the page. The URL contains a version hash, so browsers may cache it permanently."""
-    current, contents = await run_in_threadpool(_assets)
+    current, contents = await run_in_threadpool(console_assets)
     content = contents.get(path)
     if content is None or path == "index.html":
         raise DreameryError("unknown_url")
@@ -156,18 +120,13 @@ class _PagePath(PathConvertor):
 
 
 register_url_convertor("console_page", _PagePath())
+router.include_router(installable.router)  # before the page, which takes every other path
 
 
 @router.get("", include_in_schema=False)
 @router.get("/{path:console_page}", include_in_schema=False)
 async def page(request: Request) -> Response:
     """The console page, for every console URL; its router reads the rest of the path."""
-    version, contents = await run_in_threadpool(_assets)
-    base = base_url(request)
     # Set by the server, so that the page need not send a request that fails without a session.
-    session = "yes" if read_session_cookie(request, base) else "no"
-    text = contents["index.html"].decode().replace("{version}", version).replace("{session}", session)
-    settings = get_settings()
-    label = settings.oidc_label if settings.oidc_issuer else ""
-    text = text.replace("{root}", escape(urlsplit(base).path.rstrip("/"))).replace("{oidc}", escape(label))
-    return Response(text, media_type="text/html", headers=_PAGE_HEADERS)
+    session = "yes" if read_session_cookie(request, base_url(request)) else "no"
+    return await run_in_threadpool(render_page, request, session)

@@ -10,6 +10,7 @@ import { Button, ConfirmDialog, Dialog, EmptyState, ErrorMessage, Loading, Toast
 import { Icon } from "./lib/ui/icons.js";
 import { ApiDocsLink, Brand, Preferences } from "./lib/ui/system/brand.js";
 import { SignIn } from "./lib/ui/access/sign_in.js";
+import { InstallHint } from "./lib/ui/system/install.js";
 import { AlbumDialogs } from "./lib/ui/albums/dialogs.js";
 import { UseInvitation } from "./lib/ui/access/invitation.js";
 import { SelectionBar } from "./lib/ui/results/selection_bar.js";
@@ -91,11 +92,25 @@ function Shell() {
     <header class="topbar"><${Link} to="" class="brand-link"><${Brand} /><//><${Button} kind="quiet" icon="menu" label=${t("nav.menu")} onClick=${() => setMenu(true)} /></header>
     ${menu && html`<${Dialog} drawer title=${t("nav.menu")} onClose=${() => setMenu(false)}><${Navigation} activePage=${activePage} onNavigate=${() => setMenu(false)} /><${ApiDocsLink} /><${Preferences} /><${CurrentUser} /><//>`}
     ${!connected.value && html`<p class="offline" role="status"><span class="spinner" aria-hidden="true"></span>${t("live.lost")}</p>`}
-    <${Attention} /><main id="main" ref=${main} tabindex="-1"><${NoticeBar} /><${Page} found=${found} /></main>
+    <${Attention} /><main id="main" ref=${main} tabindex="-1"><${NoticeBar} /><${InstallHint} /><${Page} found=${found} /></main>
     <nav class="tab-bar" aria-label=${t("nav.quick")}>${visiblePages().filter((page) => page.inTabBar).map((page) => html`<${Link} key=${page.path} to=${page.path}
       aria-current=${page.name === activePage ? "page" : undefined}><${Icon} name=${page.icon} /><span>${t(`nav.${page.name}`)}</span><//>`)}</nav>
     <${SelectionBar} /><${Compare} />
   </div>`;
+}
+
+// The page comes from the service worker because the server did not respond. It is loaded again as soon as it does.
+const isWithoutServer = document.documentElement.dataset.session === "unknown";
+const RETRY_MS = 5000;
+
+function waitForServer() {
+  const look = () => loadSession().then(() => location.reload(), () => {});
+  const timer = setInterval(look, RETRY_MS);
+  addEventListener("online", look);
+  return () => {
+    clearInterval(timer);
+    removeEventListener("online", look);
+  };
 }
 
 function App() {
@@ -107,9 +122,11 @@ function App() {
   useEffect(() => {
     if (session.value === undefined) start();
   }, []);
+  useEffect(() => (isWithoutServer ? waitForServer() : undefined), []);
   let view = html`<${Shell} />`;
   if (route.value.path === "invitation") return html`<${UseInvitation} /><${Toasts} />`;
-  if (error) view = html`<main id="main" class="centered"><${ErrorMessage} error=${error} onRetry=${start} /></main>`;
+  if (error) view = html`<main id="main" class="centered"><div class="stack">${isWithoutServer && html`<p class="row" role="status"><span class="spinner" aria-hidden="true"></span>${t("live.lost")}</p>`}
+    <${ErrorMessage} error=${error} onRetry=${isWithoutServer ? () => location.reload() : start} /></div></main>`;
   else if (session.value === undefined) view = html`<main id="main" class="centered"><${Loading} /></main>`;
   else if (session.value === null) view = html`<${SignIn} />`;
   return html`${view}${session.value && html`<${AlbumDialogs} />`}<${Toasts} /><${ConfirmDialog} />`;

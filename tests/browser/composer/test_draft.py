@@ -73,7 +73,7 @@ def test_each_mode_has_an_address_and_its_own_settings(page: Page) -> None:
     select_option(page, "Video")
     choose_model(page, "jimeng-video-3.0-pro")
     select_option(page, "Agent")
-    expect(page).to_have_url(re.compile(r"mode=chat$"))
+    expect(page).to_have_url(re.compile(r"mode=agent$"))
     page.go_back()
     expect(page.get_by_role("button", name="Generate video")).to_be_visible()
     expect_model(page, "jimeng-video-3.0-pro")

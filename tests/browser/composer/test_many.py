@@ -58,6 +58,7 @@ def test_model_cards_are_searched_filtered_and_chosen_with_the_keyboard(page: Pa
     expect(dialog).to_have_count(0)
     expect(page.get_by_role("button", name="Generate video")).to_be_visible()
     page.set_viewport_size({"width": 390, "height": 844})
+    page.get_by_role("button", name="Settings").click()
     page.locator("#model-button").click()
     expect(dialog.locator(".model-card").first).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

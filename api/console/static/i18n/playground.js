@@ -120,6 +120,8 @@ export default {
   "play.reference_audio": ["Sound {n}", "音频 {n}"],
   "play.reference_image": ["Reference {n}", "参考图 {n}"],
   "play.reference_video": ["Clip {n}", "视频片段 {n}"],
+  "play.settings": ["Settings", "设置"],
+  "play.settings_now": ["Settings: {settings}", "设置：{settings}"],
   "play.references": ["Reference images", "参考图"],
   "play.remove": ["Remove {name}", "移除{name}"],
   "play.replaced": ["Your earlier draft was replaced.", "之前的草稿已被替换。"],
@@ -148,4 +150,14 @@ export default {
   "play.with_settings": ["With its settings", "连同设置"],
 
   "ratio.adaptive": ["As the picture", "跟随图片"],
+
+  "install.action": ["Install", "安装"],
+  "install.no": ["No, thanks", "暂不"],
+  "install.text": ["It opens like an app, and photos can be shared into it.", "像应用一样打开，还可以把照片分享进来。"],
+  "install.text_ios": ["In Safari: Share, then Add to Home Screen.", "在 Safari 中：点“分享”，再点“添加到主屏幕”。"],
+  "install.title": ["Install Dreamery on this device", "把 Dreamery 安装到此设备"],
+
+  "share_in.added": ["{n} shared file(s) are in the form.", "已把分享的 {n} 个文件放入表单。"],
+  "share_in.left": ["{n} shared file(s) were too many and were left out.", "分享的文件太多，{n} 个未收入。"],
+  "share_in.lost": ["The shared files did not arrive. Open Dreamery once, then share them again.", "分享的文件未收到。请先打开一次 Dreamery，再重新分享。"],
 };

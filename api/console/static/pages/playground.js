@@ -7,10 +7,13 @@ import { changeMode, draft } from "../lib/state/draft.js";
 import { t } from "../lib/state/language.js";
 import { useModels } from "../lib/state/models.js";
 import { navigate } from "../lib/state/router.js";
+import { isPhone } from "../lib/state/screen.js";
 import { FirstRun } from "../lib/ui/accounts/first_run.js";
 import { AgentChat } from "../lib/ui/agent/chat.js";
 import { EmptyState, ErrorMessage, Loading, PageHeader, RadioGroup } from "../lib/ui/components.js";
 import { GenerationForm } from "../lib/ui/composer/form.js";
+import { useEndOfPage } from "../lib/ui/composer/phone.js";
+import { useShared } from "../lib/ui/composer/shared.js";
 import { JobCard } from "../lib/ui/job_views.js";
 
 const RECENT = 12;
@@ -18,6 +21,7 @@ const RECENT = 12;
 export default function Playground({ query }) {
   useModeOfAddress(query);
   const models = useModels();
+  useShared(query.shared);
   const modes = [["image", t("mode.image"), "image"], ["video", t("mode.video"), "video"], ["chat", t("mode.chat"), "chat"]];
   const { mode } = draft.value;
   let body = html`<${Loading} />`;
@@ -43,9 +47,14 @@ function useModeOfAddress(query) {
 function Studio({ models }) {
   const recent = useRecentJobs();
   const canMake = hasScope("generate");
+  // On phones the form is at the bottom, and the newest result is the nearest to it.
+  const below = canMake && isPhone.value;
+  const results = useEndOfPage(below);
+  const form = canMake && html`<${GenerationForm} models=${models} recent=${recent.jobs} />`;
+  const cards = recent.jobs.map((job) => html`<${JobCard} key=${job.id} job=${job} />`);
   return html`<div class=${canMake ? "studio" : "stack"}>
-    ${canMake && html`<${GenerationForm} models=${models} recent=${recent.jobs} />`}
-    <section class="stack" aria-label=${t("play.results")}>
+    ${!below && form}
+    <section class="stack" ref=${results} aria-label=${t("play.results")}>
       <${FirstRun} />
       ${recent.error && html`<${ErrorMessage} error=${recent.error} onRetry=${recent.reload} />`}
       ${recent.loading && !recent.jobs.length && html`<${Loading} />`}
@@ -53,8 +62,8 @@ function Studio({ models }) {
         ? html`<${EmptyState} icon="spark" title=${t("play.empty")}>${t("play.empty_text")}<//>`
         : html`<${EmptyState} icon="key" title=${t("play.read_only")}>${t("play.read_only_text")}<//>`}</div>`}
       ${!canMake && recent.jobs.length > 0 && html`<p class="hint">${t("play.read_only_text")}</p>`}
-      ${recent.jobs.map((job) => html`<${JobCard} key=${job.id} job=${job} />`)}
-    </section></div>`;
+      ${below ? cards.reverse() : cards}
+    </section>${below && form}</div>`;
 }
 
 // The newest jobs, updated by the job feed.

@@ -1,11 +1,12 @@
 // Client of the platform's API. Uses the session cookie; failed requests throw ApiError.
 import { signal } from "../ui/preact.js";
 import { language, t } from "../state/language.js";
+import { forgetShares } from "../state/shared_files.js";
 
 const base = new URL(document.baseURI);
 
 // The signed-in user (`ConsoleSession` in the API document); null = signed out, undefined = not loaded yet.
-export const session = signal(document.documentElement.dataset.session === "yes" ? undefined : null);
+export const session = signal(document.documentElement.dataset.session === "no" ? null : undefined);
 // Why the sign-in form is shown although there was a session: what the server said.
 export const endedSession = signal("");
 export const hasScope = (scope) => session.value?.scopes.includes(scope) ?? false;
@@ -120,6 +121,7 @@ export const useInvitation = (token, password) => begin("/console/session/invita
 
 export async function signOut() {
   await api.delete("/console/session");
+  await forgetShares();
   endedSession.value = "";
   session.value = null;
 }

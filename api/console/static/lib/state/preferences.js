@@ -24,6 +24,8 @@ export function persistentSignal(name, fallback) {
   return preference;
 }
 
+const BAR_COLOURS = { light: "#ffffff", dark: "#1b1b20" };
+
 // "auto" uses the system's theme.
 export const theme = persistentSignal("theme", "auto");
 
@@ -31,4 +33,9 @@ effect(() => {
   const root = document.documentElement;
   if (theme.value === "auto") delete root.dataset.theme;
   else root.dataset.theme = theme.value;
+  // The bar of the window has the colour of the header; without a choice each follows the system.
+  for (const meta of document.querySelectorAll('meta[name="theme-color"]')) {
+    const own = meta.getAttribute("media").includes("dark") ? "dark" : "light";
+    meta.content = BAR_COLOURS[theme.value === "auto" ? own : theme.value];
+  }
 });

@@ -128,6 +128,16 @@ export function PageHeader({ title, lead, children }) {
     ${children && html`<div class="page-actions">${children}</div>`}</header>`;
 }
 
+// The height of a text field follows its text, up to the limit of the style sheet; `null` = the style sheet decides.
+export function useGrowth(field, text) {
+  useEffect(() => {
+    if (text === null) return;
+    const { style } = field.current;
+    style.height = "auto";
+    style.height = `${field.current.scrollHeight + 2}px`;
+  }, [text]);
+}
+
 // --- copying ---
 
 export function CopyButton({ text, label }) {
@@ -170,7 +180,7 @@ export function Toasts() {
 
 // --- dialogs: native, so that focus stays inside and Escape closes them ---
 
-export function Dialog({ title, onClose, wide = false, drawer = false, children, actions }) {
+export function Dialog({ title, onClose, wide = false, drawer = false, sheet = false, children, actions }) {
   const element = useRef(null);
   const titleId = useId();
   useEffect(() => {
@@ -179,7 +189,7 @@ export function Dialog({ title, onClose, wide = false, drawer = false, children,
     return () => focused?.isConnected && focused.focus();
   }, []);
   const closeOnBackdrop = (event) => event.target === element.current && onClose();
-  return html`<dialog ref=${element} class="dialog ${wide ? "wide" : ""} ${drawer ? "drawer" : ""}" aria-labelledby=${titleId}
+  return html`<dialog ref=${element} class="dialog ${wide ? "wide" : ""} ${drawer ? "drawer" : ""} ${sheet ? "sheet" : ""}" aria-labelledby=${titleId}
     onClick=${closeOnBackdrop} onCancel=${(event) => { event.preventDefault(); onClose(); }}>
     <div class="dialog-content"><header><h2 id=${titleId}>${title}</h2>
       <${Button} kind="quiet" icon="close" label=${t("action.close")} onClick=${onClose} /></header>

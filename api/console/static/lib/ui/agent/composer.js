@@ -6,7 +6,7 @@ import { sendMessage, stopAnswer } from "../../state/conversations.js";
 import { openDraft } from "../../state/draft.js";
 import { t } from "../../state/language.js";
 import { accountHeaders, RunOn, useAvailable } from "../accounts/available.js";
-import { Button, ErrorMessage, Select, useAction } from "../components.js";
+import { Button, ErrorMessage, Select, useAction, useGrowth } from "../components.js";
 import { Icon } from "../icons.js";
 import { AttachButton, Attachments, useDrop, useResultPicker } from "./attachments.js";
 
@@ -93,13 +93,4 @@ function TooMany({ id, model, models, text, images }) {
     ${other && html`<${Button} small onClick=${() => changeDraft(id, { model: other.id })}>${t("agent.use_model", { model: other.model_name })}<//>
       <${Button} small onClick=${make}>${t("agent.to_images")}<//>`}
     <${Button} small kind="quiet" onClick=${keep}>${t("agent.remove_pictures")}<//></div>`;
-}
-
-// The height follows the text, up to the limit of the style sheet.
-function useGrowth(field, text) {
-  useEffect(() => {
-    const { style } = field.current;
-    style.height = "auto";
-    style.height = `${field.current.scrollHeight + 2}px`;
-  }, [text]);
 }

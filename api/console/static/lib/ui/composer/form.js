@@ -4,11 +4,13 @@ import { publishJob } from "../../api/jobs.js";
 import { buildRequest, curlCommand, draft, findModel, fitToModel, forgetSeedOfJob, modelsForMode, RATIOS, replacedDraft, updateDraft } from "../../state/draft.js";
 import { formatDuration, formatNumber, t } from "../../state/language.js";
 import { commonModel } from "../../state/models.js";
+import { isPhone } from "../../state/screen.js";
 import { accountHeaders, RunOn } from "../accounts/available.js";
 import { Button, CodeBlock, Dialog, ErrorMessage, Progress, Select, TextField, useAction } from "../components.js";
 import { Estimate } from "./estimate.js";
 import { ManyDialog, ManySummary, useMany } from "./many.js";
 import { FurtherModels, ModelField } from "./model_picker.js";
+import { PhoneComposer } from "./phone.js";
 import { Prompt } from "./prompt.js";
 import { PromptDialogs } from "./prompt_library.js";
 import { References } from "./references.js";
@@ -53,23 +55,31 @@ export function GenerationForm({ models, recent }) {
   const submitOnCtrlEnter = (event) => {
     if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) submit(event);
   };
-  return html`<form class="card studio-form" onSubmit=${submit}>
-    <${Prompt} values=${values} model=${common} onKeyDown=${submitOnCtrlEnter} />
-    <${References} values=${values} model=${common} />
+  const settings = html`<${References} values=${values} model=${common} />
     <${ModelField} models=${models} model=${model} />
     ${values.many && html`<${FurtherModels} models=${models} model=${model} chosen=${further.map(({ id }) => id)} onChange=${(manyModels) => updateDraft({ manyModels })} />`}
     <${RunOn} />
     <${Shape} values=${values} model=${common} />
-    <${MoreSettings} values=${values} model=${common} />
-    <div class="studio-actions">
-      ${error && html`<${ErrorMessage} error=${error} />`}
-      ${values.many ? html`<${ManySummary} many=${many} />` : html`<${Estimate} request=${request} version=${version} ready=${isReady} recent=${recent} model=${model} refused=${error !== null} />`}
-      ${sent !== null && html`<${Progress} value=${sent * 100} label=${t("play.uploading")} />`}
-      <div class="row">${values.many ? html`<${Button} kind="primary" type="submit" icon="list" disabled=${many.hasUploads} class="grow">${many.plan ? t("many.review", { n: formatNumber(many.plan.requests.length) }) : t("many.review_all")}<//>`
+    <${MoreSettings} values=${values} model=${common} />`;
+  const estimate = values.many ? html`<${ManySummary} many=${many} />` : html`<${Estimate} request=${request} version=${version} ready=${isReady} recent=${recent} model=${model} refused=${error !== null} />`;
+  const notes = html`${error && html`<${ErrorMessage} error=${error} />`}${estimate}
+      ${sent !== null && html`<${Progress} value=${sent * 100} label=${t("play.uploading")} />`}`;
+  const curl = html`<${Button} icon="code" label=${t("play.curl")} onClick=${() => setShowCurl(true)} />`;
+  const dialogs = html`${showCurl && html`<${Dialog} wide title=${t("play.curl")} onClose=${() => setShowCurl(false)}><p class="muted">${t("play.curl_text")}</p><${CodeBlock} label="curl" text=${curlCommand(request)} /><//>`}
+    <${PromptDialogs} /><${ManyDialog} many=${many} />`;
+  const review = many.plan ? t("many.review", { n: formatNumber(many.plan.requests.length) }) : t("many.review_all");
+  if (isPhone.value) {
+    const action = values.many ? html`<${Button} kind="primary" type="submit" icon="list" disabled=${many.hasUploads} label=${review} />` : html`<${Button} kind="primary" type="submit" icon="send" busy=${busy} label=${t(`play.generate_${values.mode}`)} />`;
+    return html`<${PhoneComposer} values=${values} model=${model} common=${common} rows=${modeModels} onSubmit=${submit} onKeyDown=${submitOnCtrlEnter} notes=${notes} estimate=${estimate} action=${action}
+      settings=${html`${settings}${!values.many && html`<div>${curl}</div>`}`} />${dialogs}`;
+  }
+  return html`<form class="card studio-form" onSubmit=${submit}>
+    <${Prompt} values=${values} model=${common} onKeyDown=${submitOnCtrlEnter} />${settings}
+    <div class="studio-actions">${notes}
+      <div class="row">${values.many ? html`<${Button} kind="primary" type="submit" icon="list" disabled=${many.hasUploads} class="grow">${review}<//>`
         : html`<${Button} kind="primary" type="submit" icon="spark" busy=${busy} class="grow">${t(`play.generate_${values.mode}`)}<//>
-        <${Button} icon="code" label=${t("play.curl")} onClick=${() => setShowCurl(true)} />`}</div></div>
-    ${showCurl && html`<${Dialog} wide title=${t("play.curl")} onClose=${() => setShowCurl(false)}><p class="muted">${t("play.curl_text")}</p><${CodeBlock} label="curl" text=${curlCommand(request)} /><//>`}
-  </form><${PromptDialogs} /><${ManyDialog} many=${many} />`;
+        ${curl}`}</div></div>
+  </form>${dialogs}`;
 }
 
 // Ratio, resolution, count and length.

@@ -25,19 +25,36 @@ async function addFiles(files, model) {
 const hasChoice = ({ mode, images }, model) => mode === "video" && model.omni && images.length > 0
   && images.length <= Number(model.first_frame) + Number(model.end_frame) && images.every(({ media }) => media === "image");
 
-export function References({ values, model }) {
+// What a file field offers for a model.
+const accepted = (model) => `image/*,.heic,.heif${model.omni ? ",video/*,audio/*" : ""}`;
+const isFull = ({ images }, model) => ["image", "video", "audio"].every((media) => images.filter((item) => item.media === media).length >= mostOf(model, media));
+const selectFiles = (model) => (event) => {
+  // A copy: the list of a file field empties with the field.
+  addFiles([...event.target.files], model);
+  event.target.value = "";
+};
+
+// A small button in place of the large area: the composer of phones.
+export function AttachFiles({ values, model }) {
+  if (!model.references || isFull(draft.value, model)) return null;
+  const label = t(values.mode === "image" ? "play.references" : "play.video_images");
+  return html`<label class="button icon-only attach" title=${label}><input type="file" class="visually-hidden" accept=${accepted(model)} multiple aria-label=${label} onChange=${selectFiles(model)} /><${Icon} name="image" size=${18} /></label>`;
+}
+
+// `compact` = only what is there, in one row; `paste` = files that are pasted into the page are added.
+export function References({ values, model, compact = false, paste: pasted = true }) {
   const { images, missingUploads } = draft.value;
   const [dragging, setDragging] = useState(false);
-  // A copy: the list of a file field empties with the field.
   const add = (files) => addFiles([...files], model);
   const latest = useRef(add);
   latest.current = add;
   useEffect(() => {
+    if (!pasted) return undefined;
     const paste = (event) => event.clipboardData?.files.length && latest.current(event.clipboardData.files);
     addEventListener("paste", paste);
     return () => removeEventListener("paste", paste);
-  }, []);
-  if (!model.references && !images.length) return null;
+  }, [pasted]);
+  if (!images.length && !missingUploads && (compact || !model.references)) return null;
   const drop = (event) => {
     event.preventDefault();
     setDragging(false);
@@ -45,24 +62,19 @@ export function References({ values, model }) {
     if (event.dataTransfer.files.length) add(event.dataTransfer.files);
     else if (link.includes("/v1/files/") && images.filter(({ media }) => media === "image").length < model.references) updateDraft({ images: [...images, createReference(link, "")] });
   };
-  const selectFiles = (event) => {
-    add(event.target.files);
-    event.target.value = "";
-  };
   const used = numberReferences(values.images);
   const unused = images.length - used.length;
-  const isFull = ["image", "video", "audio"].every((media) => images.filter((item) => item.media === media).length >= mostOf(model, media));
-  return html`<div class="field"><span class="label">${t(values.mode === "image" ? "play.references" : "play.video_images")}</span>
+  return html`<div class="field ${compact ? "compact" : ""}">${!compact && html`<span class="label">${t(values.mode === "image" ? "play.references" : "play.video_images")}</span>`}
     <div class="drop ${dragging ? "dragging" : ""}" onDragOver=${(event) => { event.preventDefault(); setDragging(true); }} onDragLeave=${() => setDragging(false)} onDrop=${drop}>
       ${images.map((image, n) => html`<${Reference} key=${image.id} image=${image} n=${n} use=${used.find((item) => item.image.id === image.id)} values=${values} model=${model} />`)}
-      ${!isFull && html`<label class="drop-add ${images.length ? "short" : ""}"><input type="file" accept=${`image/*,.heic,.heif${model.omni ? ",video/*,audio/*" : ""}`} multiple
-        onChange=${selectFiles} /><${Icon} name="upload" /><span>${t(images.length ? "play.add" : model.omni ? "play.drop_files" : "play.drop_images")}</span></label>`}
+      ${!compact && !isFull(draft.value, model) && html`<label class="drop-add ${images.length ? "short" : ""}"><input type="file" accept=${accepted(model)} multiple
+        onChange=${selectFiles(model)} /><${Icon} name="upload" /><span>${t(images.length ? "play.add" : model.omni ? "play.drop_files" : "play.drop_images")}</span></label>`}
     </div>
-    ${values.frames && values.images.length === 2 && html`<div><${Button} small icon="swap" onClick=${() => moveForward(1)}>${t("play.swap_frames")}<//></div>`}
+    ${!compact && values.frames && values.images.length === 2 && html`<div><${Button} small icon="swap" onClick=${() => moveForward(1)}>${t("play.swap_frames")}<//></div>`}
     ${unused > 0 && html`<p class="hint row warning"><${Icon} name="alert" size=${16} /><span>${t(model.references ? "play.model_takes" : "play.model_takes_none", { n: model.references, unused })}</span></p>`}
     ${missingUploads > 0 && html`<p class="hint row warning" role="status"><${Icon} name="alert" size=${16} /><span>${t("play.uploads_missing", { n: missingUploads })}</span>
       <${Button} small kind="quiet" onClick=${() => updateDraft({ missingUploads: 0 })}>${t("play.go_without")}<//></p>`}
-    ${hasChoice(values, model) && html`<${RadioGroup} label=${t("play.use_as")} value=${values.frames ? "frames" : "references"} onChange=${(imagesAs) => updateDraft({ imagesAs })}
+    ${!compact && hasChoice(values, model) && html`<${RadioGroup} label=${t("play.use_as")} value=${values.frames ? "frames" : "references"} onChange=${(imagesAs) => updateDraft({ imagesAs })}
       options=${[["frames", t("play.as_frames")], ["references", t("play.as_references")]]} />`}
   </div>`;
 }
