@@ -1,7 +1,7 @@
 # All targets use .venv and create it when needed. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test test-unit test-integration test-e2e test-ops test-hosts test-clients lint fmt audit bench chaos soak mutants docs revision lock vendor clean
+.PHONY: help setup demo up test test-unit test-integration test-e2e test-ops test-hosts test-clients image-test lint fmt audit audit-update sbom licences bench chaos soak mutants docs revision lock vendor clean
 
 PY := .venv/bin/python
 # Some containers set this variable; every process would then compile every module again.
@@ -61,14 +61,19 @@ fmt: .venv/.dreamery-dev ## fix and format the code
 	@$(PY) -m ruff check --fix-only .
 	@$(PY) -m ruff format .
 
-# The vulnerability database is online. A package that it does not know counts as a failure (--strict).
-audit: .venv/.dreamery-dev ## check packages for known vulnerabilities (needs internet access)
+# The snapshot names its day. A package that it does not know counts as a failure.
+audit: .venv/.dreamery-dev ## check all packages for known vulnerabilities, offline, with the snapshot of advisories
 	@$(PY) -m pip check
-	@$(PY) -m pip_audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock || { \
-		echo 'The audit failed: a package above has a known vulnerability (make lock selects newer versions), or the' >&2; \
-		echo 'vulnerability database cannot be reached. Static security rules run in make lint.' >&2; \
-		exit 1; \
-	}
+	@$(PY) -m deploy.supply_chain.audit check
+
+audit-update: .venv/.dreamery-dev ## take the snapshot of advisories again (needs internet access), then check
+	@$(PY) -m deploy.supply_chain.audit update $(ARGS)
+
+sbom: .venv/.dreamery-dev ## write the parts of the image as CycloneDX JSON to out/; ARGS="--rootfs FOLDER" adds Debian's packages
+	@$(PY) -m deploy.supply_chain.sbom $(ARGS)
+
+licences: .venv/.dreamery-dev ## regenerate docs/licences.md from the lock file and the vendored packages
+	@$(PY) -m deploy.supply_chain.licences
 
 bench: .venv/.dreamery-dev ## benchmark a fresh platform; ARGS=--json for scripts
 	@$(BOUND) -m tests.bench $(ARGS)

@@ -208,6 +208,8 @@ class Child:
 
     def log_excerpt(self) -> str:
         """Return a sentence with the end of its log, or the path of the log."""
+        if self.spec.log_path is None:
+            return " Its output is above."
         tail = self.log_tail()
         return f" Its last output ({self.spec.log_path}):\n{tail}" if tail else f" Log: {self.spec.log_path}"
 
