@@ -49,6 +49,7 @@ from api.jobs.watcher import JobWatcher
 from api.jobs.webhooks import delivery_routes as webhook_delivery_routes
 from api.jobs.webhooks import endpoint_routes as webhook_endpoint_routes
 from api.operations import drain_routes, health_routes, notice_routes, system_routes
+from api.operations.monitoring import alert_routes, channel_routes, history_routes
 from api.protocols.ark import image_routes as ark_image_routes
 from api.protocols.ark import task_routes as ark_task_routes
 from api.protocols.ark.errors import ArkErrors
@@ -119,6 +120,9 @@ ROUTES = (
     drain_routes,
     notice_routes,
     system_routes,
+    history_routes,
+    channel_routes,
+    alert_routes,
     admin_job_routes,
     audit_export_routes,
     usage_routes,

@@ -95,6 +95,15 @@ def select_language(accept_language: str) -> Language:
     return language
 
 
+def is_chinese() -> bool:
+    """Return whether the current request asks for Chinese."""
+    language = _language.get(None)
+    if language is None:
+        return False
+    language.used = True
+    return language.chinese
+
+
 def localized_message(kind: ErrorKind, message: str | None) -> str:
     """Return the message of an error in the language of the current request."""
     language = _language.get(None)

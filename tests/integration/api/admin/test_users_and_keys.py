@@ -104,6 +104,16 @@ ROUTES = [
     ("GET", "/admin/v1/drain"),
     ("PATCH", "/admin/v1/drain"),
     ("GET", "/admin/v1/system"),
+    ("GET", "/admin/v1/metrics/history"),
+    ("GET", "/admin/v1/alerts"),
+    ("PATCH", "/admin/v1/alerts/alert_x"),
+    ("GET", "/admin/v1/alerts/rules"),
+    ("PATCH", "/admin/v1/alerts/rules/rule_x"),
+    ("GET", "/admin/v1/alerts/channels"),
+    ("POST", "/admin/v1/alerts/channels"),
+    ("PATCH", "/admin/v1/alerts/channels/channel_x"),
+    ("DELETE", "/admin/v1/alerts/channels/channel_x"),
+    ("POST", "/admin/v1/alerts/channels/channel_x/test"),
     ("GET", "/admin/v1/workers"),
     ("PATCH", "/admin/v1/workers/worker_x/drain"),
 ]
@@ -123,6 +133,9 @@ def test_every_admin_route_is_covered(admin):
             .replace("job_x", "{job_id}")
             .replace("session_x", "{session_id}")
             .replace("step_x", "{step_id}")
+            .replace("alert_x", "{alert_id}")
+            .replace("rule_x", "{name}")
+            .replace("channel_x", "{channel_id}")
             .replace("worker_x", "{name}"),
         )
         for method, path in ROUTES
