@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.servers.redis_servers import make_certificates
 from worker.http_streams import AsyncioBackend
+from worker.providers.transports import PublicBackend, opened_sockets
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -79,6 +80,10 @@ async def test_all_bytes_arrive_in_order_until_the_end() -> None:
 
     async with peer(answer) as port:
         stream = await AsyncioBackend().connect_tcp("127.0.0.1", port, 5.0)
+        connected = stream.get_extra_info("socket")
+        assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), (
+            "a body does not wait for its head's receipt"
+        )
         await stream.write(b"ping", 5.0)
         await asyncio.sleep(0.1)  # more arrives than is kept unread
         assert await read_all(stream) == b"ping" + sent
@@ -155,6 +160,25 @@ async def test_connection_that_breaks_is_an_error_of_the_call() -> None:
             await stream.read(100, 5.0)
         with pytest.raises(httpcore.WriteError):
             await stream.write(b"2", 5.0)
+
+
+@pytest.mark.parametrize("proxied", [False, True], ids=["direct", "proxy"])
+def test_closing_discards_what_was_not_delivered(proxied: bool) -> None:
+    """An order that we have given up must not reach upstream later, when a network is back: it would be a second one."""
+
+    async def give_up(port: int) -> None:
+        backend = PublicBackend(frozenset({"127.0.0.1"})) if proxied else AsyncioBackend()
+        with opened_sockets():
+            stream = await backend.connect_tcp("127.0.0.1", port, timeout=5.0)
+        await stream.write(b"an order", 5.0)
+        await stream.aclose()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        asyncio.run(give_up(server.getsockname()[1]))
+        connection, _ = server.accept()
+        with connection, pytest.raises(ConnectionResetError):
+            # What has arrived may still be read; then comes a reset instead of an end.
+            connection.makefile("rb").read()
 
 
 @on_a_loop
