@@ -55,7 +55,10 @@ def test_compose_matches_its_specification() -> None:
 
 
 def test_small_compose_is_the_single_container() -> None:
-    content = yaml.safe_load((ROOT / "compose.small.yml").read_text())
+    text = (ROOT / "compose.small.yml").read_text()
+    content = yaml.safe_load(text)
+    for name in re.findall(r"\$\{(\w+):", text):
+        assert re.search(rf"^#?{name}=", (ROOT / ".env.example").read_text(), re.MULTILINE), name
     (service,) = content["services"].values()
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]

@@ -29,12 +29,14 @@ FORMER = frozenset(f"DREAMERY_{name.upper()}" for name in [*FORMER_NAMES, *(one.
 NOT_SETTINGS = {
     "DREAMERY_BIND": "docker-compose.yml",
     "DREAMERY_KEY": "`dreamery mcp`",
+    "DREAMERY_MEMORY": "compose.small.yml",
     "DREAMERY_PORT": "docker-compose.yml",
     "DREAMERY_URL": "the commands that talk to a platform",
     "DREAMERY_WEBHOOK_SECRET": "the receivers of docs/webhooks.md",
 }
 # Lines in which `dreamery` is a name given to another tool, not our command.
-OTHER_TOOLS = re.compile(r"\b(kubectl|useradd|systemctl|chown|claude)\b")
+OTHER_TOOLS = re.compile(r"\b(kubectl|useradd|systemctl|chown|claude|docker (?:run|logs|rm))\b")
+IN_CONTAINER = re.compile(r"docker exec (?:-i )?dreamery ")
 COMMAND = re.compile(r"(?:^|(?<=[\s/(;|&]))dreamery[ \t]+(?=[a-z-])")
 
 pytestmark = pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
@@ -141,8 +143,9 @@ def test_commands_exist(path: Path) -> None:
     for line in codes(path):
         if OTHER_TOOLS.search(line):
             continue
-        for match in COMMAND.finditer(line):
-            rest = re.split(r"[|<>;&#)]|\s-- ", line[match.end() :])[0]
+        inside = IN_CONTAINER.sub("", line)
+        for match in COMMAND.finditer(inside):
+            rest = re.split(r"[|<>;&#)]|\s-- ", inside[match.end() :])[0]
             words = re.sub(r"\"[^\"]*\"|'[^']*'", "TEXT", rest).replace("`", " ").split()
             if bad := invalid_word(words):
                 wrong.append(f"{bad!r} in {line.strip()!r}")
