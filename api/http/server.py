@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import resource
+import socket
 from typing import Any
 
 import uvicorn
@@ -33,6 +34,12 @@ MAX_HEAD_BYTES = 64_000
 _MAX_DISCARDED_BYTES = 1_000_000
 _DISCARD_SECONDS = 2.0
 _MAX_OPEN_FILES = 65_536
+# Of a silent connection: seconds before the first probe and between probes, and how many must fail.
+_PROBES = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
+    (socket.IPPROTO_TCP, getattr(socket, name), value)
+    for name, value in {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4}.items()
+    if hasattr(socket, name)  # not on every system
+]
 _READ_BUFFER = memoryview(bytearray(16 * 1024))
 
 log = get_logger("api")
@@ -57,6 +64,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A new connection must send a complete head in time, too."""
         super().connection_made(transport)
+        _probe_when_silent(transport)
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -206,6 +214,17 @@ class SmallReads(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """The client has read."""
         self._protocol.resume_writing()
+
+
+def _probe_when_silent(transport: asyncio.BaseTransport) -> None:
+    """Make the kernel ask whether the client is there: one that vanished would hold its request for its whole wait.
+
+    No limit for unacknowledged data: it would also end a client that pauses a download.
+    """
+    connection = transport.get_extra_info("socket")
+    with contextlib.suppress(OSError):  # the client has gone already
+        for level, name, value in _PROBES:
+            connection.setsockopt(level, name, value)
 
 
 def _raise_file_limit() -> None:

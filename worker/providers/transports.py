@@ -24,7 +24,7 @@ from worker.core.concurrency import lanes
 from worker.core.concurrency.name_lookups import resolve_in_turn
 from worker.core.security.decompression import CompressedBodyError, Decompressor
 from worker.core.security.ip_addresses import is_public
-from worker.http_streams import AsyncioBackend
+from worker.http_streams import DISCARD_AT_CLOSE, AsyncioBackend
 
 # Failures before anything of the request was sent.
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
@@ -293,7 +293,8 @@ class PublicBackend(httpcore.AsyncNetworkBackend):
         """Connect to the first allowed address of the host, and note the socket."""
         if host not in self._allowed and f"{host}:{port}" not in self._allowed:
             host = await find_public_address(host, port, timeout or _RESOLVE_SECONDS)
-        stream = await self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
+        options = [*(socket_options or ()), DISCARD_AT_CLOSE]
+        stream = await self._inner.connect_tcp(host, port, timeout, local_address, options)
         _opened_streams.get().append(stream)
         return stream
 

@@ -58,7 +58,6 @@ class Network:
         self._subnet = f"10.213.{100 + os.getpid() % 150}"
         self._device = f"dryt{os.getpid()}"
         self._numbers: dict[str, int] = {}
-        self._slow: dict[str, Child] = {}
         self.hosts: dict[str, Host] = {}
         self.address = f"{self._subnet}.1"
 
@@ -113,16 +112,17 @@ class Network:
         Not with netem: kernels of small virtual machines lack it. A process carries the frames instead.
         """
         host, switch = self.hosts[name], self._switch
-        self._batch(switch, [f"link set {host.port} nomaster", "link add slow0 type veth peer name slow1",
-                             "link set slow0 up", "link set slow1 master br0 up"])  # fmt: skip
-        words = (sys.executable, "-P", str(Path(__file__).with_name("slow_link.py")), host.port, "slow0")
+        inner, outer = f"in-{name}", f"out-{name}"
+        create = [f"link add {inner} type veth peer name {outer}", f"link set {inner} up"]
+        self._batch(switch, [f"link set {host.port} nomaster", *create, f"link set {outer} master br0 up"])
+        words = (sys.executable, "-P", str(Path(__file__).with_name("slow_link.py")), host.port, inner)
         words += (str(round_trip / 2), str(loss))
         child = self._supervisor.start(ChildSpec("slow-link", switch.command(*words), clean_env(), ROOT, None))
         try:
             yield
         finally:
             self._supervisor.stop([child], timeout=5)
-            self._batch(switch, ["link delete slow0", f"link set {host.port} master br0"])
+            self._batch(switch, [f"link delete {inner}", f"link set {host.port} master br0"])
 
     def _hold(self, name: str) -> Child:
         words = ("unshare", "--net", "--uts", "sh", "-c", f"hostname {name} && exec sleep infinity")

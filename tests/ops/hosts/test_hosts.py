@@ -4,6 +4,7 @@
 """
 
 import itertools
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.support.servers.s3_server import PREFIX
 pytestmark = pytest.mark.timeout(240)
 REQUESTS, LOAD_SECONDS, BEGIN = 28, 20.0, 4.0
 WITHIN = 100.0
+ROUND_TRIP = 0.3
 # Beyond this, a client would not call it an interruption but an outage.
 BALANCED_SILENCE = 15.0
 _numbers = itertools.count(1000, 1000)
@@ -82,6 +84,18 @@ def test_api_host_is_cut_off(platform: PlatformOfHosts) -> None:
     assert course.longest_answer < 60
 
 
+def test_api_asks_whether_a_silent_client_is_there(platform: PlatformOfHosts) -> None:
+    """Otherwise a request whose client has vanished would be kept for its whole wait."""
+    address = platform.host("api-2").address
+    with httpx.Client(base_url=platform.api_url("api-2"), trust_env=False) as client:
+        assert client.get("/healthz").status_code == 200
+        command = platform.host("api-2").command("ss", "-Htno", "state", "established", "src", f"{address}:8000")
+        lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.splitlines()
+    ours = [line for line in lines if platform.network.address in line]
+    assert ours
+    assert all("timer:(keepalive" in line for line in ours), ours
+
+
 def test_worker_host_is_cut_off(platform: PlatformOfHosts) -> None:
     """The others take its jobs over when the leases have passed, and when it is back it changes nothing."""
 
@@ -101,17 +115,24 @@ def test_worker_host_is_cut_off(platform: PlatformOfHosts) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["worker-2", "api-2"])
-def test_host_is_slow(platform: PlatformOfHosts, name: str) -> None:
+def test_hosts_are_slow(platform: PlatformOfHosts) -> None:
+    """Each statement of theirs takes a third of a second and more, and some packets are sent twice."""
+
     def disturb(all_ended: Callable[[], bool]) -> None:
-        with platform.network.slow(name, round_trip=0.3, loss=0.02):
+        with (
+            platform.network.slow("worker-2", round_trip=ROUND_TRIP, loss=0.02),
+            platform.network.slow("api-2", round_trip=ROUND_TRIP, loss=0.02),
+        ):
+            began = time.monotonic()
+            assert httpx.get(f"{platform.api_url('api-2')}/healthz", trust_env=False, timeout=20).status_code == 200
+            assert time.monotonic() - began >= 2 * ROUND_TRIP, "the link delays nothing"
             pause(LOAD_SECONDS - BEGIN)
 
-    course, _ = go_through(platform, disturb, title=f"{name} slow")
+    course, _ = go_through(platform, disturb, title="an API host and a worker host slow")
     assert course.silence < BALANCED_SILENCE
 
 
-@pytest.mark.parametrize("name", ["database", "redis"])
+@pytest.mark.parametrize("name", ["database", "redis", "bucket", "upstream"])
 def test_server_is_cut_off(platform: PlatformOfHosts, name: str) -> None:
     """Without the database callers get 503 soon and repeat; without Redis only the order of events is slower."""
     seen: list[httpx.Response] = []
