@@ -69,10 +69,15 @@ effect(() => {
   list.value = EMPTY_LIST;
 });
 
+// The newest load of each conversation, with what the feed reported meanwhile: the answer may be older than that.
+const loads = new Map();
+
 // The turns on the server, in place of those that were shown. A text that arrives here is newer than the server's.
 export async function loadTalk(id) {
   const talk = talkOf(id);
   if (id === NEW) return;
+  const load = { events: [] };
+  loads.set(id, load);
   try {
     const turns = [];
     for (let after, more = true; more; ) {
@@ -81,14 +86,20 @@ export async function loadTalk(id) {
       more = page.has_more;
       after = page.last_id;
     }
+    if (loads.get(id) !== load) return;
     const live = new Map(talk.peek().turns.filter((turn) => turn.streaming).map((turn) => [turn.id, turn]));
     const shown = turns.map((turn) => (live.has(turn.id) ? { ...turn, ...pickLive(live.get(turn.id)) } : turn));
     const unknown = [...live.values()].filter((turn) => !turns.some(({ id: known }) => known === turn.id));
     talk.value = { turns: [...shown, ...unknown], loaded: true, error: null };
   } catch (error) {
-    talk.value = { ...talk.peek(), loaded: true, error };
+    if (loads.get(id) === load) {
+      loads.delete(id);
+      talk.value = { ...talk.peek(), loaded: true, error };
+    }
     return;
   }
+  loads.delete(id);
+  for (const event of load.events) applyEvent(id, event);
   const newest = talk.peek().turns.at(-1);
   if (newest?.kind === "chat" && newest.answering && !newest.streaming) follow(id, newest.id);
 }
@@ -187,6 +198,7 @@ export const stopAnswer = (turn) =>
 export function applyEvent(id, { job, deletedId, reset }) {
   const talk = talkOf(id);
   const { turns } = talk.peek();
+  if (!reset) loads.get(id)?.events.push({ job, deletedId });
   if (reset) {
     loadTalk(id);
     loadList();
