@@ -20,6 +20,7 @@ from api.cli.display.help_panels import CommandsInPanels, put_into_panels
 from api.cli.jobs import jobs_app
 from api.cli.mcp.command import MCP_EXAMPLE, serve_mcp
 from api.cli.models import MODELS_EXAMPLE, show_models
+from api.cli.operator.alerts import alerts_app
 from api.cli.operator.backup import backup, restore, take_storage
 from api.cli.operator.drain import drain, workers
 from api.cli.operator.healthcheck import health_app
@@ -37,6 +38,7 @@ app.add_typer(keys_app, name="keys")
 accounts_app.command("prove", epilog=PROVE_EXAMPLE)(accounts_prove)
 app.add_typer(accounts_app, name="accounts")
 app.add_typer(audit_app, name="audit")
+app.add_typer(alerts_app, name="alerts")
 app.add_typer(prices_app, name="prices")
 app.command(epilog="Example: DREAMERY_MASTER_KEY=NEW,OLD dreamery rotate-master-key")(rotate_master_key)
 app.command("backup", epilog="Example: dreamery backup /srv/backups --with-files --with-keys")(backup)

@@ -12,7 +12,10 @@ _PANELS = {
     START: ("up", "demo", "doctor"),
     MAKE: ("generate", "models", "jobs", "batches", "mcp", "usage", "prices"),
     MANAGE: ("users", "keys", "accounts", "audit"),
-    OPERATE: ("drain", "workers", "backup", "restore", "migrate", "rotate-master-key", "take-storage", "run", "health"),
+    OPERATE: (
+        *("alerts", "drain", "workers", "backup", "restore", "migrate", "rotate-master-key", "take-storage", "run"),
+        "health",
+    ),
 }
 
 

@@ -47,7 +47,7 @@ class MetricsHistory(BaseModel):
     to: int
     step: int = Field(description="seconds that a sample stands for")
     sampled_at: int | None = Field(description="begin of the last minute with a sample; null = there is none")
-    data: list[Sample]  # type: ignore[valid-type]
+    data: list[Sample]
 
 
 _Step = Annotated[Literal["60", "600", "3600"] | None, Query(description="seconds; default: as the time needs")]

@@ -10,6 +10,8 @@ import { KIND_ICON } from "../lib/ui/job_views.js";
 import { AnnouncementButton } from "../lib/ui/system/announcement.js";
 import { loadNotices } from "../lib/ui/system/notices.js";
 import { Plot } from "../lib/ui/charts/plot.js";
+import { Alerts } from "../lib/ui/system/alerts.js";
+import { History } from "../lib/ui/system/history.js";
 
 const FAULTS = ["content", "request", "account", "upstream", "platform"];
 const STATE_TONE = { ok: "good", resting: "wait", needs_login: "bad", blocked: "bad", paused: "off", retired: "off" };
@@ -27,12 +29,13 @@ export default function System() {
       <ul class="stats">${system.open.map((item) => html`<li key=${item.kind} class="card stat"><span><${Icon} name=${KIND_ICON[item.kind]} size=${16} /> ${t(`kind.${item.kind}s`)}</span>
         <strong class="numeric"><${Link} to=${`jobs?who=all&status=queued&kind=${item.kind}`}>${formatNumber(item.queued)}<small> ${t("system.waiting")}</small><//></strong><span class="hint numeric">${t("system.running", { n: formatNumber(item.running) })}${item.oldest_queued_seconds !== null ? ` · ${t("system.oldest", { time: formatDuration(item.oldest_queued_seconds) })}` : ""}</span></li>`)}
         <li class="card stat"><span><${Icon} name="webhook" size=${16} /> ${t("nav.webhooks")}</span><strong class="numeric">${formatNumber(system.webhooks_waiting)}<small> ${t("system.waiting")}</small></strong></li></ul>
+      <${Alerts} />
       <section class="card"><${Plot} bars unit=${3600} label=${t("system.throughput")} times=${system.hours.map((item) => item.at)} series=${[
         { label: t("status.completed"), values: system.hours.map((item) => item.succeeded), colour: "--accent" },
         { label: t("status.failed"), values: system.hours.map((item) => item.failed), colour: "--bad" },
         { label: t("status.cancelled"), values: system.hours.map((item) => item.cancelled), colour: "--line-strong" }]} /></section>
       <div class="two-columns"><${Errors} system=${system} /><${Accounts} accounts=${system.accounts} /></div>
-      <div class="two-columns"><${Workers} workers=${workers} /><${Health} system=${system} /></div></div>`}`;
+      <div class="two-columns"><${Workers} workers=${workers} /><${Health} system=${system} /></div><${History} /></div>`}`;
 }
 
 function Errors({ system }) {

@@ -5,6 +5,7 @@ import { theme } from "../../state/preferences.js";
 import uPlot from "../../../vendor/uplot/uplot.js";
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const LONG_TABLE = 60;
 const FONT = "12px ui-sans-serif, system-ui, sans-serif";
 
 // Whether the system uses a dark theme.
@@ -29,7 +30,7 @@ function stacked(series) {
 // Neighbouring ticks with the same text show it once.
 const withoutRepeats = (texts) => texts.map((text, n) => (text === texts[n - 1] ? "" : text));
 
-function options({ series, bars, money, unit, width, height, range, onPoint }) {
+function options({ series, bars, money, unit, ticks, width, height, range, onPoint }) {
   const grid = { stroke: colour("--line"), width: 1 };
   const axis = { stroke: colour("--muted"), font: FONT, ticks: { show: false }, grid };
   const order = bars ? [...series].reverse() : series;
@@ -39,7 +40,7 @@ function options({ series, bars, money, unit, width, height, range, onPoint }) {
     scales: { x: { time: true, range: (_plot, low, high) => range ?? (bars || low === high ? [low - unit / 2, high + unit / 2] : [low, high]) },
       y: { range: (_plot, _low, high) => [0, Math.max(high ?? 0, money ? 0.01 : 1) * 1.08] } },
     axes: [
-      { ...axis, grid: { show: false }, space: 64, size: 28, values: (_plot, times) => withoutRepeats(times.map((time) => formatAxisTime(time, unit))) },
+      { ...axis, grid: { show: false }, space: 64, size: 28, values: (_plot, times) => withoutRepeats(times.map((time) => formatAxisTime(time, ticks))) },
       { ...axis, size: 52, incrs: [...(money ? [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5] : []), 1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 1e7, 1e8], values: (_plot, values) => values.map(formatNumber) },
     ],
     series: [{}, ...order.map((item) => ({
@@ -52,17 +53,19 @@ function options({ series, bars, money, unit, width, height, range, onPoint }) {
 }
 
 // `series` = [{ label, values, colour: "--accent" }] over `times` (unix seconds); `unit` = seconds between two of them;
-// `range` = the first and the last time of the axis, else those of the values.
-export function Plot({ label, times, series, bars = false, money = false, unit = 86400, height = 200, range }) {
+// `range` = the first and the last time of the axis, else those of the values; `ticks` = as `unit`, for the labels of the axis.
+export function Plot({ label, times, series, bars = false, money = false, unit = 86400, ticks = unit, height = 200, range }) {
+  // A long table is made when it is opened.
+  const [open, setOpen] = useState(times.length <= LONG_TABLE);
   const container = useRef(null);
   const plot = useRef(null);
   const [point, setPoint] = useState(null);
   const titleId = useId();
   const dark = useSystemTheme();
   const data = useMemo(() => [times, ...(bars ? stacked(series) : series.map((item) => item.values))], [JSON.stringify([times, series])]);
-  const appearance = `${theme.value} ${dark} ${language.value} ${bars} ${unit} ${height} ${range} ${series.map((item) => item.colour + item.label).join()}`;
+  const appearance = `${theme.value} ${dark} ${language.value} ${bars} ${unit} ${ticks} ${height} ${range} ${series.map((item) => item.colour + item.label).join()}`;
   useEffect(() => {
-    const created = new uPlot(options({ series, bars, money, unit, width: container.current.clientWidth || 300, height, range, onPoint: setPoint }), data, container.current);
+    const created = new uPlot(options({ series, bars, money, unit, ticks, width: container.current.clientWidth || 300, height, range, onPoint: setPoint }), data, container.current);
     plot.current = created;
     const observer = new ResizeObserver(([entry]) => created.setSize({ width: Math.max(entry.contentRect.width, 120), height }));
     observer.observe(container.current);
@@ -79,6 +82,6 @@ export function Plot({ label, times, series, bars = false, money = false, unit =
       <p class="plot-key hint">${selected !== null && html`<span class="numeric">${formatAxisTime(times[selected], unit, true)}</span>`}${series.map((item) => html`<span key=${item.label} class="row"><svg width="10" height="10" aria-hidden="true"><rect class="plot${item.colour}" width="10" height="10" rx="3" /></svg>
         ${item.label}${selected !== null && html`<strong class="numeric">${formatNumber(item.values[selected])}</strong>`}</span>`)}</p></figcaption>
     <div ref=${container} class="plot-box" aria-hidden="true"></div>
-    <details class="more"><summary>${t("plot.table")}</summary><div class="table-wrap plot-table" tabindex="0" role="region" aria-label=${label}><table class="table plain"><thead><tr><th>${t("plot.time")}</th>${series.map((item) => html`<th key=${item.label} class="end">${item.label}</th>`)}</tr></thead>
-      <tbody>${times.map((time, n) => html`<tr key=${time}><td>${formatAxisTime(time, unit, true)}</td>${series.map((item) => html`<td key=${item.label} class="end numeric">${formatNumber(item.values[n])}</td>`)}</tr>`).reverse()}</tbody></table></div></details></figure>`;
+    <details class="more" onToggle=${() => setOpen(true)}><summary>${t("plot.table")}</summary>${open && html`<div class="table-wrap plot-table" tabindex="0" role="region" aria-label=${label}><table class="table plain"><thead><tr><th>${t("plot.time")}</th>${series.map((item) => html`<th key=${item.label} class="end">${item.label}</th>`)}</tr></thead>
+      <tbody>${times.map((time, n) => html`<tr key=${time}><td>${formatAxisTime(time, unit, true)}</td>${series.map((item) => html`<td key=${item.label} class="end numeric">${formatNumber(item.values[n])}</td>`)}</tr>`).reverse()}</tbody></table></div>`}</details></figure>`;
 }
