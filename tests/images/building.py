@@ -73,10 +73,16 @@ class Builder:
         wheels = self.folder / "wheels"
         # Markers name the patch version of Python, and the base has another one than this machine.
         lock = re.sub(r" ; python_full_version < '3\.11\.\d+'", "", (ROOT / "requirements.lock").read_text())
-        (self.folder / "all.lock").write_text(lock)
+        complete = self.folder / "all.lock"
+        if wheels.exists() and complete.exists() and complete.read_text() == lock:
+            return wheels
+        draft = self.folder / "wanted.lock"
+        draft.write_text(lock)
         pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-q", "--no-deps")
-        subprocess.run([*pip, "--require-hashes", "-r", str(self.folder / "all.lock"), "-d", str(wheels)], check=True)
+        subprocess.run([*pip, "--require-hashes", "-r", str(draft), "-d", str(wheels)], check=True)
         (self.folder / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
+        # Last, so that an interrupted run begins again.
+        draft.replace(complete)
         return wheels
 
     def build(self, target: str) -> Image:

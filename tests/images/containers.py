@@ -51,6 +51,7 @@ class Container:
         lines = ["hostname dreamery", f"mount --bind {root} {root}", f"mount -t proc proc {root}/proc"]
         lines += [f"mount -t tmpfs -o nosuid,mode=755 dev {root}/dev", f"mkdir {root}/dev/shm"]
         lines += [f"touch {root}/dev/{name}; mount --bind /dev/{name} {root}/dev/{name}" for name in _DEVICES]
+        lines += [f"ln -s /proc/self/fd {root}/dev/fd; ln -s /proc/self/fd/0 {root}/dev/stdin"]
         lines += [f"mount -t tmpfs -o size=64m,mode=1777 shm {root}/dev/shm"]
         # An older version: its code over ours.
         lines += [f"mount --bind {shlex.quote(str(code))} {root}/app"] if code else []
