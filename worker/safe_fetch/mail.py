@@ -19,7 +19,7 @@ _MOST_CHARS = 300
 
 
 def alert_mail(server: Mapping[str, Any], delivery: Any, *, console: str) -> EmailMessage:
-    """Return the mail of a delivery. Its id is that of the delivery, so a repeated one can be told apart."""
+    """Return the mail of a delivery. Its id is that of the delivery, so a repeated one can be recognised."""
     mail = EmailMessage()
     mail["Subject"] = f"[Dreamery] {delivery.data['title']}"
     mail["From"] = server["sender"]

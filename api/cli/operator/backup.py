@@ -44,6 +44,7 @@ def backup(
         manifest = create_backup(
             url, file, keys=read_keys(folder), passphrase=passphrase, with_files=with_files, show=show
         )
+        _note_backup(url)
     if as_json:
         print(json.dumps({"file": str(file), **{k: v for k, v in manifest.items() if k != "tables"}}, indent=2))
         return
@@ -54,6 +55,17 @@ def backup(
     _print_missing(files["missing"], "were not in storage")
     keys = ", ".join(manifest["master_key_ids"]) or "unknown"
     print(f"Master key: {keys} ({'included' if with_keys else 'not included: store it separately'}).")
+
+
+def _note_backup(url: str) -> None:
+    """Record the time for the alert about old backups. A database that only reads has a backup all the same."""
+    from worker.db.engine import DATABASE_ERRORS, transaction
+    from worker.db.platform import state as platform_state
+
+    os.environ["DREAMERY_DATABASE_URL"] = url  # noqa: TID251 - all modules must see it
+    get_settings.cache_clear()
+    with contextlib.suppress(*DATABASE_ERRORS), transaction() as tx:
+        platform_state.write(tx, "last_backup", {})
 
 
 def restore(

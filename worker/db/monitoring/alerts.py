@@ -76,8 +76,8 @@ def apply(tx: Transaction, rules: Mapping[str, RuleSettings], judged: Judged) ->
     for event, rows in _due_messages(tx, rules).items():
         sent += _send(tx, event, rows)
     # A message says that it ended if one said that it began, and not to those who muted it.
-    told = [row for row in resolved if row.notified_at is not None and not row.is_muted and rules[row.rule].enabled]
-    sent += _send(tx, "alert.resolved", told)
+    noticed = [row for row in resolved if row.notified_at is not None and not row.is_muted and rules[row.rule].enabled]
+    sent += _send(tx, "alert.resolved", noticed)
     return Changes(fired=fired, resolved=len(resolved), messages=tuple(sent))
 
 

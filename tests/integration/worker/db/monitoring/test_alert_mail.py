@@ -1,4 +1,4 @@
-"""Alerts by mail: a real SMTP server with TLS and a login; what it refuses is tried again and told without secrets."""
+"""Alerts by mail: a real SMTP server with TLS and a login; what it refuses is tried again and recorded without secrets."""
 
 import datetime as dt
 import socket
@@ -148,7 +148,7 @@ def test_server_that_cannot_be_trusted_gets_no_password(engine: Engine, mail_ser
     assert mailbox.mails == []
 
 
-def test_refused_mail_is_tried_again_and_a_wrong_password_is_told_without_it(
+def test_refused_mail_is_tried_again_and_a_wrong_password_is_not_shown(
     engine: Engine, mail_server, certificate, monkeypatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))

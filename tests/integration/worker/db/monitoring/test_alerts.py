@@ -184,7 +184,7 @@ def test_failures_of_the_last_minutes_and_charges_in_doubt(engine: Engine) -> No
     assert values == {"failure_rate_high": 50.0, "charges_in_doubt": 1.0}
 
 
-def test_time_without_any_worker_is_told_afterwards(engine: Engine) -> None:
+def test_time_without_any_worker_fires_afterwards(engine: Engine) -> None:
     assert evaluate(Outside(queues_without_worker={}, gap_seconds=600.0)).fired == 1
     assert evaluate(HEALTHY).resolved == 1
 
