@@ -197,7 +197,8 @@ def create_app() -> FastAPI:
         version=version("dreamery"),
         lifespan=_lifespan,
         redirect_slashes=False,
-        docs_url=None,  # `install_openapi` serves a page that works offline
+        openapi_url=None,  # `install_openapi` serves the document, and a page that works offline
+        docs_url=None,
         redoc_url=None,
         strict_content_type=False,  # a body without Content-Type is parsed as JSON; the CSRF check does not rely on it
     )

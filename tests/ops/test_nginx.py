@@ -86,7 +86,7 @@ def test_docs_find_their_files_and_the_document(client: httpx.Client, nginx: Ngi
     for link in links:
         assert link.startswith(f"{path}/")
         assert client.get(f"{nginx.url}{link}").status_code == 200, link
-    document = client.get("/openapi.json").json()
+    document = client.get("/openapi.json", timeout=60).json()
     assert document.get("servers", [{"url": ""}]) == [{"url": path}]
 
 

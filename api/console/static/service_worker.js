@@ -56,7 +56,7 @@ async function keep(share) {
     await new Promise((resolve, reject) => {
       const change = inbox.transaction("shares", "readwrite");
       const store = change.objectStore("shares");
-      // What nobody took is not kept for ever.
+      // What nobody took is deleted later.
       store.openCursor().onsuccess = ({ target: { result: cursor } }) => {
         if (!cursor) return;
         if (cursor.value.at < Date.now() - SHARED_HOURS * 3600000) cursor.delete();

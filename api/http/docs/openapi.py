@@ -4,11 +4,14 @@ Completes the framework's document: bodies that `parse_body` reads become compon
 headers that every response has.
 """
 
+import asyncio
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI
+import orjson
+from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
+from starlette.concurrency import run_in_threadpool
 
 from api.http.docs import page
 from worker.core.settings import get_settings
@@ -62,6 +65,18 @@ def install_openapi(app: FastAPI) -> None:
         if app.openapi_schema is None:
             app.openapi_schema = _build_document(app)
         return app.openapi_schema
+
+    encoded: bytes | None = None
+    encoding = asyncio.Lock()
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi_document() -> Response:
+        """Built at the first call: more than a second of work, in one thread, so that other requests go on."""
+        nonlocal encoded
+        async with encoding:
+            if encoded is None:
+                encoded = await run_in_threadpool(lambda: orjson.dumps(openapi()))
+        return Response(encoded, media_type="application/json")
 
     app.openapi = openapi  # type: ignore[method-assign]  # the framework's own way to replace it
     app.include_router(page.router)

@@ -190,7 +190,7 @@ RECORD = """() => {
 }"""
 
 
-def test_a_job_that_ends_unseen_is_told_once_and_marks_the_tab(page: Page, client: ApiClient) -> None:
+def test_a_job_that_ends_unseen_is_announced_once_and_marks_the_tab(page: Page, client: ApiClient) -> None:
     other = page.context.new_page()
     for one in (page, other):
         one.add_init_script(f"({RECORD})()")
@@ -208,22 +208,22 @@ def test_a_job_that_ends_unseen_is_told_once_and_marks_the_tab(page: Page, clien
         eventually(lambda one=one: one.evaluate(icon) == "image/png")
         one.evaluate(HIDE)
     client.cancel(hanging)
-    job = client.start_job("told when it ends")["id"]
+    job = client.start_job("announced when it ends")["id"]
     client.wait_for_end(job)
     for one in (page, other):
         expect(one).to_have_title("✓ Playground · Dreamery")
     shown = "globalThis.shownNotifications"
     eventually(lambda: page.evaluate(shown) or other.evaluate(shown))
-    told = [*page.evaluate(shown), *other.evaluate(shown)]
-    assert [(one["title"], one["body"], one["tag"]) for one in told] == [
-        ("Your result is ready", "told when it ends", job)
-    ], json.dumps(told)
+    notices = [*page.evaluate(shown), *other.evaluate(shown)]
+    assert [(one["title"], one["body"], one["tag"]) for one in notices] == [
+        ("Your result is ready", "announced when it ends", job)
+    ], json.dumps(notices)
     # Somebody who looks needs no notification.
     page.evaluate(SHOW)
     expect(page).to_have_title("Playground · Dreamery")
     client.wait_for_end(client.start_job("seen when it ends")["id"])
     expect(card(page, "seen when it ends")).to_be_visible()
-    assert [*page.evaluate(shown), *other.evaluate(shown)] == told
+    assert [*page.evaluate(shown), *other.evaluate(shown)] == notices
     other.close()
 
 

@@ -1,4 +1,4 @@
-"""Names of kept thumbnails: beside their image, so that whoever knows the image also knows what to delete with it."""
+"""Names of kept thumbnails: beside their image, so that code that knows the image also knows what to delete with it."""
 
 import re
 

@@ -100,7 +100,7 @@ _IS_ANY_QUEUED = text("SELECT EXISTS (SELECT FROM jobs WHERE state = 'queued' AN
 
 
 def is_any_queued(tx: Transaction, kinds: tuple[str, ...] = SUBMIT_KINDS) -> bool:
-    """Return whether any job of these kinds is queued, whoever may run it."""
+    """Return whether any job of these kinds is queued, on any account."""
     row = tx.first(_IS_ANY_QUEUED, {"kinds": list(kinds)})
     return row is not None and bool(row.found)
 

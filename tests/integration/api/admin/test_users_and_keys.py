@@ -120,7 +120,7 @@ ROUTES = [
 
 
 def test_every_admin_route_is_covered(admin):
-    paths = httpx.get(f"{admin.platform.url}/openapi.json", trust_env=False).json()["paths"]
+    paths = httpx.get(f"{admin.platform.url}/openapi.json", trust_env=False, timeout=60).json()["paths"]
     documented = {
         (method.upper(), path) for path, item in paths.items() if path.startswith("/admin/") for method in item
     }

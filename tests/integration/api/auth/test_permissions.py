@@ -32,7 +32,7 @@ def admin(api_platform) -> Iterator[ApiClient]:
 
 @pytest.fixture(scope="module")
 def routes(admin) -> list[tuple[str, str]]:
-    paths = httpx.get(f"{admin.platform.url}/openapi.json", trust_env=False).json()["paths"]
+    paths = httpx.get(f"{admin.platform.url}/openapi.json", trust_env=False, timeout=60).json()["paths"]
     found = [(method.upper(), path) for path, item in paths.items() for method in item if path not in PUBLIC]
     assert len(found) > 30
     return found

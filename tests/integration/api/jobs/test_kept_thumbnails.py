@@ -156,8 +156,8 @@ def test_a_picture_deleted_meanwhile_leaves_none(
 def test_clean_up_knows_them(engine: Engine, client: TestClient, made: list[Any]) -> None:
     kept, expired = Picture(engine, client), Picture(engine, client)
     assert {client.get(link).status_code for link in (kept.small, expired.small)} == {200}
-    stray = [f"{folder}/{kept.job.hex}/7.png.thumbnail-128.webp" for folder in ("inputs", "jobs")]
-    for key in stray:
+    ownerless = [f"{folder}/{kept.job.hex}/7.png.thumbnail-128.webp" for folder in ("inputs", "jobs")]
+    for key in ownerless:
         storage.put_file(key, io.BytesIO(b"of a picture without a row"))
     for file in Path(storage._store().prefix).rglob("*.webp"):
         os.utime(file, (time.time() - 25 * 3600,) * 2)
@@ -166,5 +166,5 @@ def test_clean_up_knows_them(engine: Engine, client: TestClient, made: list[Any]
     summary = clean_up()
     assert "removed 1 files" in summary, "a thumbnail is not counted"
     assert "2 orphans" in summary
-    assert stored(*stray, expired.key, *thumbnail_keys(expired.key)) == []
+    assert stored(*ownerless, expired.key, *thumbnail_keys(expired.key)) == []
     assert stored(kept.key, *thumbnail_keys(kept.key)) == [kept.key, thumbnail_keys(kept.key)[0]]

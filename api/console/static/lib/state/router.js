@@ -37,7 +37,7 @@ addEventListener("beforeunload", (event) => {
   if (unsaved.size) event.preventDefault();
 });
 
-// The address that the page has; Back has already changed it when the page hears of it.
+// The address that the page has; Back has already changed it when the page receives the event.
 let shown = location.href;
 
 addEventListener("popstate", async () => {

@@ -13,7 +13,7 @@ const REMEMBERED = 300;
 const VISIBLE_LOCK = "dreamery.visible";
 const TELL_LOCK = "dreamery.tell";
 const settingsKey = (user) => `dreamery.attention.${user}`;
-const toldKey = (user) => `dreamery.told.${user}`;
+const notifiedKey = (user) => `dreamery.notified.${user}`;
 
 // { notify, sound }, for each user of this browser.
 export const attention = signal({ notify: false, sound: false });
@@ -72,12 +72,12 @@ async function isSomeTabVisible() {
   return (await navigator.locks.query()).held.some(({ name }) => name === VISIBLE_LOCK);
 }
 
-// The jobs that no tab has told yet; they count as told from now on.
+// The jobs that no tab has announced yet; they count as announced from now on.
 function claim(jobs) {
-  const key = toldKey(session.value?.user);
-  const told = Object.values(readStored("localStorage", key) ?? {});
-  const fresh = jobs.filter(({ id }) => !told.includes(id));
-  writeStored("localStorage", key, [...told, ...fresh.map(({ id }) => id)].slice(-REMEMBERED));
+  const key = notifiedKey(session.value?.user);
+  const notified = Object.values(readStored("localStorage", key) ?? {});
+  const fresh = jobs.filter(({ id }) => !notified.includes(id));
+  writeStored("localStorage", key, [...notified, ...fresh.map(({ id }) => id)].slice(-REMEMBERED));
   return fresh;
 }
 

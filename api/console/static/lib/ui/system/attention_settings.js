@@ -1,4 +1,4 @@
-// The bell: whether the user is told when jobs have ended.
+// The bell: whether the user gets a notification when jobs have ended.
 import { html, useState } from "../preact.js";
 import { t } from "../../state/language.js";
 import { Button, Dialog } from "../components.js";
