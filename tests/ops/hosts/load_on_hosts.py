@@ -5,7 +5,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import httpx2
@@ -20,7 +20,7 @@ _PROBE_SECONDS = 0.25
 _IMAGES, _CHAT, _VIDEOS = "/v1/images/generations", "/v1/chat/completions", "/v1/videos/generations"
 
 
-def make_orders(first_number: int, *, count: int, seconds: float) -> list[ClientRequest]:
+def make_orders(first_number: int, *, count: int, seconds: float, script: str = "") -> list[ClientRequest]:
     """Return the requests, evenly over the time. Their numbers are in the prompts, so that the ledger has them."""
     orders = []
     for n in range(count):
@@ -29,7 +29,7 @@ def make_orders(first_number: int, *, count: int, seconds: float) -> list[Client
             ClientRequest(
                 number=first_number + n,
                 token=f"hosts{n % CALLERS}:sandbox",
-                script="[[seconds:4]]" if video else "",
+                script=f"{script}[[seconds:4]]" if video else script,
                 seed=n % 4,
                 mode="async" if video else _MODES[n % len(_MODES)],
                 starts_at=seconds * n / count,
@@ -155,8 +155,7 @@ class Course:
     silence: float
     longest_answer: float
     recovery: float
-    finished_before_the_end: int = 0
-    notes: dict[str, float] = field(default_factory=dict)
+    finished_before_the_end: int
 
     def __str__(self) -> str:
         reasons = ", ".join(f"{count}x {reason}" for reason, count in sorted(self.repeats.items())) or "none"
