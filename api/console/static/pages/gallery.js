@@ -11,6 +11,7 @@ import { clearFilters, filterOf, Filters, isFiltered, tileSize } from "../lib/ui
 import { useGrid } from "../lib/ui/results/grid_keys.js";
 import { VIEWER_ACTIONS } from "../lib/ui/results/marks.js";
 import { selectAll, selection, toggle } from "../lib/ui/results/selection.js";
+import { checkSizes } from "../lib/ui/results/thumbnail.js";
 import { forgetTiles, resultTile } from "../lib/ui/results/tile.js";
 import { useViewer } from "../lib/ui/viewer/viewer.js";
 
@@ -28,6 +29,7 @@ export default function Gallery({ query }) {
   const grid = useGrid(items, open, { main: true });
   const tabStop = useTabStop(grid.ref, items);
   useEffect(() => forgetTiles, []);
+  useEffect(checkSizes, [tileSize.value]);
   const filtered = isFiltered(query);
   const selected = selection.value;
   return html`<${PageHeader} title=${t("nav.gallery")} lead=${t("gallery.lead")}>

@@ -10,6 +10,7 @@ import { Button, EmptyState, ErrorMessage, Loading, Message, PageHeader, Progres
 import { Icon } from "../lib/ui/icons.js";
 import { clearFilters, FILTERS, Filters, matchesFilter } from "../lib/ui/jobs/filters.js";
 import { JobStatus, KIND_ICON, queueText } from "../lib/ui/job_views.js";
+import { Thumbnail } from "../lib/ui/results/thumbnail.js";
 
 const REFRESH_SECONDS = 5;
 
@@ -45,7 +46,7 @@ function Row({ job, onChanged }) {
   const thumbnail = file && thumbnailUrl(file, { small: true });
   const repeatable = hasScope("generate") && !isOpen(job) && job.kind !== "chat";
   return html`<li class="job-row">
-    <span class="job-thumb">${thumbnail ? html`<img src=${thumbnail} alt="" loading="lazy" decoding="async" />` : html`<${Icon} name=${KIND_ICON[job.kind]} />`}</span>
+    <span class="job-thumb">${thumbnail ? html`<${Thumbnail} src=${thumbnail} />` : html`<${Icon} name=${KIND_ICON[job.kind]} />`}</span>
     <div class="job-summary"><${Link} to=${`jobs/${job.id}`} class="job-title">${jobTitle(job)}<//>
       <p class="hint">${job.user !== undefined && html`<strong>${job.user ?? t("jobs.session_caller")}</strong> · `}${job.model}${job.account ? ` · ${job.account}` : ""} · <${RelativeTime} at=${job.created_at} />${jobDuration(job) != null ? ` · ${formatDuration(jobDuration(job))}` : ""}</p></div>
     <div class="job-state"><${JobStatus} job=${job} />

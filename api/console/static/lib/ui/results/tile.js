@@ -5,6 +5,7 @@ import { formatDuration, t } from "../../state/language.js";
 import { Icon } from "../icons.js";
 import { itemKey } from "../viewer/viewer.js";
 import { isRemovedSoon, mayMark, RemovalNote, removalText, Star, Tick } from "./marks.js";
+import { Thumbnail } from "./thumbnail.js";
 
 const tiles = new Map();
 let cachedFor = "";
@@ -33,7 +34,7 @@ function Tile({ item, selected, tabStop }) {
   const notes = [isRemovedSoon(file) && removalText(file), file.pinned && t("results.is_pinned"), job.sandbox && t("first.sandbox_result")].filter(Boolean);
   return html`<li class="tile ${selected ? "selected" : ""}" data-id=${item.id} style=${{ "--aspect-ratio": ratio }}>
     <button type="button" class="tile-open" data-action="open" data-view=${itemKey(item)} tabindex=${tabStop ? 0 : -1} aria-label=${[label, ...notes].join(". ")}>
-      ${thumbnail ? html`<img src=${thumbnail} alt="" loading="lazy" decoding="async" draggable=${false} width=${file.width} height=${file.height} />` : html`<${Icon} name="video" size=${32} />`}</button>
+      ${thumbnail ? html`<${Thumbnail} src=${thumbnail} small=${isVideo ? undefined : thumbnailUrl(file, { small: true })} width=${file.width} height=${file.height} />` : html`<${Icon} name="video" size=${32} />`}</button>
     <${Tick} selected=${selected} label=${t("gallery.select_one", { prompt: title, n: file.n + 1 })} />
     <div class="tile-badges">
       ${isVideo && html`<span class="tile-badge"><${Icon} name="video" size=${14} />${file.seconds ? formatDuration(file.seconds) : ""}</span>`}
