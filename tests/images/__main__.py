@@ -48,7 +48,7 @@ class Report:
 
 def _check_single(report: Report, image: Image, folder: Path) -> None:
     checks = SingleChecks(image, folder)
-    steps = (checks.first_start, checks.health_and_picture, checks.zombies, checks.busy_memory, checks.stop_and_restart)
+    steps = (checks.first_start, checks.health_and_picture, checks.busy_memory, checks.zombies, checks.stop_and_restart)
     try:
         if all(report.run(f"single, {step.__name__}", step) for step in steps):
             report.run("single, other_postgres", checks.other_postgres)
@@ -74,6 +74,7 @@ def main() -> int:
         "--folder", type=Path, default=Path("/var/tmp/dreamery-images"), help="for base, packages and layers"
     )
     parser.add_argument("--only", choices=["single", "roles"], help="one of the images")
+    parser.add_argument("--reuse", action="store_true", help="run the images of the last build")
     args = parser.parse_args()
     report = Report()
     try:
@@ -83,11 +84,14 @@ def main() -> int:
         return 0
     checks = {"single": _check_single, "roles": _check_roles}
     try:
-        report.run("base", lambda: builder.make_base() or "bookworm with Python 3.11, made by debootstrap")
-        report.run("packages", lambda: f"{len(list(builder.fetch_packages().iterdir()))} downloaded")
+        if not args.reuse:
+            report.run("base", lambda: builder.make_base() or "bookworm with Python 3.11, made by debootstrap")
+            report.run("packages", lambda: f"{len(list(builder.fetch_packages().iterdir()))} downloaded")
         for target in (args.only,) if args.only else ("single", "roles"):
             images: list[Image] = []
-            if report.run(f"{target}, build", lambda t=target, i=images: i.append(builder.build(t)) or i[0].name):  # type: ignore[misc]
+            if report.run(
+                f"{target}, build", lambda t=target, i=images: i.append(builder.build(t, reuse=args.reuse)) or i[0].name
+            ):  # type: ignore[misc]
                 with tempfile.TemporaryDirectory(prefix="dreamery-image-", dir="/var/tmp") as folder:
                     Path(folder).chmod(0o755)
                     checks[target](report, images[0], Path(folder))

@@ -85,9 +85,11 @@ class Builder:
         draft.replace(complete)
         return wheels
 
-    def build(self, target: str) -> Image:
-        """Build one target of the Dockerfile and mount it."""
+    def build(self, target: str, *, reuse: bool = False) -> Image:
+        """Build one target of the Dockerfile, unless the last build is wanted, and mount it."""
         name = f"localhost/dreamery-test:{target}"
+        if reuse:
+            return self.mount(name)
         volumes = (f"{self.folder}/wheels:/wheels:ro", f"{self.folder}/pip.conf:/etc/pip.conf:ro")
         mounts = [part for volume in volumes for part in ("--volume", volume)]
         # Docker's format: OCI's has no health checks.

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tests.images.building import Image
+from worker.local.processes import set_parent_death_signal
 
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _PAUSE = threading.Event()
@@ -44,6 +45,8 @@ class Container:
             self._unshare = subprocess.Popen(
                 ["unshare", "-m", "-p", "-i", "-u", "-f", "--kill-child", "--propagation", "private", "sh", "-ec", script],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                # A killed run leaves no container behind.
+                preexec_fn=lambda: set_parent_death_signal(signal.SIGKILL),
             )  # fmt: skip
 
     def _mounts(self, volume: Path | None, code: Path | None) -> str:

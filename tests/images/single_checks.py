@@ -127,7 +127,7 @@ class SingleChecks:
         container = self.container
         assert container
         container.execute("sh", "-c", "(sleep 0.2 & ) ; exit 0")
-        children = [pid for pid in container.processes() if "worker" in Path(f"/proc/{pid}/cmdline").read_text()]
+        children = [pid for pid in container.processes() if "-n\0worker-1@" in Path(f"/proc/{pid}/cmdline").read_text()]
         subprocess.run(["kill", "-9", str(children[0])], check=True)
         wait_until("the restart of the worker", lambda: "worker-1 ended (SIGKILL)" in container.output())
         wait_until("the end of zombies", lambda: all(
