@@ -27,7 +27,7 @@ def test_channel_is_added_tested_and_a_rule_changed(page: Page, admin: ApiClient
     section = page.get_by_role("region", name="Alerts").first
     page.get_by_role("button", name="Add channel").click()
     form = page.get_by_role("dialog")
-    form.get_by_text("E-mail").click()
+    form.get_by_label("E-mail").check()
     form.get_by_label("Name", exact=True).fill("on call")
     form.get_by_label("Mail server").fill("127.0.0.1")
     form.get_by_label("Encryption").select_option("none")
@@ -68,6 +68,6 @@ def test_history_shows_the_samples_of_a_day(page: Page, console_platform: Checke
     expect(figure).to_be_visible()
     figure.get_by_text("Show as a table").click()
     expect(figure.get_by_role("cell", name="4,321")).to_be_visible()
-    page.get_by_text("30 days").click()
+    page.get_by_label("30 days").check()
     expect(figure.get_by_role("cell", name="4,321")).to_have_count(1)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
