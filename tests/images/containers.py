@@ -46,7 +46,7 @@ class Container:
                 ["unshare", "-m", "-p", "-i", "-u", "-f", "--kill-child", "--propagation", "private", "sh", "-ec", script],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                 # A killed run leaves no container behind.
-                preexec_fn=lambda: set_parent_death_signal(signal.SIGKILL),
+                preexec_fn=lambda: set_parent_death_signal(signal.SIGKILL),  # noqa: PLW1509
             )  # fmt: skip
 
     def _mounts(self, volume: Path | None, code: Path | None) -> str:
