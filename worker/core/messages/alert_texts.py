@@ -52,7 +52,7 @@ _EVENTS = {
     "alert.firing": {"en": "Alert", "zh": "告警"},
     "alert.repeated": {"en": "Still firing", "zh": "告警仍在持续"},
     "alert.resolved": {"en": "Resolved", "zh": "告警已恢复"},
-    "alert.test": {"en": "Test", "zh": "测试"},
+    "webhook.test": {"en": "Test", "zh": "测试"},
 }
 _TEST = {
     "en": "This is a test of this alert channel. Alerts will look like this.",

@@ -82,6 +82,7 @@ export default {
   "check.database": ["Database", "数据库"],
   "check.redis": ["Redis", "Redis"],
   "check.schema": ["Schema", "数据库结构"],
+  "check.storage": ["Storage", "存储"],
   "check.tick": ["Scheduler", "调度器"],
   "check.worker": ["Workers", "工作进程"],
 
