@@ -2,18 +2,22 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
+from worker.local.data_dir import DataDir, write_private
 from worker.local.embedded_servers import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
 from worker.local.platform_settings import read_platform_settings
 from worker.local.processes import Child, ProcessSupervisor, free_port
@@ -39,9 +43,13 @@ ROOT = Path(__file__).resolve().parents[2]
 class CheckedPlatform(Platform):
     """A platform that fails the test at the end of its `with` block if the sandbox reported a protocol violation or a
     secret is in its logs or its database.
+
+    A new throwaway platform begins with a copy of a migrated cluster: making one takes nearly a third of the CPU time of a
+    start. `tests/e2e/test_up.py` starts platforms that make and migrate their own.
     """
 
     _leaks: list[str] | None = None  # set when the data was destroyed before the end
+    _is_migrated = False
 
     def __exit__(self, kind: type[BaseException] | None = None, *_error: object) -> None:
         try:
@@ -51,6 +59,23 @@ class CheckedPlatform(Platform):
             self.stop()
         assert not violations, f"the sandbox reported protocol violations: {violations}"
         assert not leaks, f"secrets were leaked: {leaks}"
+
+    def _start_servers(self, supervisor: ProcessSupervisor, data: DataDir) -> None:
+        folder = data.path / "postgres"
+        self._is_migrated = False
+        if self.options.throwaway and not self._settings.database_url and not folder.exists():
+            cluster, password = _migrated_cluster()
+            data.key("postgres")  # creates the folder of the keys
+            write_private(data.path / "keys" / "postgres.key", password + "\n")
+            folder.mkdir(mode=0o700)
+            # `cp` keeps the owner: Postgres never runs as root.
+            subprocess.run(["cp", "-a", str(cluster), str(folder / "cluster")], check=True)
+            self._is_migrated = True
+        super()._start_servers(supervisor, data)
+
+    def _migrate(self) -> None:
+        if not self._is_migrated:
+            super()._migrate()
 
     def _find_leaks(self) -> list[str]:
         from tests.support.crash.secret_leaks import find_secret_leaks
@@ -143,9 +168,11 @@ def find_processes(folder: Path) -> list[psutil.Process]:
 
 
 @contextlib.contextmanager
-def running_postgres(folder: Path, *, throwaway: bool = True) -> Iterator[tuple[EmbeddedPostgres, Child]]:
+def running_postgres(
+    folder: Path, *, throwaway: bool = True, password: str = "test"
+) -> Iterator[tuple[EmbeddedPostgres, Child]]:
     """Run an embedded Postgres with its data in `folder` until the block ends."""
-    server = embedded_postgres(folder / "postgres", port=free_port(), password="test", throwaway=throwaway)
+    server = embedded_postgres(folder / "postgres", port=free_port(), password=password, throwaway=throwaway)
     supervisor = ProcessSupervisor()
     try:
         server.create(supervisor, folder / "postgres.log")
@@ -156,6 +183,24 @@ def running_postgres(folder: Path, *, throwaway: bool = True) -> Iterator[tuple[
         supervisor.stop([child], timeout=15)
     finally:
         supervisor.close()
+
+
+@cache
+def _migrated_cluster() -> tuple[Path, str]:
+    """Make a cluster that has Dreamery's database with the latest schema, once per process, and stop its server.
+
+    Returns its folder, which lives as long as this process, and the password of its server.
+    """
+    folder, password = Path(_clusters().name), secrets.token_urlsafe(32)
+    with running_postgres(folder, password=password) as (server, _child):
+        server.ensure_database()
+        migrate(server.url())
+    return server.cluster, password
+
+
+@cache
+def _clusters() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="dreamery-tests-")  # deleted with its object, at the end of the process
 
 
 @contextlib.contextmanager
