@@ -41,7 +41,7 @@ test-ops: .venv/.dreamery-dev ## tests with PgBouncer, nginx, Redis, firewalls a
 	@$(BOUND) -m pytest tests/ops --ignore=tests/ops/hosts -n 4 --dist loadfile --session-timeout=900 $(ARGS)
 
 # Not in the gate, because it takes minutes. It prints the figures of docs/deployment.md.
-test-hosts: .venv/.dreamery-dev ## ten hosts in network namespaces: each kind is cut off, slow, and back (root; 4 minutes)
+test-hosts: .venv/.dreamery-dev ## ten hosts in network namespaces: each kind is cut off, slow, and back (root; 5 minutes)
 	@$(PY) -m tests.ops.debian_packages
 	@$(BOUND) -m pytest tests/ops/hosts -s -p no:randomly $(ARGS)
 
