@@ -72,7 +72,7 @@ def find_file(caller: Caller, file_id: str) -> "Row[Any]":
         200: {"model": StoredFile, "description": "The file."},
         **error_responses(400, 401, 403, 413, 415, 422, 429, 500, 503),
     },
-    openapi_extra=body_openapi(FileUpload),
+    openapi_extra=body_openapi(FileUpload, as_json=False),
 )
 async def upload_file(request: Request, caller: UserGenerateDep) -> Response:
     """Stores a JSONL file with one request per line, or a CSV file with one column per field, for `POST /v1/batches`.

@@ -242,10 +242,11 @@ def _set_field(fields: dict[str, Any], name: str, value: Any) -> None:
 
 
 def body_openapi(
-    schema: type[BaseModel], *, form: bool = True, example: dict[str, Any] | None = None
+    schema: type[BaseModel], *, form: bool = True, as_json: bool = True, example: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return the `openapi_extra` of a route that uses `parse_body`; `example` replaces the examples of the schema.
 
+    `as_json` is false for a body that needs a file part. Its schema has no `$defs` of its own.
     `api.http.docs.openapi` moves its `$defs` to the components of the document, where the references point.
     """
     full = schema.model_json_schema(ref_template=_COMPONENT)
@@ -253,7 +254,9 @@ def body_openapi(
     examples = [example] if example else examples
     named = {example.get("prompt", str(n))[:40]: {"value": example} for n, example in enumerate(examples)}
     reference = {"$ref": _COMPONENT.format(model=schema.__name__), "$defs": {**nested, schema.__name__: full}}
-    content = {"application/json": {"schema": reference, **({"examples": named} if named else {})}}
+    content: dict[str, Any] = {}
+    if as_json:
+        content["application/json"] = {"schema": reference, **({"examples": named} if named else {})}
     if form:
         form_reference = {"$ref": _COMPONENT.format(model=f"{schema.__name__}Form")}
         content["multipart/form-data"] = {

@@ -34,6 +34,8 @@ _TAGS = [
     {"name": "chat", "description": "Generate images and videos, or use the agent, through chat."},
     {"name": "jobs", "description": "List, follow and cancel accepted jobs."},
     {"name": "files", "description": "Stored results. The link grants access to the file."},
+    {"name": "albums", "description": "Albums of results, and links that share results with others."},
+    {"name": "batches", "description": "Many requests from one file, in OpenAI's format, and the files they use."},
     {"name": "models", "description": "Available models."},
     {"name": "webhooks", "description": "Notifications when a job ends."},
     {"name": "ark", "description": "The official API's own format, for the vendor's libraries."},
