@@ -1,12 +1,16 @@
 """Benchmark of the console with many results: the list of jobs and the gallery, to their first rows and scrolling.
 
-The jobs are copies of a few that really ran, so they have results with images.
+The jobs are copies of a few that really ran. Each has a file of its own, which is a hard link to that of the job it was
+copied from. Thumbnails are missing at the first visit; then the newest jobs get theirs, as after an earlier visit.
 """
 
+import contextlib
 import os
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,9 +18,14 @@ import psycopg
 from playwright.sync_api import Page, sync_playwright
 from psycopg import sql
 
+from worker.core.media.thumbnail_keys import thumbnail_keys
 from worker.local.supervisor import Platform
 
 _SCREEN = {"width": 1440, "height": 900}
+# The newest jobs, which the pages show, have bytes; the rows of the others are as large as theirs.
+_WITH_BYTES = 3000
+# On a busy machine the first page of a new browser takes long.
+_PATIENCE_MS = 120_000
 # Measured by the page, from the start of the navigation.
 _FIRST_ROW = """
 new MutationObserver((_, observer) => {
@@ -40,11 +49,20 @@ async ([selector, rows]) => {
   }
   finished = true;
   frames.sort((a, b) => a - b);
-  return { seconds: (performance.now() - start) / 1000, median: frames[frames.length >> 1], p95: frames[Math.floor(frames.length * 0.95)] };
+  return { frames: frames.length, seconds: (performance.now() - start) / 1000, median: frames[frames.length >> 1], p95: frames[Math.floor(frames.length * 0.95)] };
 }
 """
 
 
+# Milliseconds from the start of the navigation until all pictures on the screen are there.
+_PICTURES = """
+new Promise((resolve) => {
+  const isOnScreen = (image) => { const box = image.getBoundingClientRect(); return box.top < innerHeight && box.bottom > 0; };
+  const check = () => ([...document.querySelectorAll('.job-row img, .tile img')].filter(isOnScreen).every((image) => image.complete && image.naturalWidth)
+    ? resolve(performance.now()) : setTimeout(check, 20));
+  check();
+})
+"""
 # Of a page: its path, and its rows.
 _PAGES = {"jobs": ("/console/jobs", ".job-row"), "gallery": ("/console/gallery", ".tile")}
 
@@ -55,8 +73,12 @@ class PageFigures:
 
     warm_ms: float  # from navigation to the first painted row, browser cache warm
     cold_ms: float  # the same with an empty cache
+    pictures_warm_ms: float  # until all pictures on the screen are there, browser cache warm
+    pictures_cold_ms: float  # the same with an empty cache; the thumbnails were made at an earlier visit
+    pictures_made_ms: float  # the same at the very first visit, which makes the thumbnails
     scrolled_rows: int
     scroll_seconds: float
+    frames: int
     frame_median_ms: float
     frame_p95_ms: float
 
@@ -83,7 +105,11 @@ def run(platform: Platform, executable: str, *, jobs: int, scrolled: int) -> Fig
     with httpx.Client(base_url=platform.url, headers=headers, timeout=120, trust_env=False) as http:
         for prompt in ("a red paper boat on a calm lake", "waves roll ashore at dawn"):
             http.post("/v1/images/generations", json={"prompt": prompt, "n": 1}).raise_for_status()
-        fill_jobs(platform.database_url, jobs)
+        for result in http.get("/v1/results").raise_for_status().json()["data"]:
+            for size in ("small", "medium"):
+                http.get(result["thumbnail_url"], params={"size": size}).raise_for_status()
+        newest = fill_jobs(platform.database_url, jobs)
+        link_files(platform.data_dir / "files", newest, thumbnails=False)
         with psycopg.connect(platform.database_url) as database:
             row = database.execute("SELECT id FROM jobs ORDER BY id OFFSET %s LIMIT 1", [jobs // 2]).fetchone()
         assert row is not None
@@ -100,17 +126,26 @@ def run(platform: Platform, executable: str, *, jobs: int, scrolled: int) -> Fig
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         try:
-            pages = {name: _measure_page(browser, platform, *where, scrolled) for name, where in _PAGES.items()}
+            made = {name: _first_visit(browser, platform, *where) for name, where in _PAGES.items()}
+            link_files(platform.data_dir / "files", newest, thumbnails=True)
+            pages = {
+                name: _measure_page(browser, platform, *where, rows=scrolled, made_ms=made[name])
+                for name, where in _PAGES.items()
+            }
         finally:
             browser.close()
     return Figures(jobs, os.getloadavg()[0], *times, jobs_page=pages["jobs"], gallery_page=pages["gallery"])
 
 
-def fill_jobs(database_url: str, jobs: int) -> None:
-    """Insert `jobs` jobs of the past year, copies of finished jobs with their files."""
+def fill_jobs(database_url: str, jobs: int) -> list[tuple[str, str]]:
+    """Insert `jobs` jobs of the past years, copies of finished jobs with rows of their files.
+
+    Returns the storage keys of files of the newest jobs: that of the copied file, and the new one.
+    """
     with psycopg.connect(database_url, autocommit=True) as database:
         new = {"id", "group_id", "submit_key", "created_at", "submitted_at", "finished_at"}
-        of_jobs, of_files = _columns(database, "jobs", new), _columns(database, "files", {"id", "job_id"})
+        of_jobs, of_files = _columns(database, "jobs", new), _columns(database, "files", {"id", "job_id", "key"})
+        key = sql.SQL("replace(files.key, replace(c.source::text, '-', ''), replace(c.id::text, '-', ''))")
         # UUIDs of version 7, which sort by time like real ids.
         database.execute(
             sql.SQL(
@@ -132,11 +167,24 @@ def fill_jobs(database_url: str, jobs: int) -> None:
         )
         database.execute(
             sql.SQL(
-                """INSERT INTO files (id, job_id, {names})
-                   SELECT gen_random_uuid(), c.id, {columns} FROM copies c JOIN files ON files.job_id = c.source"""
-            ).format(**of_files)
+                """INSERT INTO files (id, job_id, key, {names})
+                   SELECT gen_random_uuid(), c.id, {key}, {columns} FROM copies c JOIN files ON files.job_id = c.source"""
+            ).format(**of_files, key=key)
         )
         database.execute("ANALYZE")
+        query = sql.SQL("SELECT files.key, {key} FROM copies c JOIN files ON files.job_id = c.source WHERE c.n <= %s")
+        return database.execute(query.format(key=key), [_WITH_BYTES]).fetchall()
+
+
+def link_files(folder: Path, keys: list[tuple[str, str]], *, thumbnails: bool) -> None:
+    """Give new keys the bytes of copied files, or only their thumbnails."""
+    for source, new in keys:
+        names = zip(thumbnail_keys(source), thumbnail_keys(new), strict=True) if thumbnails else [(source, new)]
+        for old_name, new_name in names:
+            (folder / new_name).parent.mkdir(parents=True, exist_ok=True)
+            # Those that a visit has made are there.
+            with contextlib.suppress(FileExistsError):
+                os.link(folder / old_name, folder / new_name)
 
 
 def _columns(database: Any, table: str, excluded: set[str]) -> dict[str, sql.Composable]:
@@ -160,35 +208,53 @@ def _median_ms(http: httpx.Client, path: str, params: dict[str, Any]) -> float:
     return round(statistics.median(seconds) * 1000, 1)
 
 
-def _measure_page(browser: Any, platform: Platform, path: str, row: str, rows: int) -> PageFigures:
-    key = {"Authorization": f"Bearer {platform.admin_key}"}
-    times: dict[bool, list[float]] = {True: [], False: []}
+@contextlib.contextmanager
+def _signed_in(browser: Any, platform: Platform) -> Iterator[Page]:
+    """Yield a page of a browser with an empty cache."""
+    with browser.new_context(base_url=platform.url, viewport=_SCREEN, locale="en") as context:
+        context.request.post("/console/session", headers={"Authorization": f"Bearer {platform.admin_key}"})
+        page = context.new_page()
+        page.add_init_script(_FIRST_ROW)
+        yield page
+
+
+def _first_visit(browser: Any, platform: Platform, path: str, row: str) -> float:
+    with _signed_in(browser, platform) as page:
+        return _load(page, path, row)[1]
+
+
+def _measure_page(browser: Any, platform: Platform, path: str, row: str, *, rows: int, made_ms: float) -> PageFigures:
+    times: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     scroll: dict[str, float] = {}
     for _ in range(5):
-        with browser.new_context(base_url=platform.url, viewport=_SCREEN, locale="en") as context:
-            context.request.post("/console/session", headers=key)
-            page = context.new_page()
-            page.add_init_script(_FIRST_ROW)
+        with _signed_in(browser, platform) as page:
             for cold in (True, False, False):
                 times[cold].append(_load(page, path, row))
             if not scroll:
                 scroll = page.evaluate(_SCROLL, [row, rows])
+    warm, cold = (
+        [round(statistics.median(column)) for column in zip(*times[which], strict=True)] for which in (False, True)
+    )
     return PageFigures(
-        warm_ms=round(statistics.median(times[False])),
-        cold_ms=round(statistics.median(times[True])),
+        warm_ms=warm[0],
+        cold_ms=cold[0],
+        pictures_warm_ms=warm[1],
+        pictures_cold_ms=cold[1],
+        pictures_made_ms=round(made_ms),
         scrolled_rows=rows,
         scroll_seconds=round(scroll["seconds"], 1),
+        frames=round(scroll["frames"]),
         frame_median_ms=round(scroll["median"], 1),
         frame_p95_ms=round(scroll["p95"], 1),
     )
 
 
-def _load(page: Page, path: str, row: str) -> float:
-    page.goto(path)
-    page.locator(row).first.wait_for()
+def _load(page: Page, path: str, row: str) -> tuple[float, float]:
+    """Open the page. Return when its first row was painted, and when all pictures on the screen were there."""
+    page.goto(path, timeout=_PATIENCE_MS)
+    page.locator(row).first.wait_for(timeout=_PATIENCE_MS)
     # The page's security policy forbids `wait_for_function`.
-    return float(
-        page.evaluate(
-            "new Promise((resolve) => { const check = () => (window.firstRow ? resolve(window.firstRow) : setTimeout(check, 5)); check(); })"
-        )
+    first = page.evaluate(
+        "new Promise((resolve) => { const check = () => (window.firstRow ? resolve(window.firstRow) : setTimeout(check, 5)); check(); })"
     )
+    return float(first), float(page.evaluate(_PICTURES))
