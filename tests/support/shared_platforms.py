@@ -24,6 +24,7 @@ _SLOW = ("tests/e2e/", "tests/browser/", "tests/integration/worker/test_start_ch
 _API = "tests/integration/api"
 _JOINED = {f"{_API}/{name}": f"{_API}/chat" for name in ("images", "videos")}
 _JOINED |= {f"{_API}/{name}": f"{_API}/jobs" for name in ("auth", "console", "http")}
+_JOINED |= {f"{_API}/accounts": f"{_API}/admin"}
 
 
 class SharedPlatformPlugin:
@@ -34,8 +35,11 @@ class SharedPlatformPlugin:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Order: the longest files, shared platforms, slow files, the rest. Stable within each."""
-        items.sort(key=_rank)
+        """Order: the longest files, shared platforms, slow files, the rest. Stable within each, group by group."""
+        places: dict[str, int] = {}  # of the groups, so that one process starts each platform once
+        for item in items:
+            places.setdefault(_group(_path(item)), len(places))
+        items.sort(key=lambda item: (_rank(item), places[_group(_path(item))]))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> "PlatformScheduling | None":
