@@ -138,7 +138,8 @@ ERRORS: dict[str, ErrorKind] = {
         _request_row("conversation_not_found", 404, "Conversation not found. Check the id and the key.",
             "对话不存在，请检查对话编号和所用的密钥。"),
         _request_row("conversation_busy", 409,
-            "This conversation is being answered, or got another message meanwhile. Read it again, then send the message.",
+            "This conversation is being answered, or got another message meanwhile. "
+            "Read it again, then send the message.",
             "该对话正在回答，或刚收到另一条消息。请重新读取对话后再发送。"),
         _request_row("video_not_found", 404, "Video not found. Check the id and the key.",
             "视频不存在，请检查编号和所用的密钥。"),

@@ -11,8 +11,8 @@ from worker.db.engine import Transaction
 
 _STATUS = """CASE WHEN d.delivered_at IS NOT NULL THEN 'delivered' WHEN d.given_up_at IS NOT NULL THEN 'failed'
     WHEN d.claimed_until > clock_timestamp() THEN 'sending' ELSE 'pending' END"""
-_COLUMNS = f"""d.id, d.job_id, d.batch_id, d.endpoint_id, d.event, d.url, d.attempts, d.due_at, d.delivered_at, d.given_up_at,
-    d.last_status, d.last_error, d.created_at, {_STATUS} AS status"""
+_COLUMNS = f"""d.id, d.job_id, d.batch_id, d.endpoint_id, d.event, d.url, d.attempts, d.due_at, d.delivered_at,
+    d.given_up_at, d.last_status, d.last_error, d.created_at, {_STATUS} AS status"""
 
 
 @dataclass(frozen=True, slots=True)
