@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect
 
 from tests.browser.conftest import TIMEOUT_MS, collect_errors
 from tests.browser.test_console import check_accessibility, select_option
@@ -194,6 +194,27 @@ def test_new_results_appear_and_tiles_have_a_size(page: Page, client: ApiClient)
     kept = tiles.first.bounding_box()
     assert kept
     assert round(kept["height"]) == round(after["height"])
+
+
+def test_few_thumbnails_load_at_once_and_in_the_size_of_the_tiles(page: Page, client: ApiClient) -> None:
+    pictures(client, "one after the other", n=8)
+    held: list[Route] = []
+    released: list[bool] = []
+    page.route(re.compile(r"/thumbnail(\?|$)"), lambda route: route.continue_() if released else held.append(route))
+    show(page, "one after the other", 8)
+    loading = page.locator(".tile img[src]")
+    expect(loading).to_have_count(3)
+    released.append(True)
+    for route in held:
+        route.continue_()
+    expect(loading).to_have_count(8)
+    page.get_by_role("button", name="More filters").click()
+    page.get_by_label("Tile size").fill("110")
+    page.reload()
+    expect(page.locator('.tile img[src*="size=small"]')).to_have_count(8)
+    page.get_by_role("button", name="More filters").click()
+    page.get_by_label("Tile size").fill("300")
+    expect(page.locator('.tile img[src]:not([src*="size=small"])')).to_have_count(8)
 
 
 def test_job_page_stars_and_selects_single_results(page: Page, client: ApiClient) -> None:
