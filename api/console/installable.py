@@ -14,6 +14,8 @@ from api.http.responses import json_response
 router = APIRouter()
 
 _NO_CACHE = {"Cache-Control": "no-cache"}
+# The worker has a policy of its own: it fetches files of this platform, and loads no other script.
+_WORKER_POLICY = "default-src 'none'; connect-src 'self'"
 # Colours of the theme (`css/base.css`): the splash screen and the bar of the window.
 _BACKGROUND, _THEME = "#f6f6f4", "#ffffff"
 # What a reference can be; iPhones and Android name pictures differently.
@@ -74,7 +76,7 @@ async def service_worker(request: Request) -> Response:
     head = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in values.items())
     text = head + contents["service_worker.js"].decode()
     # The page has no slash at its end, so the scope is wider than the folder of the script.
-    headers = {**_NO_CACHE, "Service-Worker-Allowed": f"{root}/console"}
+    headers = {**_NO_CACHE, "Service-Worker-Allowed": f"{root}/console", "Content-Security-Policy": _WORKER_POLICY}
     return Response(text, media_type="text/javascript", headers=headers)
 
 

@@ -60,6 +60,7 @@ def test_service_worker_may_control_the_console_and_lists_existing_files(root):
     response = client.get("/console/service-worker.js")
     assert response.headers["service-worker-allowed"] == f"{root}/console"
     assert response.headers["cache-control"] == "no-cache"
+    assert "connect-src 'self'" in response.headers["content-security-policy"]
     head = re.findall(r"^const (\w+) = (.*);$", response.text, re.MULTILINE)[:3]
     values = {name: json.loads(value) for name, value in head}
     assert values["ROOT"] == root

@@ -3,6 +3,7 @@ import { html, useEffect, useRef } from "../preact.js";
 import { t } from "../../state/language.js";
 import { modelTitle } from "../../state/models.js";
 import { navigate, route } from "../../state/router.js";
+import { isPhone } from "../../state/screen.js";
 import { Button, Dialog } from "../components.js";
 import { Icon } from "../icons.js";
 import { AttachFiles, References } from "./references.js";
@@ -23,7 +24,7 @@ function closeSheet() {
 
 // What the next request will be, in one line.
 const summary = (values, model, rows) =>
-  [modelTitle(model, rows), !values.ratioOfFrame && values.ratio, values.resolution, values.count > 1 && `× ${values.count}`, values.duration > 0 && t("unit.s", { n: values.duration })].filter(Boolean).join(" · ");
+  [[modelTitle(model, rows), values.many && values.manyModels.length > 0 && `+ ${values.manyModels.length}`].filter(Boolean).join(" "), !values.ratioOfFrame && (values.many && values.manyRatios.length ? values.manyRatios.join(", ") : values.ratio), values.resolution, values.count > 1 && `× ${values.count}`, values.duration > 0 && t("unit.s", { n: values.duration })].filter(Boolean).join(" · ");
 
 // `settings` = the fields of the sheet, `notes` = what is said about the request, `action` = the button that sends it.
 export function PhoneComposer({ values, model, common, rows, onSubmit, onKeyDown, settings, notes, estimate, action }) {
@@ -46,8 +47,12 @@ export function useEndOfPage(active) {
     if (!active || !element.current) return undefined;
     const page = document.documentElement;
     let atEnd = true;
+    let last = scrollY;
+    // What is added below makes the way to the end longer, but only the reader goes up.
     const onScroll = () => {
-      atEnd = page.scrollHeight - scrollY - innerHeight < NEAR_END_PX;
+      if (page.scrollHeight - scrollY - innerHeight < NEAR_END_PX) atEnd = true;
+      else if (scrollY < last) atEnd = false;
+      last = scrollY;
     };
     const follow = () => atEnd && scrollTo(0, page.scrollHeight);
     // Pictures that load later make it longer too.
@@ -57,6 +62,8 @@ export function useEndOfPage(active) {
     return () => {
       observer.disconnect();
       removeEventListener("scroll", onScroll);
+      // Turned to its side, a phone has the newest result at the top.
+      if (!isPhone.peek()) scrollTo(0, 0);
     };
   }, [active]);
   return element;
