@@ -62,7 +62,7 @@ def test_outbox_has_one_row_per_endpoint_and_one_for_the_jobs_own_webhook(engine
     assert all(row.due_at for row in rows)
 
 
-@pytest.mark.parametrize("wanted", WEBHOOK_EVENTS)
+@pytest.mark.parametrize("wanted", [event for event in WEBHOOK_EVENTS if event.startswith("job.")])
 def test_endpoint_receives_only_subscribed_events(engine: Engine, wanted: str) -> None:
     endpoint = add_endpoint(engine, events=(wanted,))
     engine.add_succeeded_job(engine.add_account())

@@ -454,7 +454,10 @@ def test_endpoints_of_unproven_session_ids_are_deleted_after_a_week(
 
 def test_openapi_document_contains_routes_and_events(http: TestClient) -> None:
     document = http.get("/openapi.json").json()
-    assert set(document["webhooks"]) == {"job.completed", "job.failed", "job.cancelled", "job.started"}
+    assert set(document["webhooks"]) == {
+        *("job.completed", "job.failed", "job.cancelled", "job.started"),
+        *("batch.completed", "batch.failed", "batch.expired", "batch.cancelled"),
+    }
     created = document["paths"][ENDPOINTS]["post"]
     assert "EndpointWithSecret" in json.dumps(created["responses"]["201"])
     assert document["components"]["schemas"]["EndpointCreate"]["examples"][0]["url"].startswith("https://")
