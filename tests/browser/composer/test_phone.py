@@ -62,7 +62,7 @@ def test_settings_are_in_a_sheet_that_back_closes(phone: Page) -> None:
     settings = phone.get_by_role("button", name="Settings")
     settings.click()
     sheet = phone.get_by_role("dialog", name="Settings")
-    sheet.get_by_text("16:9", exact=True).click()
+    sheet.get_by_role("radio", name="16:9", exact=True).check()
     sheet.get_by_label("Many prompts at once").check()
     check_accessibility(phone)
     phone.go_back()
