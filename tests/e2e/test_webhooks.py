@@ -47,7 +47,9 @@ def test_completed_job_is_delivered_to_endpoint_and_job_webhook(client: ApiClien
         assert event["data"]["metadata"] == {"order": "42"}
         [image] = event["data"]["output"]
         assert len(client.http.get(image["url"]).content) == image["bytes"]
-        assert client.http.get(event["data"]["urls"]["get"]).json()["output"] == event["data"]["output"]
+        [shown] = client.http.get(event["data"]["urls"]["get"]).json()["output"]
+        assert image == {name: shown[name] for name in image}
+        assert set(shown) - set(image) == {"favourite", "pinned", "expires_at", "expired"}, "marks are no news of a job"
     # Endpoints of other tests of the same caller may also receive it.
     assert {item["endpoint_id"] for item in log.values()} >= {endpoint["id"], None}
 

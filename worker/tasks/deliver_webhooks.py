@@ -315,6 +315,8 @@ def _job_data(event: str, view: queries.JobView) -> dict[str, Any]:
         "progress": {"completed": 100, "in_progress": 0}.get(status, min(job.progress, 99)),
         "output": [
             {
+                "id": public_id("file", item.id),
+                "n": item.n,
                 "url": create_file_link(base, item.id),
                 "mime": item.mime,
                 "width": item.width,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from api.http.fields import Text
-from api.jobs.schemas import JobError, JobFile
+from api.jobs.schemas import JobError
 from worker.core.ids import public_id
 from worker.core.webhook_policy import FINAL_EVENTS, BatchEvent, JobEvent, WebhookEvent, check_url
 from worker.db.engine import Row
@@ -150,6 +150,19 @@ class DeliveryList(BaseModel):
     has_more: bool
 
 
+class EventFile(BaseModel):
+    """One stored result when the job ended, as in the job without what may change later (marks, removal)."""
+
+    id: str
+    n: int = Field(description="its number in the job, from 0")
+    url: str
+    mime: str
+    width: int | None
+    height: int | None
+    bytes: int
+    seconds: float | None
+
+
 class EventJob(BaseModel):
     """The job of an event: a part of the job object, with links to the results."""
 
@@ -163,7 +176,7 @@ class EventJob(BaseModel):
     started_at: int | None
     completed_at: int | None
     progress: int
-    output: list[JobFile] | None
+    output: list[EventFile] | None
     error: JobError | None
     metadata: dict[str, str] = Field(description="`{}` with `metadata_omitted: true` if it would be too large")
     urls: dict[str, str]
