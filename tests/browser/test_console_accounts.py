@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from tests.browser.conftest import TIMEOUT_MS, collect_errors
 from tests.browser.test_console import check_accessibility, select_option
@@ -70,6 +70,15 @@ def fits(page: Page) -> bool:
     return page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
+def answer_unchecked(route: Route, reason: str) -> None:
+    """Add the account for real, but say that its check did not reach upstream."""
+    response = route.fetch()
+    body = response.json()
+    if route.request.method == "POST":
+        body["data"][0]["check"] |= {"credits": None, "error": {"code": "upstream_unreachable", "message": reason}}
+    route.fulfill(response=response, json=body)
+
+
 def test_first_run_leads_to_an_own_account(page: Page, member: Member, tmp_path: Path) -> None:
     page.goto("/console")
     first_run = page.get_by_role("region", name="You are using the sandbox")
@@ -100,6 +109,13 @@ def test_first_run_leads_to_an_own_account(page: Page, member: Member, tmp_path:
     expect(page.get_by_text(re.compile(r"The account works\. [\d,]+ credits"))).to_be_visible()
     expect(refusal).to_have_count(0)
     assert [account["state"] for account in member.accounts()] == ["ok"], "what was refused is gone"
+    # An account that no check reached yet is not called working.
+    reason = "Upstream is not reachable."
+    page.route("**/v1/accounts", lambda route: answer_unchecked(route, reason))
+    field.fill(f"{new_session()}:sandbox")
+    first_run.get_by_role("button", name="Add and check").click()
+    expect(page.get_by_text(f"could not be checked yet: {reason}")).to_be_visible()
+    page.unroute("**/v1/accounts")
     # A real account ends the first run; a member's own account of the sandbox does not.
     expect(first_run).to_be_visible()
     member.set_columns("region = 'cn'")

@@ -83,6 +83,7 @@ def test_many_prompts_show_list_and_total_first_and_are_made_together(page: Page
     page.get_by_role("dialog", name="Further models").locator('[data-model="jimeng-4.5"]').click()
     page.get_by_role("button", name="Done").click()
     page.get_by_text("16:9", exact=True).click()
+    expect(page.get_by_role("group", name="Ratios (2 selected)")).to_be_visible()
     page.get_by_role("button", name="Review 12 request(s)").click()
     dialog = page.get_by_role("dialog", name="What will be made")
     expect(dialog.locator("tbody tr")).to_have_count(12)

@@ -260,6 +260,14 @@ def test_finger_that_rests_on_a_tile_begins_a_selection(
         assert edges["x"] + edges["width"] <= 390
         check_accessibility(page)
         bar(page).get_by_role("button", name="Clear selection").tap()
+        # Who does not know that: a button begins a selection, and then taps select.
+        expect(tiles.first.locator(".tile-tick")).to_be_hidden()
+        page.get_by_role("button", name="Select", exact=True).tap()
+        tiles.nth(2).get_by_role("button", name=re.compile("^Select")).tap()
+        tiles.nth(1).locator(".tile-open").tap()
+        expect(bar(page)).to_contain_text("2 pictures of 1 job selected")
+        page.get_by_role("button", name="Cancel", exact=True).tap()
+        expect(ticked(page)).to_have_count(0)
         tiles.nth(1).locator(".tile-open").tap()
         expect(page.get_by_role("dialog", name="Viewer")).to_be_visible()
         assert errors == []

@@ -164,6 +164,7 @@ export default {
   "first.stored": ["Stored encrypted, never shown again.", "加密存储，不再显示。"],
   "first.text_admin": ["Add an account and jobs run on it. The sandbox then leaves the account pool.", "添加账号后，任务将在该账号上运行，沙盒会退出账号池。"],
   "first.text_member": ["Add an account of your own and your jobs run on it, or ask an administrator to add one for everybody.", "添加您自己的账号后，您的任务将在其上运行；也可以请管理员为所有人添加账号。"],
+  "first.unchecked": ["The account is saved, but it could not be checked yet: {reason} It is checked again automatically.", "账号已保存，但尚未通过检查：{reason} 系统会自动重试。"],
   "first.use_own": ["Use your own account", "使用自己的账号"],
   "first.works": ["The account works. {credits}", "账号可用。{credits}"],
 

@@ -10,7 +10,7 @@ import { groupByDay } from "../lib/ui/gallery/days.js";
 import { clearFilters, filterOf, Filters, isFiltered, tileSize } from "../lib/ui/gallery/filters.js";
 import { useGrid } from "../lib/ui/results/grid_keys.js";
 import { VIEWER_ACTIONS } from "../lib/ui/results/marks.js";
-import { selectAll, selection, toggle } from "../lib/ui/results/selection.js";
+import { beginSelection, clearSelection, isSelecting, selectAll, selection, toggle } from "../lib/ui/results/selection.js";
 import { checkSizes } from "../lib/ui/results/thumbnail.js";
 import { forgetTiles, resultTile } from "../lib/ui/results/tile.js";
 import { useViewer } from "../lib/ui/viewer/viewer.js";
@@ -32,11 +32,13 @@ export default function Gallery({ query }) {
   useEffect(checkSizes, [tileSize.value]);
   const filtered = isFiltered(query);
   const selected = selection.value;
+  const selecting = isSelecting();
   return html`<${PageHeader} title=${t("nav.gallery")} lead=${t("gallery.lead")}>
-      ${items.length > 0 && html`<${Button} icon="check" onClick=${() => selectAll(items)}>${t("gallery.select_all")}<//>`}<//>
+      ${items.length > 0 && html`<${Button} icon=${selecting ? "close" : "check"} onClick=${selecting ? clearSelection : beginSelection}>${t(selecting ? "action.cancel" : "gallery.select")}<//>
+        <${Button} icon="check" onClick=${() => selectAll(items)}>${t("gallery.select_all")}<//>`}<//>
     <${Filters} query=${query} />
     ${pages.error && html`<${ErrorMessage} error=${pages.error} onRetry=${pages.reload} />`}
-    <div class="gallery ${selected.size ? "selecting" : ""}" style=${{ "--row": `${tileSize.value}px` }} ...${grid}>
+    <div class="gallery ${selecting ? "selecting" : ""}" style=${{ "--row": `${tileSize.value}px` }} ...${grid}>
       ${groupByDay(items).map(({ day, title, items: ofDay }) => html`<section key=${day} class="gallery-day" aria-label=${title}><h2>${title}</h2>
         <ul class="tiles">${ofDay.map((item) => resultTile(item, { selected: selected.has(item.id), tabStop: item.id === tabStop }, language.value))}</ul></section>`)}</div>
     ${!pages.loading && !pages.error && !items.length && html`<div class="card"><${EmptyState} icon=${query.favourite ? "star" : "grid"} title=${t(filtered ? "gallery.no_match" : "gallery.empty")}>

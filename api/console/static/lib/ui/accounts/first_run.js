@@ -51,7 +51,8 @@ function AddFirstAccount({ base }) {
       if (account.state === "needs_login") setRefused(account);
       else {
         const { check } = account;
-        toast(check && !check.done ? t("accounts.check_pending") : t("first.works", { credits: account.credits === null ? "" : t("accounts.credits_n", { n: formatNumber(account.credits) }) }));
+        if (check?.error) toast(t("first.unchecked", { reason: check.error.message }), "bad");
+        else toast(check && !check.done ? t("accounts.check_pending") : t("first.works", { credits: account.credits === null ? "" : t("accounts.credits_n", { n: formatNumber(account.credits) }) }));
         setText("");
       }
       await loadAvailable();

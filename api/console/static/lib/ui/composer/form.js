@@ -87,7 +87,7 @@ function Shape({ values, model }) {
   const durations = values.duration > 0 ? [...model.durations].sort((first, second) => first - second) : [];
   const ratios = model.ratios ?? RATIOS;
   return html`${values.many && !values.ratioOfFrame
-      ? html`<${RatioPicker} several label=${t("many.ratios")} value=${values.manyRatios.length ? values.manyRatios : [values.ratio]} options=${ratios} onChange=${(manyRatios) => updateDraft({ manyRatios })} />`
+      ? html`<${RatioPicker} several label=${values.manyRatios.length > 1 ? t("many.ratios_selected", { n: values.manyRatios.length }) : t("many.ratios")} value=${values.manyRatios.length ? values.manyRatios : [values.ratio]} options=${ratios} onChange=${(manyRatios) => updateDraft({ manyRatios })} />`
       : html`<${RatioPicker} label=${t("param.ratio")} value=${values.ratio} options=${ratios} fixed=${values.ratioOfFrame} onChange=${(value) => updateDraft({ ratio: value })} />`}
     <div class="pair">
       ${model.resolutions.length > 0 && html`<${Select} label=${t("param.resolution")} value=${values.resolution} options=${model.resolutions} onChange=${(value) => updateDraft({ resolution: value })} />`}

@@ -3,7 +3,7 @@ import { useEffect, useRef } from "../preact.js";
 import { deleteResults, setFavourites, setPinned } from "../../api/results.js";
 import { toast } from "../components.js";
 import { mayMark } from "./marks.js";
-import { clearSelection, selectAll, selection, toggle } from "./selection.js";
+import { clearSelection, isSelecting, selectAll, selection, toggle } from "./selection.js";
 
 const LONG_PRESS_MS = 450;
 const FINGER_MOVES = 10;
@@ -61,7 +61,7 @@ export function useGrid(items, open, { main = false } = {}) {
       return;
     }
     if (action === "star") star([item]);
-    else if (action === "select" || event.shiftKey || event.ctrlKey || event.metaKey || (action === "open" && selection.peek().size)) {
+    else if (action === "select" || event.shiftKey || event.ctrlKey || event.metaKey || (action === "open" && isSelecting())) {
       toggle(item, latest.current.items, { range: event.shiftKey });
     } else if (action === "open") latest.current.open(index);
   };
@@ -74,7 +74,7 @@ export function useGrid(items, open, { main = false } = {}) {
       selectAll(latest.current.items);
       return;
     }
-    if (event.key === "Escape" && selection.peek().size) {
+    if (event.key === "Escape" && isSelecting()) {
       clearSelection();
       return;
     }

@@ -5,6 +5,8 @@ import { route } from "../../state/router.js";
 
 // Id of a file -> { id, job, file }.
 export const selection = signal(new Map());
+// Whether the user began a selection before the first tick: fingers have nothing to hover with that shows the ticks.
+const begun = signal(false);
 let anchor = null;
 let path = null;
 
@@ -14,8 +16,15 @@ const change = (edit) => {
   selection.value = next;
 };
 
+export const isSelecting = () => begun.value || selection.value.size > 0;
+
+export function beginSelection() {
+  begun.value = true;
+}
+
 export function clearSelection() {
   anchor = null;
+  begun.value = false;
   if (selection.peek().size) selection.value = new Map();
 }
 
