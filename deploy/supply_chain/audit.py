@@ -148,7 +148,8 @@ def run_check(folder: Path, today: date) -> int:
     file = folder / "snapshot.json"
     if not file.exists():
         raise AuditError(
-            "There is no snapshot of advisories yet. Take one where the internet can be reached: make audit-update"
+            "There is no snapshot of advisories yet. Take one where the internet can be reached: `make audit-update`. "
+            f"Keep the file {file}"
         )
     snapshot = json.loads(file.read_text())
     packages = our_packages()

@@ -20,7 +20,8 @@ from tests.images.single_checks import SingleChecks
 NOT_COVERED = (
     "Docker, Podman and Kubernetes themselves: the containers are namespaces of the kernel, without seccomp filter and limits",
     "the image python:3.11-slim-bookworm of Docker Hub: the base is made by debootstrap, with Debian's Python 3.11",
-    "docker compose: its commands and health checks are run, its networks, secrets and volumes are not",
+    "docker compose: its commands, settings, secrets, mounts and health checks are used",
+    "docker compose: its networks, published ports, order of starts, restarts, and images of Postgres and Valkey are not",
     "other processors than this machine's",
 )
 
@@ -59,10 +60,16 @@ def _check_single(report: Report, image: Image, folder: Path) -> None:
 
 
 def _check_roles(report: Report, image: Image, folder: Path) -> None:
-    checks = RoleChecks(image, folder)
-    steps = (checks.servers_are_left_out, checks.migrate, checks.picture, checks.replace_and_stop)
+    checks = RoleChecks(image, folder / "roles")
+    first = (checks.servers_are_left_out, checks.migrate, checks.health, checks.picture)
+    steps = (*first, checks.restart, checks.sandbox_profile)
     try:
         all(report.run(f"roles, {step.__name__}", step) for step in steps)
+    finally:
+        checks.close()
+    checks = RoleChecks(image, folder / "upgrade")
+    try:
+        report.run("roles, upgrade", checks.upgrade)
     finally:
         checks.close()
 

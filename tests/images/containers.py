@@ -4,13 +4,14 @@ crun and runc refuse machines with mixed control groups, so this uses the kernel
 machine, and has no seccomp filter and no memory limit.
 """
 
+import contextlib
 import os
 import shlex
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from tests.images.building import Image
@@ -20,7 +21,7 @@ _DEVICES = ("null", "zero", "full", "random", "urandom")
 _PAUSE = threading.Event()
 
 
-def wait_until(what: str, condition: Callable[[], object], seconds: float = 180) -> None:
+def wait_until(what: str, condition: Callable[[], object], seconds: float = 600) -> None:
     """Wait until `condition()` is true. Raises TimeoutError."""
     end = time.monotonic() + seconds
     while not condition():
@@ -30,17 +31,19 @@ def wait_until(what: str, condition: Callable[[], object], seconds: float = 180)
 
 
 class Container:
-    """One running container. `volume` is mounted at /data."""
+    """One running container. `volume` is mounted at /data; `mounts` are folders by their places inside."""
 
     def __init__(
         self, image: Image, *, log: Path, volume: Path | None = None, env: dict[str, str] | None = None,
-        command: Iterable[str] | None = None, code: Path | None = None,
+        command: Iterable[str] | None = None, code: Path | None = None, mounts: Mapping[str, Path] | None = None,
+        host: str = "dreamery",
     ) -> None:  # fmt: skip
-        self.image, self.log = image, log
+        self.image, self.log, self._host = image, log, host
         base = dict(item.split("=", 1) for item in image.config["Env"])
         self.env = {**base, "HOME": "/app", **(env or {})}
         words = [*(image.config.get("Entrypoint") or []), *(command or image.config["Cmd"])]
-        script = self._mounts(volume, code) + f"exec {self._as_user(words, chroot=True)}"
+        places = {**(mounts or {}), **({"/data": volume} if volume else {})}
+        script = self._mounts(places, code) + f"exec {self._as_user(words, chroot=True)}"
         with log.open("ab") as output:
             self._unshare = subprocess.Popen(
                 ["unshare", "-m", "-p", "-i", "-u", "-f", "--kill-child", "--propagation", "private", "sh", "-ec", script],
@@ -49,17 +52,17 @@ class Container:
                 preexec_fn=lambda: set_parent_death_signal(signal.SIGKILL),  # noqa: PLW1509
             )  # fmt: skip
 
-    def _mounts(self, volume: Path | None, code: Path | None) -> str:
+    def _mounts(self, places: Mapping[str, Path], code: Path | None) -> str:
         root = shlex.quote(str(self.image.rootfs))
-        lines = ["hostname dreamery", f"mount --bind {root} {root}", f"mount -t proc proc {root}/proc"]
+        lines = [f"hostname {self._host}", f"mount --bind {root} {root}", f"mount -t proc proc {root}/proc"]
         lines += [f"mount -t tmpfs -o nosuid,mode=755 dev {root}/dev", f"mkdir {root}/dev/shm"]
         lines += [f"touch {root}/dev/{name}; mount --bind /dev/{name} {root}/dev/{name}" for name in _DEVICES]
         lines += [f"ln -s /proc/self/fd {root}/dev/fd; ln -s /proc/self/fd/0 {root}/dev/stdin"]
         lines += [f"mount -t tmpfs -o size=64m,mode=1777 shm {root}/dev/shm"]
         # An older version: its code over ours.
         lines += [f"mount --bind {shlex.quote(str(code))} {root}/app"] if code else []
-        if volume:
-            lines.append(f"mount --bind {shlex.quote(str(volume))} {root}/data")
+        for place, folder in places.items():
+            lines.append(f"mkdir -p {root}{place}; mount --bind {shlex.quote(str(folder))} {root}{place}")
         lines.append(f"mount -o remount,bind,ro {root}")
         return "\n".join(lines) + "\n"
 
@@ -67,7 +70,8 @@ class Container:
         user, _, group = self.image.config["User"].partition(":")
         enter = ["chroot", str(self.image.rootfs)] if chroot else []
         drop = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "--no-new-privs"]
-        drop += ["--inh-caps=-all", "--bounding-set=-all"]
+        # The change of the user clears the signal that `unshare --kill-child` has set.
+        drop += ["--inh-caps=-all", "--bounding-set=-all", "--pdeathsig=KILL"]
         env = ["env", "-i", "-C", self.image.config["WorkingDir"], *(f"{k}={v}" for k, v in self.env.items())]
         return shlex.join([*enter, *drop, *env, *words])
 
@@ -116,7 +120,7 @@ class Container:
         """Run a command inside, as `docker exec` does."""
         enter = ["nsenter", "-t", str(self.init), "-m", "-p", "-i", "-u", "--root"]
         inside = shlex.split(self._as_user(words, chroot=False))
-        return subprocess.run([*enter, *inside], capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run([*enter, *inside], capture_output=True, text=True, check=False, timeout=300)
 
     def is_healthy(self) -> bool:
         """Run the image's health check."""
@@ -136,12 +140,13 @@ class Container:
             raise AssertionError(f"processes are left behind: {left}")
         return code
 
-    def wait(self, seconds: float = 180) -> int:
+    def wait(self, seconds: float = 600) -> int:
         """Wait for its end and return the exit code."""
         return self._unshare.wait(seconds)
 
     def close(self) -> None:
-        """End it at once."""
+        """End it at once, with all its processes: the kernel ends them with process 1."""
         if self._unshare.poll() is None:
-            self._unshare.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.init or self._unshare.pid, signal.SIGKILL)
             self._unshare.wait()

