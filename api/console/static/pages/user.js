@@ -13,7 +13,8 @@ import { SessionTable } from "../lib/ui/access/sign_in_views.js";
 import { lastDays, LimitList, UsagePlots } from "../lib/ui/charts/usage_views.js";
 
 const HARD_LIMITS = ["requests_per_minute", "open_jobs", "concurrent_jobs", "jobs_per_day", "jobs_per_month", "credits_per_day", "credits_per_month", "usd_per_day", "usd_per_month", "cny_per_day", "cny_per_month", "max_cost", "own_accounts"];
-const SOFT_LIMITS = HARD_LIMITS.slice(1, -2);
+const WITHOUT_WARNING = ["requests_per_minute", "concurrent_jobs", "max_cost", "own_accounts"];
+const SOFT_LIMITS = HARD_LIMITS.filter((name) => !WITHOUT_WARNING.includes(name));
 const MONEY = /^(usd|cny)_|^max_cost$/;
 
 export default function UserPage({ params }) {
