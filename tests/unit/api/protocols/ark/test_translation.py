@@ -12,7 +12,7 @@ from api.protocols.ark.schemas import ArkImageRequest, ArkVideoRequest
 from api.protocols.ark.translation import image_fields, parse_task_id, sent_names, video_fields
 from worker.core.errors import DreameryError
 
-FIXTURES = Path(__file__).parents[3] / "fixtures" / "ark"
+FIXTURES = Path(__file__).parents[4] / "fixtures" / "ark"
 IMAGE = {"model": "dola-seedream-5-0-flash-260915", "prompt": "a boat", "n": 1}
 SETS = {"model": "seedream-4-5-251128", "prompt": "boats", "sequential_image_generation": "auto"}
 TEXT = [{"type": "text", "text": "waves"}]
