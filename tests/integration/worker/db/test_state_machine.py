@@ -341,7 +341,7 @@ def test_job_state_machine(engine: Engine) -> None:
 
 # --- one small test for each guard ---
 
-STATES = (*OPEN, *sorted(FINAL))
+STATES = (*sorted(OPEN), *sorted(FINAL))
 ATTEMPT = 2
 IMAGE = NewFile(n=0, key="k", mime="image/png", bytes=1, sha256="0", width=1, height=1)
 
