@@ -43,6 +43,7 @@ _LOOK_SECONDS = 1.0
 _IDLE_LOOK_SECONDS = 3.0
 _RETRY_SECONDS = 10.0
 _RENEW_SECONDS = 1.0
+_STOP_SECONDS = 2.0
 _CANCELS_PER_TRANSACTION = 400
 # Errors that say nothing about the batch: the step is done again later.
 _TEMPORARY = frozenset({"draining", "overloaded", "storage_unavailable"})
@@ -55,6 +56,7 @@ class BatchRunner:
         self.holder = uuid4()
         self._wakes = [asyncio.Event() for _ in range(_STEPS)]
         self._tasks: list[asyncio.Task[None]] = []
+        self._is_stopping = False
 
     def start(self) -> None:
         """Start the tasks."""
@@ -62,6 +64,10 @@ class BatchRunner:
 
     async def stop(self) -> None:
         """End the tasks. Steps in progress are done again by another process."""
+        self._is_stopping = True
+        self.wake()
+        # A cancelled task leaves its thread behind, in a transaction whose connection nobody would close.
+        await asyncio.wait(self._tasks, timeout=_STOP_SECONDS)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -72,7 +78,7 @@ class BatchRunner:
             event.set()
 
     async def _run(self, event: asyncio.Event) -> None:
-        while True:
+        while not self._is_stopping:
             busy = False
             try:
                 busy = await self._work()
