@@ -56,13 +56,13 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """A function that makes this process use a database."""
 
     def use(url: str) -> None:
-        get_engine.cache_clear()
+        get_engine.forget()
         get_settings.cache_clear()
         monkeypatch.setenv("DREAMERY_DATABASE_URL", url)
 
     yield use
     get_engine().dispose()
-    get_engine.cache_clear()
+    get_engine.forget()
     get_settings.cache_clear()
 
 

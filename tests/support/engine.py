@@ -69,13 +69,14 @@ _old_pools: list[Any] = []
 
 def reload_settings() -> None:
     """Clear the caches, so that this process reads its settings again. The fetcher reads them on each call."""
-    if get_engine.cache_info().currsize:
+    if get_engine.is_created:
         _old_pools.append(get_engine().pool)
     for pool in _old_pools:
         pool.dispose()
     del _old_pools[:-64]
     close_providers()
-    for cached in (get_settings, get_engine, storage._store):
+    get_engine.forget()
+    for cached in (get_settings, storage._store):
         cached.cache_clear()
     root_key._cached_root_key.cache_clear()
     durations.clear_cache()

@@ -7,7 +7,6 @@ commit; a rollback drops them (I2).
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any, cast
 
 import psycopg
@@ -24,6 +23,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
+from worker.core.concurrency.once import Once
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.db.connecting.connection import BoundedConnection, Connector
@@ -123,7 +123,7 @@ class Transaction:
                 log.warning("after_commit_failed", exc_info=True)
 
 
-@lru_cache(maxsize=1)
+@Once
 def get_engine() -> Engine:
     """Return the engine of this process, created on first use (never at import, never before a fork)."""
     settings = get_settings()

@@ -7,8 +7,8 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 
+from worker.core.concurrency.once import Once
 from worker.core.settings import get_settings
 
 
@@ -49,7 +49,7 @@ class ConversationPermits:
                     del self._proxied[owner]
 
 
-@lru_cache(maxsize=1)
+@Once
 def conversation_permits() -> ConversationPermits:
     """Return the permits of this process."""
     return ConversationPermits(get_settings().conversation_concurrency)
