@@ -138,10 +138,14 @@ class ErrorBody(BaseModel):
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI `responses` of a route: these statuses, and the default, carry the error object."""
-    documented: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorBody, "description": _DESCRIPTIONS[status]} for status in statuses
-    }
-    return documented | {"default": {"model": ErrorBody, "description": "Any other failure."}}
+    described: dict[int | str, str] = {status: _DESCRIPTIONS[status] for status in statuses}
+    described["default"] = "Any other failure."
+    return {status: {"description": text, "content": _error_content()} for status, text in described.items()}
+
+
+def _error_content() -> dict[str, Any]:
+    # A reference instead of `model`: the framework would build a validator for each status of each route at the start.
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{ErrorBody.__name__}"}}}
 
 
 def error_body(kind: ErrorKind, message: str | None = None, param: str | None = None) -> dict[str, Any]:

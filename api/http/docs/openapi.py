@@ -14,6 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.concurrency import run_in_threadpool
 
 from api.http.docs import page
+from api.http.errors import ErrorBody
 from worker.core.settings import get_settings
 
 _ABOUT = """OpenAI-compatible generation on your own upstream accounts.
@@ -89,7 +90,9 @@ def _build_document(app: FastAPI) -> dict[str, Any]:
         title=app.title, version=app.version, description=_ABOUT, routes=app.routes, webhooks=app.webhooks.routes
     )
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    _move_definitions(document["paths"], schemas)
+    error = {ErrorBody.__name__: ErrorBody.model_json_schema(ref_template="#/components/schemas/{model}")}
+    _move_definitions([document["paths"], error], schemas)
+    schemas |= error
     used: set[str] = set()
     for item in document["paths"].values():
         for method, operation in item.items():
