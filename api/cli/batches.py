@@ -160,7 +160,7 @@ def batches_pause(batch: _BatchId, url: UrlOption = "", key: KeyOption = "", *, 
 
 @batches_app.command("resume", epilog="Example: dreamery batches resume batch_0198...")
 def batches_resume(batch: _BatchId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False) -> None:
-    """Let a paused batch go on."""
+    """Continue a paused batch."""
     _act(batch, "resume", url, key, as_json=as_json)
 
 

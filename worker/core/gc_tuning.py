@@ -37,7 +37,7 @@ def _hidden(names: tuple[str, ...]) -> Iterator[None]:
 
 
 def import_without(library: str, packages: tuple[str, ...]) -> None:
-    """Import a library as if these packages were not installed."""
+    """Import a library without its optional packages."""
     with _hidden(packages):
         importlib.import_module(library)
 

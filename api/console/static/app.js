@@ -54,7 +54,7 @@ function Page({ found }) {
   useEffect(() => {
     if (!page) return undefined;
     setError(null);
-    // A page that arrives after the user went on must not replace the present one.
+    // A page that arrives after the user opened another one must not replace the present one.
     let left = false;
     page.load().then(
       (module) => left || setLoaded({ page, Body: module.default }),

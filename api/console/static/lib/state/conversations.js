@@ -1,5 +1,5 @@
 // Conversations: the list, and the turns of each as far as they were loaded. The server keeps them. Module state, so that an answer
-// goes on while another page is shown.
+// continues while another page is shown.
 import { effect, signal } from "../ui/preact.js";
 import { api, session } from "../api/client.js";
 import { followAnswer, postChat, readAnswer } from "../api/chat_stream.js";
@@ -59,7 +59,7 @@ export function talkOf(id) {
 
 export const startNew = () => talks.delete(NEW);
 
-// Another user sees nothing of this one. A user who signs in again goes on.
+// Another user sees nothing of this one. A user who signs in again finds them.
 let owner = "";
 effect(() => {
   const user = session.value?.user;
@@ -128,7 +128,7 @@ async function show(id, turnId, response) {
       onStage: (stage) => change(talk, turnId, { stage }),
     });
   } catch {
-    // The server knows how it ended: a failure, a cancelled answer, or one that goes on.
+    // The server knows how it ended: a failure, a cancelled answer, or one that continues.
   }
   clearTimeout(timer);
   // Whether it still writes, the server knows; without a conversation there is nobody to ask.
@@ -213,7 +213,7 @@ function applyChat(id, turns, job) {
   const known = turns.find((turn) => turn.id === job.id);
   if (!list.peek().rows.some((row) => row.id === job.input.conversation) && !list.peek().query) loadList();
   if (job.input.conversation !== id) return;
-  // Another page or device sent it, its text is complete while the agent's jobs go on, or its answer ended.
+  // Another page or device sent it, its text is complete while the agent's jobs still run, or its answer ended.
   if (!known || known.streaming || (known.answering && (!isOpen(job) || talkOf(id).peek().error))) loadTalk(id);
 }
 

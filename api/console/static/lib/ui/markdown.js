@@ -1,5 +1,5 @@
 // Markdown of agents as elements: markdown-it reads it, DOMPurify removes what is not listed, and elements of the page are made of the
-// rest. A stream changes only what is new, so a playing video goes on.
+// rest. A stream changes only what is new, so a playing video keeps playing.
 import DOMPurify from "../../vendor/dompurify/dompurify.js";
 import MarkdownIt from "../../vendor/markdown-it/markdown-it.js";
 import { html, useMemo } from "./preact.js";

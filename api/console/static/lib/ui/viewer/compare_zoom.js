@@ -16,7 +16,7 @@ export function zoomTogether(area, slider) {
   };
   const panzoom = Panzoom(first, { noBind: true, maxScale: MAX_SCALE, minScale: 1, contain: "outside", panOnlyWhenZoomed: true, cursor: "", handleStartEvent: () => {}, setTransform: apply });
 
-  // An event on the second picture, as if it were at the same place of the first.
+  // An event on the second picture, moved to the same place of the first.
   function onFirst(event) {
     const [own, shown] = [first.parentElement.getBoundingClientRect(), event.target === second ? second.parentElement.getBoundingClientRect() : null];
     const [dx, dy] = shown ? [shown.left - own.left, shown.top - own.top] : [0, 0];
