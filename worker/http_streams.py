@@ -20,7 +20,7 @@ import httpcore
 _NEXT_ADDRESS_SECONDS = 0.25
 # More that nobody has read yet stays with the kernel, so that a fast sender waits for its reader.
 _MOST_UNREAD_BYTES = 512 * 1024
-# A socket option: closing discards what was not delivered. Otherwise the kernel would go on sending an order that we
+# A socket option: closing discards what was not delivered. Otherwise the kernel would keep sending an order that we
 # have given up, or whose process was killed, and deliver it when a network is back: after we have looked for it, not
 # found it, and ordered again.
 DISCARD_AT_CLOSE = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

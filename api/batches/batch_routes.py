@@ -32,7 +32,7 @@ from api.http.body_parsing import body_openapi, parse_body
 from api.http.clients.storage_threads import in_storage_thread
 from api.http.errors import error_responses
 from api.http.preferences import parse_idempotency_key
-from api.http.responses import base_url, json_response
+from api.http.responses import base_url, json_response, page_object
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, public_id
@@ -240,10 +240,7 @@ def list_batches(
         open_ids = [row.id for row in rows[:limit] if row.state in batches.OPEN_STATES]
         counts = batches.count_lines(tx, open_ids)
     data = [batch_object(row, counts.get(row.id)) for row in rows[:limit]]
-    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
-    return json_response(
-        {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": len(rows) > limit}
-    )
+    return json_response(page_object(data, more=len(rows) > limit))
 
 
 @router.get("/{batch_id}", summary="Get a batch", responses={**_SHOWN, **error_responses(401, 403, 404)})
@@ -269,18 +266,16 @@ def cancel_batch(request: Request, batch_id: str, caller: UserGenerateDep) -> Re
 
 @router.post("/{batch_id}/pause", summary="Pause a batch", responses=_CHANGED)
 def pause_batch(batch_id: str, caller: UserGenerateDep) -> Response:
-    """Begins no more lines until the batch is resumed. What accounts work on goes on. The end of the batch stays."""
+    """Starts no more lines until the batch is resumed. Lines that accounts work on continue. `expires_at` stays the same."""
     row = _require_open(find_batch(caller, batch_id))
     with transaction() as tx:
         batches.set_paused(tx, row.id, paused=True)
         changed = held_jobs.hold_back_paused(tx, row.id)
-    with pubsub.batch_job_changes():
-        for job in changed:
-            pubsub.publish_job_change(job.id, job.state, job.event_seq)
+    pubsub.publish_job_changes(changed)
     return json_response(shown_batch(caller, batch_id))
 
 
-@router.post("/{batch_id}/resume", summary="Let a paused batch go on", responses=_CHANGED)
+@router.post("/{batch_id}/resume", summary="Continue a paused batch", responses=_CHANGED)
 def resume_batch(batch_id: str, caller: UserGenerateDep) -> Response:
     """Lets the lines of a paused batch begin again. A batch that is not paused stays unchanged."""
     row = _require_open(find_batch(caller, batch_id))

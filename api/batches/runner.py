@@ -53,7 +53,6 @@ class BatchRunner:
     """The background tasks of one process. `wake` makes them look at once."""
 
     def __init__(self) -> None:
-        self.holder = uuid4()
         self._wakes = [asyncio.Event() for _ in range(_STEPS)]
         self._tasks: list[asyncio.Task[None]] = []
         self._is_stopping = False
@@ -255,7 +254,7 @@ def _cancel_jobs(row: "Row[Any]", holder: UUID) -> None:
     while more:
         with transaction() as tx:
             changed, more = held_jobs.cancel_waiting(tx, row.id, limit=_CANCELS_PER_TRANSACTION)
-        _publish(changed)
+        pubsub.publish_job_changes(changed)
         _renew(row.id, holder)
     with transaction() as tx:
         running = batches.running_jobs(tx, row.id, limit=_CANCELS_PER_TRANSACTION)
@@ -263,12 +262,6 @@ def _cancel_jobs(row: "Row[Any]", holder: UUID) -> None:
         with contextlib.suppress(DreameryError):  # deleted meanwhile
             cancel_job_now(lambda _tx: Viewer(all_jobs=True), job_id)
     _give_back(row.id, holder, 1.0)
-
-
-def _publish(rows: "list[Row[Any]]") -> None:
-    with pubsub.batch_job_changes():
-        for row in rows:
-            pubsub.publish_job_change(row.id, row.state, row.event_seq)
 
 
 def _finish(row: "Row[Any]", written: WrittenResults, holder: UUID) -> list[UUID]:

@@ -213,7 +213,7 @@ def _accept(submission: _Submission) -> AcceptedRequest:
                 return new
             if known := _jobs_of_earlier_request(tx, request, submission.tracked):
                 if request.group_id in known:
-                    # Our own jobs: the commit whose answer was lost was still going on at the check above.
+                    # Our own jobs: the commit whose answer was lost was not complete at the check above.
                     _enqueue_on_commit(tx, plan.jobs)
                     return new
                 return AcceptedRequest(job_ids=known, n=plan.n, replayed=True)
@@ -330,7 +330,7 @@ def with_schedule(job: NewJob, caller: Caller) -> NewJob:
 
 
 def release_accepted(tx: Transaction, caller: Caller, jobs: Sequence[NewJob]) -> None:
-    """Let written jobs go on at once as far as they may, behind earlier ones of the same hold. The tick goes on later.
+    """Release written jobs at once as far as possible, behind earlier ones of the same hold. The tick releases others.
 
     Raises `queue_full` when the caller has too many held jobs.
     """

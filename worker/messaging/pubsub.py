@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -71,6 +72,13 @@ def publish_job_change(job_id: UUID, state: str, seq: int) -> None:
         _publish([(job_id.hex, state, seq)])
     else:
         _batch.changes.append((job_id.hex, state, seq))
+
+
+def publish_job_changes(rows: Iterable[Any]) -> None:
+    """Notify all API processes of changed jobs (`id`, `state`, `event_seq`) with one message, after the commit (I2)."""
+    with batch_job_changes():
+        for row in rows:
+            publish_job_change(row.id, row.state, row.event_seq)
 
 
 def publish_accepted_jobs(job_ids: Sequence[UUID]) -> None:

@@ -50,7 +50,7 @@ def clean_up() -> str:
             log.warning("upkeep_part_failed", part=kinds[0], reason=type(error).__name__)
             deleted |= dict.fromkeys(kinds, 0)
             errors.append(error)
-        except BaseException as error:  # noqa: BLE001 - the other parts go on
+        except BaseException as error:  # noqa: BLE001 - the other parts still run
             fault = UnexpectedError(error)
             log.error("upkeep_part_failed", part=kinds[0], detail=fault.detail, trace=fault.frames)  # noqa: TRY400
             deleted |= dict.fromkeys(kinds, 0)

@@ -37,7 +37,7 @@ _DEADLINE_CODE = {
 
 
 def tick() -> str:
-    """Let held jobs go on; enqueue due polls, queued jobs with a free slot, and due saves."""
+    """Release held jobs; enqueue due polls, queued jobs with a free slot, and due saves."""
     _move_held_jobs()
     polls, submits, talks, saves = _find(
         lambda tx: queries.accounts_to_poll(tx, limit=_MAX_ROWS),
@@ -62,13 +62,7 @@ def _move_held_jobs() -> None:
     for released in _each(held_jobs.release, groups):
         celery_app.enqueue_jobs(released)
         moved += released
-    _publish(moved)
-
-
-def _publish(rows: Iterable[Row[Any]]) -> None:
-    with pubsub.batch_job_changes():
-        for row in rows:
-            pubsub.publish_job_change(row.id, row.state, row.event_seq)
+    pubsub.publish_job_changes(moved)
 
 
 @retry_when_database_unavailable
@@ -81,7 +75,7 @@ def sweep() -> str:
     )
     failed = _count(_fail_overdue, overdue) + _count(_fail_unschedulable, unplaced) + _count(_end_lost, lost)
     (expired,) = _find(lambda tx: held_jobs.fail_overdue(tx, limit=_MAX_ROWS))
-    _publish(expired)
+    pubsub.publish_job_changes(expired)
     answered, polls, slots, deliveries, behind = _find(
         lambda tx: due_work.find_answered_conversations(tx, limit=_MAX_ROWS),
         lambda tx: [due_work.schedule_missing_polls(tx)],
@@ -119,7 +113,7 @@ def _find_together(*finds: Callable[[Transaction], list[Any]]) -> list[list[Any]
 
 
 def _alone(work: Callable[[], Outcome], job_id: object = "") -> Outcome | None:
-    """Do one part. A fault in it is logged, and the other parts go on."""
+    """Do one part. A fault in it is logged, and the other parts still run."""
     try:
         return work()
     except DATABASE_UNAVAILABLE_ERRORS:

@@ -16,7 +16,7 @@ from worker.core.observability.metrics import METRICS, Field
 from worker.core.observability.samples import Measures, increase
 from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
 from worker.db.monitoring import alerts, measurements, samples
-from worker.db.monitoring.conditions import Outside, judge
+from worker.db.monitoring.conditions import Readings, evaluate
 from worker.db.platform import state as platform_state
 from worker.messaging import celery_app, heartbeat, metrics_store
 from worker.messaging.celery_app import QUEUE_OF
@@ -32,8 +32,8 @@ _AWAY = "queues_without_worker"
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """What is outside of the rows: measures, totals of counters, queues without a worker. None = unknown."""
+class _Snapshot:
+    """What Redis, the workers and the disk show: measures, totals of counters, idle queues. None = unknown."""
 
     measures: Measures = field(default_factory=dict)
     totals: dict[str, Any] = field(default_factory=dict)
@@ -43,17 +43,17 @@ class _Seen:
 
 def monitor() -> str:
     """Write the sample of this minute and evaluate the rules. Return a line about both."""
-    seen = _look()
-    sampled = _sample(seen)
+    snapshot = _take_snapshot()
+    sampled = _sample(snapshot)
     if sampled is None:
         return "this minute has its sample"
-    changes = _evaluate(seen, gap_seconds=sampled)
+    changes = _evaluate(snapshot, gap_seconds=sampled)
     if changes.fired or changes.resolved:
         log.info("alerts_changed", fired=changes.fired, resolved=changes.resolved, messages=len(changes.messages))
     return f"sampled; {changes.fired} alerts fired, {changes.resolved} resolved, {len(changes.messages)} messages"
 
 
-def _look() -> _Seen:
+def _take_snapshot() -> _Snapshot:
     measures: Measures = {}
     totals: dict[str, Any] = {}
     idle = None
@@ -80,7 +80,7 @@ def _look() -> _Seen:
     if room is not None:
         measures |= {"storage_used_bytes": room.used, "storage_free_bytes": room.free}
         free = 100 * room.free / max(room.used + room.free, 1)
-    return _Seen(measures, totals, idle, free)
+    return _Snapshot(measures, totals, idle, free)
 
 
 def _totals(counts: dict[Field, float]) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def _totals(counts: dict[Field, float]) -> dict[str, Any]:
 
 
 @retry_when_database_unavailable
-def _sample(seen: _Seen) -> float | None:
+def _sample(snapshot: _Snapshot) -> float | None:
     """Write the sample of this minute. Return for how many seconds there was none; None = it is written already."""
     with transaction() as tx:
         begun = samples.begin(tx)
@@ -111,16 +111,12 @@ def _sample(seen: _Seen) -> float | None:
         until = now - samples.LAG_SECONDS
         # A clock that was set back counts nothing twice.
         since = max(min(float(before.get("until", until - 60)), until), until - samples.MOST_SECONDS)
-        measures = measurements.read_levels(tx).measures | seen.measures | _increases(seen.totals, before)
+        measures = measurements.read_levels(tx).measures | snapshot.measures | _increases(snapshot.totals, before)
         measures |= measurements.read_ended(tx, since=since, until=until)
         samples.add(tx, minute, measures)
-        samples.write_totals(tx, {**_numbers(before), **seen.totals, "until": until, "sampled": now})
+        samples.write_totals(tx, {**before, **snapshot.totals, "until": until, "sampled": now})
         samples.roll_up(tx)
         return max(now - float(before.get("sampled", now)), 0.0)
-
-
-def _numbers(before: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in before.items() if name != "age_hours"}
 
 
 def _increases(totals: dict[str, Any], before: dict[str, Any]) -> Measures:
@@ -138,16 +134,16 @@ def _increases(totals: dict[str, Any], before: dict[str, Any]) -> Measures:
 
 
 @retry_when_database_unavailable
-def _evaluate(seen: _Seen, *, gap_seconds: float) -> alerts.Changes:
+def _evaluate(snapshot: _Snapshot, *, gap_seconds: float) -> alerts.Changes:
     with transaction() as tx:
         alerts.lock(tx)
         rules = alerts.list_rules(tx)
-        outside = Outside(
-            free_percent=seen.free_percent,
-            queues_without_worker=_queues_without_worker(tx, seen.idle_queues),
+        readings = Readings(
+            free_percent=snapshot.free_percent,
+            queues_without_worker=_queues_without_worker(tx, snapshot.idle_queues),
             gap_seconds=gap_seconds,
         )
-        changes = alerts.apply(tx, rules, judge(tx, rules, outside))
+        changes = alerts.apply(tx, rules, evaluate(tx, rules, readings))
         for message in changes.messages:
             tx.on_commit(partial(celery_app.enqueue_notify, message))
         return changes
@@ -157,9 +153,9 @@ def _queues_without_worker(tx: Transaction, idle: Iterable[str] | None) -> dict[
     """Return for how many seconds each of these queues has had no worker, and keep it."""
     if idle is None:
         return None
-    known = platform_state.read(tx, _AWAY) or {}
+    known = platform_state.read_value(tx, _AWAY)
     now = samples.now(tx)
     since = {queue: float(known.get(queue, now)) for queue in sorted(idle)}
-    if since != {name: value for name, value in known.items() if name != "age_hours"}:
+    if since != known:
         platform_state.write(tx, _AWAY, since)
     return {queue: max(now - at, 0.0) for queue, at in since.items()}

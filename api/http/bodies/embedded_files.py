@@ -195,7 +195,7 @@ class _Base64:
                 yield from self._matches(re.compile(rb"(?:%b%b{1,%d})?+" % (_LINE_END, _UNIT, width - 1)), count=1)
 
     def _matches(self, pattern: re.Pattern[bytes], count: int | None = None) -> Iterator[bytes]:
-        """Yield the plain characters of what matches, piece by piece: a match may go on in the next piece."""
+        """Yield the plain characters of what matches, piece by piece: a match may continue in the next piece."""
         while count is None or count > 0:
             data = self._source.read_at(self.position, min(_PIECE, self._end - self.position))
             match = pattern.match(data)

@@ -59,7 +59,7 @@ class MemoryShare:
         return count
 
     def release(self, owner: str, count: int) -> None:
-        """Give back bytes, and let those go on for whom there is room now."""
+        """Give back bytes, and let those continue for whom there is room now."""
         self._total -= count
         self._by_owner[owner] -= count
         if not self._by_owner[owner]:

@@ -1,6 +1,6 @@
 """Keeps callers from waiting for a server that does not answer: after a failure they skip it for a moment.
 
-While it is away, a single caller per pause finds out whether it is back; all others go on without it at once.
+While it is away, a single caller per pause finds out whether it is back; all others continue without it at once.
 """
 
 import threading

@@ -79,7 +79,7 @@ class _Loop:
                 try:
                     loop.run_forever()
                 except (SystemExit, KeyboardInterrupt) as stop:
-                    # Raised by a library on the loop. The work of the others goes on.
+                    # Raised by a library on the loop. The work of the others continues.
                     log.error("event_loop_interrupted", reason=type(stop).__name__)  # noqa: TRY400
                 else:
                     return
@@ -343,7 +343,7 @@ def _watched(pool: Pool, call: Callable[[], Value]) -> Value:
         try:
             return call()
         except StopIteration as stop:
-            # A future cannot carry it: the waiting coroutine would never go on.
+            # A future cannot carry it: the waiting coroutine would never continue.
             raise RuntimeError("StopIteration in a thread") from stop
         except Exception:
             raise

@@ -97,7 +97,7 @@ def increase(now: float, before: float | None) -> float | None:
 
 
 def window_of(at: int, step: int) -> int:
-    """Return the begin of the window of this length that contains the moment. Unix seconds."""
+    """Return the start of the window of this length that contains the moment. Unix seconds."""
     return at - at % step
 
 

@@ -317,7 +317,7 @@ def mark_ended(tx: Transaction, batch_id: UUID, holder: UUID, end: BatchEnd) -> 
 
 
 def set_paused(tx: Transaction, batch_id: UUID, *, paused: bool) -> None:
-    """Pause a batch in progress, or let it go on."""
+    """Pause a batch in progress, or let it continue."""
     moment = "coalesce(paused_at, clock_timestamp())" if paused else "NULL"
     tx.run(text(f"UPDATE batches SET paused_at = {moment} WHERE id = :id AND state = 'in_progress'"), {"id": batch_id})
 

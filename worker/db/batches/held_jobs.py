@@ -7,8 +7,8 @@ A job is held for one of these reasons, which its `hold` names:
     idle            it waits for idle accounts
     time            it waits for a moment (`due_at`)
 
-The jobs of one owner and hold go on in the order of their times and ids, when all reasons allow it: a job of a batch
-also waits for the limit of its key. `release` runs with the tick, and when a key with a limit gets new jobs.
+The jobs of one owner and hold are released in the order of their times and ids, when all reasons allow it: a job of a
+batch also waits for the limit of its key. `release` runs with the tick, and when a key with a limit gets new jobs.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from worker.db.scheduling import fair_queue
 IDLE, TIME = "idle", "time"
 # Jobs of one kind that a batch keeps in the queue: enough for many accounts, and few to take back when it is paused.
 WINDOW = 200
-# An idle job that waited so long goes on in turn: idle accounts may never come.
+# An idle job that waited so long is released in turn: idle accounts may never come.
 AGEING_HOURS = 12
 # Held jobs of one caller.
 MOST_HELD = 50_000
@@ -228,7 +228,7 @@ EXPIRED = "job_expired"
 
 
 def fail_overdue(tx: Transaction, *, limit: int) -> list[Row[Any]]:
-    """held -> failed: jobs whose time is over before they went on. Return the changed rows."""
+    """held -> failed: jobs whose time is over before they were released. Return the changed rows."""
     rows = tx.all(
         text(
             """SELECT id, attempt FROM jobs WHERE state = 'held' AND deadline_at <= now()

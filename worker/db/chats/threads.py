@@ -142,6 +142,10 @@ _TURNS = """SELECT t.job_id, t.n, t.messages, t.continues, j.kind, j.state, coal
 _SHOWN = "t.replaced_at IS NULL AND j.deleted_at IS NULL"
 
 
+def _turn(row: Row[Any]) -> Turn:
+    return Turn(row.job_id, row.n, row.messages, row.continues, row.kind, row.state, row.said, row.finish)
+
+
 def turns_of(
     tx: Transaction, thread_id: UUID, *, after: int = 0, limit: int = MAX_TURNS, with_replaced: bool = False
 ) -> list[Turn]:
@@ -151,14 +155,14 @@ def turns_of(
         text(f"/* turns */ {_TURNS} AND t.n > :after {shown} ORDER BY t.n LIMIT :limit"),
         {"id": thread_id, "after": after, "limit": limit},
     )
-    return [Turn(**row._mapping) for row in rows]  # noqa: SLF001
+    return [_turn(row) for row in rows]
 
 
 def newest_turn(tx: Transaction, thread_id: UUID) -> Turn | None:
     """Return the newest turn that is shown; None without any."""
     statement = text(f"/* newest_turn */ {_TURNS} AND {_SHOWN} ORDER BY t.n DESC LIMIT 1")
     row = tx.first(statement, {"id": thread_id})
-    return None if row is None else Turn(**row._mapping)  # noqa: SLF001
+    return None if row is None else _turn(row)
 
 
 def number_of(tx: Transaction, thread_id: UUID, job_id: UUID) -> int:

@@ -17,7 +17,7 @@ from worker.core.messages.alert_texts import message
 from worker.core.observability.alert_rules import RULES, RuleSettings, default_settings
 from worker.db.engine import Transaction
 from worker.db.monitoring import channels
-from worker.db.monitoring.conditions import Judged
+from worker.db.monitoring.conditions import Evaluation
 
 # A message names so many alerts of its rule; many accounts that fail together are one message.
 MOST_IN_MESSAGE = 20
@@ -68,10 +68,10 @@ def lock(tx: Transaction) -> None:
     tx.run(text("SELECT pg_advisory_xact_lock(hashtextextended('alerts', 0))"))
 
 
-def apply(tx: Transaction, rules: Mapping[str, RuleSettings], judged: Judged) -> Changes:
+def apply(tx: Transaction, rules: Mapping[str, RuleSettings], evaluation: Evaluation) -> Changes:
     """Write what changed since the last evaluation, and its messages. Needs `lock`."""
-    fired = _fire(tx, rules, judged)
-    resolved = _resolve(tx, rules, judged)
+    fired = _fire(tx, rules, evaluation)
+    resolved = _resolve(tx, rules, evaluation)
     sent: list[UUID] = []
     for event, rows in _due_messages(tx, rules).items():
         sent += _send(tx, event, rows)
@@ -93,9 +93,9 @@ _FIRE = text(
 )
 
 
-def _fire(tx: Transaction, rules: Mapping[str, RuleSettings], judged: Judged) -> int:
+def _fire(tx: Transaction, rules: Mapping[str, RuleSettings], evaluation: Evaluation) -> int:
     fired = 0
-    for finding in judged.findings:
+    for finding in evaluation.findings:
         row = tx.first(
             _FIRE,
             {
@@ -115,9 +115,9 @@ _MUTED = """(coalesce(a.muted_until > clock_timestamp(), false) OR coalesce((
     SELECT r.muted_until > clock_timestamp() FROM alert_rules r WHERE r.name = a.rule), false))"""
 
 
-def _resolve(tx: Transaction, rules: Mapping[str, RuleSettings], judged: Judged) -> list[Row[Any]]:
+def _resolve(tx: Transaction, rules: Mapping[str, RuleSettings], evaluation: Evaluation) -> list[Row[Any]]:
     """Resolve what fires no more, and all of rules that are disabled or gone. Return the rows."""
-    over = judged.rules | {name for name, rule in rules.items() if not rule.enabled}
+    over = evaluation.rules | {name for name, rule in rules.items() if not rule.enabled}
     return tx.all(
         text(
             f"""/* resolve_alerts */
@@ -130,8 +130,8 @@ def _resolve(tx: Transaction, rules: Mapping[str, RuleSettings], judged: Judged)
         {
             "over": sorted(over),
             "known": sorted(rules),
-            "rules": [finding.rule for finding in judged.findings],
-            "subjects": [finding.subject for finding in judged.findings],
+            "rules": [finding.rule for finding in evaluation.findings],
+            "subjects": [finding.subject for finding in evaluation.findings],
         },
     )
 
@@ -168,7 +168,7 @@ def _send(tx: Transaction, event: str, rows: Sequence[Row[Any]]) -> list[UUID]:
     sent: list[UUID] = []
     for rule in sorted({row.rule for row in rows}):
         own = sorted((row for row in rows if row.rule == rule), key=lambda row: row.id)
-        sent.extend(add_message(tx, channel, event, rule, own) for channel in channels.listening(tx, rule))
+        sent.extend(add_message(tx, channel, event, rule, own) for channel in channels.channels_for(tx, rule))
     return sent
 
 

@@ -101,7 +101,7 @@ _LAST_FROM = """LEFT JOIN LATERAL (
     ON true"""
 
 
-def listening(tx: Transaction, rule: str) -> list[Row[Any]]:
+def channels_for(tx: Transaction, rule: str) -> list[Row[Any]]:
     """Return the enabled channels for a rule. They cannot be deleted before the end of this transaction."""
     return tx.all(
         text(

@@ -1,6 +1,6 @@
 """Which rules fire now, and for what: the conditions that the rows and the last samples show.
 
-A rule that cannot be judged, because what it watches is unknown, keeps its alerts as they are.
+A rule that cannot be evaluated, because what it watches is unknown, keeps its alerts as they are.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -36,8 +36,8 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
-    """What the rows do not show. None = unknown."""
+class Readings:
+    """What the disk and the workers show, and no row of the database. None = unknown."""
 
     free_percent: float | None = None
     # Queue -> seconds since a worker processed it, while none does; all other queues have one.
@@ -47,8 +47,8 @@ class Outside:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """The findings, and the rules that could be judged."""
+class Evaluation:
+    """The findings, and the rules that could be evaluated."""
 
     findings: list[Finding] = field(default_factory=list)
     rules: set[str] = field(default_factory=set)
@@ -57,12 +57,12 @@ class Judged:
 _Values = Iterable[tuple[str, str, float]]
 
 
-def judge(tx: Transaction, rules: Mapping[str, RuleSettings], outside: Outside) -> Judged:
+def evaluate(tx: Transaction, rules: Mapping[str, RuleSettings], readings: Readings) -> Evaluation:
     """Return what fires now, of the enabled rules."""
-    found = Judged()
+    found = Evaluation()
     for name, read in _READERS.items():
         rule = rules[name]
-        values = read(tx, outside, rule.threshold) if rule.enabled else None
+        values = read(tx, readings, rule.threshold) if rule.enabled else None
         if values is None:
             continue
         found.rules.add(name)
@@ -74,7 +74,7 @@ def judge(tx: Transaction, rules: Mapping[str, RuleSettings], outside: Outside) 
 _POOL = "pool AND state = 'ok' AND currency IS NULL AND credits IS NOT NULL"
 
 
-def _account_credits(tx: Transaction, _outside: Outside, threshold: float) -> _Values:
+def _account_credits(tx: Transaction, _readings: Readings, threshold: float) -> _Values:
     rows = tx.all(
         text(
             f"""/* alert_account_credits */ SELECT id, label, credits FROM accounts
@@ -85,12 +85,12 @@ def _account_credits(tx: Transaction, _outside: Outside, threshold: float) -> _V
     return [(row.id.hex, row.label, float(row.credits)) for row in rows]
 
 
-def _pool_credits(tx: Transaction, _outside: Outside, _threshold: float) -> _Values | None:
+def _pool_credits(tx: Transaction, _readings: Readings, _threshold: float) -> _Values | None:
     row: Any = tx.all(text(f"SELECT count(*) AS n, coalesce(sum(credits), 0) AS left FROM accounts WHERE {_POOL}"))[0]
     return [("", "", float(row.left))] if row.n else []
 
 
-def _sessions(tx: Transaction, _outside: Outside, _threshold: float) -> _Values:
+def _sessions(tx: Transaction, _readings: Readings, _threshold: float) -> _Values:
     rows = tx.all(
         text(
             """/* alert_sessions */ SELECT id, label, extract(epoch FROM clock_timestamp() - state_at) / 60 AS minutes
@@ -121,12 +121,12 @@ _STUCK = text(
 )
 
 
-def _queues(tx: Transaction, _outside: Outside, threshold: float) -> _Values:
+def _queues(tx: Transaction, _readings: Readings, threshold: float) -> _Values:
     rows = tx.all(_STUCK, {"minutes": int(threshold), **slot_limits()})
     return [(row.kind, row.kind, round(float(row.minutes), 1)) for row in rows]
 
 
-def _overdue(tx: Transaction, _outside: Outside, _threshold: float) -> _Values:
+def _overdue(tx: Transaction, _readings: Readings, _threshold: float) -> _Values:
     row: Any = tx.all(
         text(
             f"""/* alert_overdue */ SELECT extract(epoch FROM clock_timestamp() - min(deadline_at)) / 60 AS minutes
@@ -136,28 +136,28 @@ def _overdue(tx: Transaction, _outside: Outside, _threshold: float) -> _Values:
     return [] if row.minutes is None else [("", "", round(float(row.minutes), 1))]
 
 
-def _storage(tx: Transaction, outside: Outside, _threshold: float) -> _Values | None:
+def _storage(tx: Transaction, readings: Readings, _threshold: float) -> _Values | None:
     problem = platform_state.get_storage_problem(tx)
     if problem is not None:
         return [("", f"{problem.place}: {problem.reason}", _PROBLEM_VALUE)]
-    return None if outside.free_percent is None else [("", "", round(outside.free_percent, 1))]
+    return None if readings.free_percent is None else [("", "", round(readings.free_percent, 1))]
 
 
-def _workers(_tx: Transaction, outside: Outside, _threshold: float) -> _Values | None:
-    if outside.queues_without_worker is None:
+def _workers(_tx: Transaction, readings: Readings, _threshold: float) -> _Values | None:
+    if readings.queues_without_worker is None:
         return None
-    queues = [(name, name, round(seconds / 60, 1)) for name, seconds in outside.queues_without_worker.items()]
+    queues = [(name, name, round(seconds / 60, 1)) for name, seconds in readings.queues_without_worker.items()]
     # While no worker ran, nobody could notice: the first sample afterwards tells.
-    return [*queues, ("", "", round(outside.gap_seconds / 60, 1))]
+    return [*queues, ("", "", round(readings.gap_seconds / 60, 1))]
 
 
-def _failures(tx: Transaction, _outside: Outside, _threshold: float) -> _Values:
+def _failures(tx: Transaction, _readings: Readings, _threshold: float) -> _Values:
     sums = samples.recent(tx, minutes=10)
     failed, good = sums.get("jobs_failed_by_us", 0), sums.get("jobs_succeeded", 0)
     return [("", "", round(100 * failed / (failed + good), 1))] if failed + good >= LEAST_ENDED else []
 
 
-def _doubts(tx: Transaction, _outside: Outside, _threshold: float) -> _Values:
+def _doubts(tx: Transaction, _readings: Readings, _threshold: float) -> _Values:
     now: Any = tx.all(text("SELECT clock_timestamp() - interval '24 h' AS day_ago"))[0]
     row: Any = tx.all(
         text("SELECT count(*) AS n FROM jobs WHERE charge_doubt IS NOT NULL AND id >= :floor"),
@@ -166,14 +166,14 @@ def _doubts(tx: Transaction, _outside: Outside, _threshold: float) -> _Values:
     return [("", "", float(row.n))]
 
 
-def _backups(tx: Transaction, _outside: Outside, _threshold: float) -> _Values | None:
+def _backups(tx: Transaction, _readings: Readings, _threshold: float) -> _Values | None:
     last = platform_state.read(tx, "last_backup")
-    # Without any backup it counts from the begin of this platform.
+    # Without any backup it counts from the first start of this platform.
     last = last or platform_state.read(tx, "installation")
     return None if last is None else [("", "", round(float(last["age_hours"]), 1))]
 
 
-_READERS: dict[str, Callable[[Transaction, Outside, float], _Values | None]] = {
+_READERS: dict[str, Callable[[Transaction, Readings, float], _Values | None]] = {
     "account_credits_low": _account_credits,
     "pool_credits_low": _pool_credits,
     "session_expired": _sessions,

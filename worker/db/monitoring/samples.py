@@ -56,7 +56,7 @@ def now(tx: Transaction) -> float:
 
 def read_totals(tx: Transaction) -> dict[str, Any]:
     """Return the totals of the last sample; empty = there is none."""
-    return platform_state.read(tx, _TOTALS) or {}
+    return platform_state.read_value(tx, _TOTALS)
 
 
 def write_totals(tx: Transaction, totals: dict[str, Any]) -> None:
@@ -114,7 +114,7 @@ def _rows(tx: Transaction, step: int, first: float, end: float) -> list[Row[Any]
 
 
 def history(tx: Transaction, first: int, end: int, step: int) -> list[tuple[int, Measures]]:
-    """Return the samples from `first` (inclusive) to `end`, oldest first: the begin of each window and its measures.
+    """Return the samples from `first` (inclusive) to `end`, oldest first: the start of each window and its measures.
 
     The newest windows, which are not over, are made of what there is of them.
     """
@@ -132,7 +132,7 @@ def history(tx: Transaction, first: int, end: int, step: int) -> list[tuple[int,
 
 
 def last_at(tx: Transaction) -> datetime | None:
-    """Return the begin of the last minute that was sampled; None = none was."""
+    """Return the start of the last minute that was sampled; None = none was."""
     row = tx.first(text("SELECT max(at) AS at FROM metric_samples WHERE step = :step"), {"step": STEPS[0]})
     return row.at.astimezone(UTC) if row is not None and row.at is not None else None
 

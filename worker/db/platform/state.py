@@ -23,6 +23,12 @@ def read(tx: Transaction, name: str) -> dict[str, Any] | None:
     return {**row.value, "age_hours": row.age} if row is not None else None
 
 
+def read_value(tx: Transaction, name: str) -> dict[str, Any]:
+    """Return the value of this name; empty if there is none."""
+    row = tx.first(text("SELECT value FROM platform_state WHERE name = :name"), {"name": name})
+    return dict(row.value) if row is not None else {}
+
+
 def write(tx: Transaction, name: str, value: dict[str, Any]) -> None:
     """Set the value of this name."""
     tx.run(

@@ -89,7 +89,7 @@ jobs = Table(
     # Typical duration when it was accepted. Fixed, because progress is computed from it and must not decrease.
     Column("usual_seconds", Double),
     Column("batch_id", Uuid),  # the batch that it is a part of
-    # What holds it back before the queue (`worker/db/batches/held_jobs.py`): jobs of one owner and hold go on in turn.
+    # What holds it back before the queue (`worker/db/batches/held_jobs.py`): those of one owner and hold leave in turn.
     Column("hold", Text),
     Column("lane", Text),  # `idle` = runs only while accounts are idle; NULL = in turn
     timestamp_column("expires_at"),  # when it ends if no account has begun it, as its caller asked

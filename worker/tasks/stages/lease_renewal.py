@@ -1,4 +1,4 @@
-"""Keeps the lease of a row while its work goes on, and a thread alive while it moves a large file."""
+"""Keeps the lease of a row during its work, and a thread alive while it moves a large file."""
 
 import asyncio
 import io

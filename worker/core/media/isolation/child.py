@@ -36,7 +36,7 @@ def load_decoders(kind: bytes) -> None:
         return
     try:
         importlib.import_module(_MODULES[kind])
-    except Exception:  # noqa: BLE001 - the server goes on for the other kind
+    except Exception:  # noqa: BLE001 - the server still serves the other kind
         _failed.add(kind)
         return
     for name in _TEXT_CODECS:

@@ -13,22 +13,22 @@ from worker.core.ids import new_id
 from worker.core.observability.alert_rules import RULES
 from worker.core.security.encryption import encrypt_secret, new_webhook_secret
 from worker.db.engine import transaction
-from worker.db.monitoring import alerts, channels
+from worker.db.monitoring import alerts, channels, conditions
 from worker.db.monitoring.alerts import Changes
 from worker.db.monitoring.channels import NewChannel
-from worker.db.monitoring.conditions import Outside, judge
+from worker.db.monitoring.conditions import Readings
 from worker.db.webhooks.endpoints import secret_context
 from worker.tasks.deliver_webhooks import deliver
 from worker.tasks.monitor import monitor
 
-HEALTHY = Outside(free_percent=50.0, queues_without_worker={})
+HEALTHY = Readings(free_percent=50.0, queues_without_worker={})
 
 
-def evaluate(outside: Outside = HEALTHY) -> Changes:
+def evaluate(readings: Readings = HEALTHY) -> Changes:
     with transaction() as tx:
         alerts.lock(tx)
         rules = alerts.list_rules(tx)
-        return alerts.apply(tx, rules, judge(tx, rules, outside))
+        return alerts.apply(tx, rules, conditions.evaluate(tx, rules, readings))
 
 
 def add_channel(url: str, *, language: str = "en", rules: list[str] | None = None) -> tuple[UUID, str]:
@@ -73,7 +73,7 @@ def test_alert_fires_once_repeats_after_its_time_and_resolves(engine: Engine, re
 
 def test_what_comes_and_goes_sends_no_more_than_its_repeats(engine: Engine, receiver: WebhookReceiver) -> None:
     add_channel(receiver.url)
-    full = Outside(free_percent=2.0, queues_without_worker={})
+    full = Readings(free_percent=2.0, queues_without_worker={})
     for _ in range(3):
         evaluate(full)
         evaluate()
@@ -87,7 +87,7 @@ def test_what_comes_and_goes_sends_no_more_than_its_repeats(engine: Engine, rece
 
 def test_muted_alerts_and_rules_are_quiet_until_the_mute_ends(engine: Engine, receiver: WebhookReceiver) -> None:
     add_channel(receiver.url)
-    full = Outside(free_percent=2.0, queues_without_worker={})
+    full = Readings(free_percent=2.0, queues_without_worker={})
     with transaction() as tx:
         rule = alerts.list_rules(tx)["storage_low"]
         alerts.change_rule(
@@ -105,13 +105,13 @@ def test_muted_alerts_and_rules_are_quiet_until_the_mute_ends(engine: Engine, re
 
 
 def test_disabled_rules_and_unknown_facts(engine: Engine) -> None:
-    assert evaluate(Outside(free_percent=1.0, queues_without_worker={"talk": 600.0})).fired == 2
+    assert evaluate(Readings(free_percent=1.0, queues_without_worker={"talk": 600.0})).fired == 2
     # Without an answer of Redis and of the storage nothing resolves.
-    assert evaluate(Outside()) == Changes()
+    assert evaluate(Readings()) == Changes()
     with transaction() as tx:
         rule = alerts.list_rules(tx)["workers_away"]
         alerts.change_rule(tx, type(rule)(rule.name, enabled=False, threshold=3, repeat_hours=12))
-    assert evaluate(Outside()) == Changes(resolved=1)
+    assert evaluate(Readings()) == Changes(resolved=1)
 
 
 def test_messages_are_signed_in_the_language_of_their_channel_and_sent_again(
@@ -185,12 +185,12 @@ def test_failures_of_the_last_minutes_and_charges_in_doubt(engine: Engine) -> No
 
 
 def test_time_without_any_worker_fires_afterwards(engine: Engine) -> None:
-    assert evaluate(Outside(queues_without_worker={}, gap_seconds=600.0)).fired == 1
+    assert evaluate(Readings(queues_without_worker={}, gap_seconds=600.0)).fired == 1
     assert evaluate(HEALTHY).resolved == 1
 
 
 def test_alerts_that_ended_long_ago_are_deleted(engine: Engine) -> None:
-    evaluate(Outside(free_percent=1.0, queues_without_worker={}))
+    evaluate(Readings(free_percent=1.0, queues_without_worker={}))
     engine.sql("UPDATE alerts SET started_at = now() - interval '200 days'")
     with transaction() as tx:
         assert alerts.delete_old(tx) == 0
