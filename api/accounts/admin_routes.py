@@ -24,7 +24,7 @@ from api.admin.routes import find_user
 from api.auth.dependencies import AdminDep
 from api.http.errors import error_responses
 from api.http.fields import After, Limit, after_id
-from api.http.responses import json_response
+from api.http.responses import json_response, page_response
 from worker.core.errors import DreameryError
 from worker.db.accounts import management
 from worker.db.engine import transaction
@@ -70,8 +70,7 @@ def list_accounts(
         rows = management.list_accounts(
             tx, user_id=user_id, registered_only=pool_only, after=after_id("account", after), limit=limit + 1
         )
-    data = [account_object(row) for row in rows[:limit]]
-    return json_response({"object": "list", "data": data, "has_more": len(rows) > limit})
+    return page_response([account_object(row) for row in rows], limit)
 
 
 @router.get("/{account_id}", summary="Get an account", responses={200: {"model": Account}})

@@ -24,7 +24,7 @@ from api.accounts.serialization import account_object, providers_object
 from api.auth.dependencies import Caller, CallerDep
 from api.http.errors import error_responses
 from api.http.fields import After, Limit, after_id
-from api.http.responses import json_response
+from api.http.responses import json_response, page_response
 from worker.core.errors import DreameryError
 from worker.db.accounts import management
 from worker.db.engine import transaction
@@ -77,8 +77,7 @@ def list_own_accounts(caller: OwnAccountsReadDep, after: After = None, limit: Li
         rows = management.list_accounts(
             tx, user_id=_user_id_of(caller), registered_only=True, after=after_id("account", after), limit=limit + 1
         )
-    data = [account_object(row) for row in rows[:limit]]
-    return json_response({"object": "list", "data": data, "has_more": len(rows) > limit})
+    return page_response([account_object(row) for row in rows], limit)
 
 
 @router.get("/providers", summary="List the providers of accounts", responses={200: {"model": ProviderList}})

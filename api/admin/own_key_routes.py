@@ -8,12 +8,12 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Depends, Request, Response
 
 from api.admin.key_accounts import has_no_more_accounts, read_accounts
-from api.admin.routes import NO_GRACE, key_object, known_providers, page_response, require_model_ids
+from api.admin.routes import NO_GRACE, key_object, known_providers, require_model_ids, rotate_found_key
 from api.admin.schemas import NewOwnKey, OwnKey, OwnKeyCreate, OwnKeyList, Rotation
 from api.auth.dependencies import Caller, CallerDep, audit_actor
 from api.http.errors import error_responses
 from api.http.fields import After, Limit, after_id
-from api.http.responses import json_response
+from api.http.responses import json_response, page_response
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
 from worker.db.engine import Transaction, transaction
@@ -165,17 +165,9 @@ def rotate_own_key(
     request: Request, key_id: str, caller: OwnKeysManageDep, rotation: Annotated[Rotation, Body()] = NO_GRACE
 ) -> Response:
     """Creates a key with the same rights. The old key stays valid for `grace_seconds`, by default 0."""
-    grace = rotation.grace_seconds
     with transaction() as tx:
         existing = _find_own_key(tx, key_id, caller)
-        rotated = api_keys.rotate_key(tx, existing.id, grace_seconds=grace)
-        if rotated is None:
-            raise DreameryError("key_not_found", f"API key {key_id[:60]!r} is revoked or expired: create a new one.")
-        new_id, key = rotated
-        tx.on_commit(pubsub.publish_permissions_change)
-        row = api_keys.get_key(tx, new_id)
-        target, new = public_id("key", existing.id), public_id("key", new_id)
-        audit_log.record_action(tx, audit_actor(request, caller), "key.rotate", target, new=new, grace_seconds=grace)
+        row, key = rotate_found_key(tx, existing.id, rotation, actor=audit_actor(request, caller))
     return json_response({**_own_key_object(row, caller), "key": key}, status=201)
 
 

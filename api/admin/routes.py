@@ -26,7 +26,7 @@ from api.auth.dependencies import AdminDep, audit_actor
 from api.generation.models.agent import AGENT
 from api.http.errors import error_responses
 from api.http.fields import After, Limit, after_id
-from api.http.responses import json_response, unix_seconds
+from api.http.responses import json_response, page_response, unix_seconds
 from worker.core.catalog.models import get_catalog
 from worker.core.catalog.provider_data import all_providers
 from worker.core.errors import DreameryError
@@ -36,6 +36,7 @@ from worker.db.engine import Transaction, transaction
 from worker.db.jobs import retention
 from worker.db.scheduling import fair_queue
 from worker.db.users import api_keys, audit_log, quotas, users
+from worker.db.users.audit_log import Actor
 from worker.messaging import pubsub
 
 router = APIRouter(prefix="/admin/v1", tags=["admin"], responses=error_responses(400, 401, 403, 404, 409))
@@ -113,11 +114,6 @@ def key_object(row: Any) -> dict[str, Any]:
     }
 
 
-def page_response(objects: list[dict[str, Any]], limit: int) -> Response:
-    """Return a page of at most `limit` objects; one object more means `has_more`."""
-    return json_response({"object": "list", "data": objects[:limit], "has_more": len(objects) > limit})
-
-
 def find_user(tx: Transaction, name_or_id: str) -> Any:
     """Return the user row by id or name. Raises user_not_found."""
     row = users.find_user(tx, user_id=parse_public_id("user", name_or_id), name=name_or_id)
@@ -133,6 +129,19 @@ def find_key(tx: Transaction, key_id: str) -> Any:
     if row is None:
         raise DreameryError("key_not_found", f"No API key {key_id[:60]!r}.")
     return row
+
+
+def rotate_found_key(tx: Transaction, key_id: UUID, rotation: Rotation, *, actor: Actor) -> tuple[Any, str]:
+    """Replace a key; return the row of the new one and the key itself. Raises key_not_found for one that has ended."""
+    name = public_id("key", key_id)
+    rotated = api_keys.rotate_key(tx, key_id, grace_seconds=rotation.grace_seconds)
+    if rotated is None:
+        raise DreameryError("key_not_found", f"API key {name!r} is revoked or expired: create a new one.")
+    new_id, key = rotated
+    tx.on_commit(pubsub.publish_permissions_change)
+    details = {"new": public_id("key", new_id), "grace_seconds": rotation.grace_seconds}
+    audit_log.record_action(tx, actor, "key.rotate", name, **details)
+    return api_keys.get_key(tx, new_id), key
 
 
 @router.post("/users", summary="Add a user", status_code=201, responses={201: {"model": User}})
@@ -284,19 +293,8 @@ def rotate_key(
     request: Request, key_id: str, admin: AdminDep, rotation: Annotated[Rotation, Body()] = NO_GRACE
 ) -> Response:
     """Creates a key with the same rights. The old key stays valid for `grace_seconds`, by default 0."""
-    grace = rotation.grace_seconds
     with transaction() as tx:
-        existing = find_key(tx, key_id)
-        rotated = api_keys.rotate_key(tx, existing.id, grace_seconds=grace)
-        if rotated is None:
-            raise DreameryError("key_not_found", f"API key {key_id[:60]!r} is revoked or expired: create a new one.")
-        new_id, key = rotated
-        tx.on_commit(pubsub.publish_permissions_change)
-        row = api_keys.get_key(tx, new_id)
-        target = public_id("key", existing.id)
-        audit_log.record_action(
-            tx, audit_actor(request, admin), "key.rotate", target, new=public_id("key", new_id), grace_seconds=grace
-        )
+        row, key = rotate_found_key(tx, find_key(tx, key_id).id, rotation, actor=audit_actor(request, admin))
     return json_response({**key_object(row), "key": key}, status=201)
 
 

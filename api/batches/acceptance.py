@@ -46,7 +46,7 @@ def accept_batch(row: Row[Any], checked: CheckedBatch, caller: Caller, holder: U
 
 
 def _scheduled(one: PlannedLine, row: Row[Any]) -> PlannedLine:
-    # In the order of the lines: jobs of one hold go on by their times. The clock is that of the database.
+    # In the order of the lines: jobs of one hold are released by their times. The clock is that of the database.
     turn = (row.not_before or row.created_at) + timedelta(microseconds=one.line.n)
     jobs = [replace(_held(job, row), not_before=turn) for job in one.plan.jobs]
     return PlannedLine(one.line, replace(one.plan, jobs=jobs))

@@ -4,22 +4,20 @@ import html
 import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
-from uuid import UUID
 
 import orjson
 from zipstream import ZipStream
 
+from api.batches.results import read_pages
 from api.http.clients.storage_threads import in_storage_thread
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
-from worker.db.batches import batches
-from worker.db.engine import Row, transaction
-from worker.db.jobs import queries
+from worker.db.engine import Row
 from worker.db.jobs.queries import JobView
 
-_LINES_PER_READ = 200
 _UNSAFE_CHARACTERS = re.compile(r"[^\w.-]+")
 _MOST_NAME = 100
 _EXTENSIONS = {"image/jpeg": "jpg", "video/quicktime": "mov"}
@@ -75,7 +73,7 @@ class _Contents:
 def build_archive(row: Row[Any]) -> ZipStream:
     """Return the archive; its files are read while it is sent. Raises `file_not_found` if it would be empty."""
     contents = _Contents()
-    for line, views in _read_lines(row.id):
+    for line, views in chain.from_iterable(read_pages(row.id)):
         contents.add_line(line, views)
     if not contents.entries:
         raise DreameryError("file_not_found", "This batch has no files to download (yet).")
@@ -86,20 +84,6 @@ def build_archive(row: Row[Any]) -> ZipStream:
     for one in contents.entries:
         archive.add(storage.iter_file(one.item.key, size=one.item.bytes), f"files/{one.name}", size=one.item.bytes)
     return archive
-
-
-def _read_lines(batch_id: UUID) -> Iterator[tuple[Row[Any], list[JobView]]]:
-    after = 0
-    while True:
-        with transaction() as tx:
-            lines = batches.lines_page(tx, batch_id, after=after, limit=_LINES_PER_READ)
-            ids = [job_id for line in lines for job_id in line.job_ids or ()]
-            views = {view.job.id: view for view in queries.group_views(tx, ids)}
-        for line in lines:
-            yield line, [views[job_id] for job_id in line.job_ids or () if job_id in views]
-        if len(lines) < _LINES_PER_READ:
-            return
-        after = lines[-1].n
 
 
 def _manifest(row: Row[Any], contents: _Contents) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from api.batches.uploads import key_root_of, store_upload, user_of
 from api.http.body_parsing import Upload, body_openapi, parse_body
 from api.http.clients.storage_threads import in_storage_thread
 from api.http.errors import error_responses
-from api.http.responses import json_response
+from api.http.responses import json_response, page_object
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.db.batches import batch_files
@@ -140,10 +140,7 @@ def list_files(
             newest_first=order == "desc",
         )
     data = [file_object(row) for row in rows[:limit]]
-    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
-    return json_response(
-        {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": len(rows) > limit}
-    )
+    return json_response(page_object(data, more=len(rows) > limit))
 
 
 @router.get(

@@ -1,9 +1,9 @@
 """Writes the two files of a batch that has ended: the answers of its lines, and the errors of those without one."""
 
 import hashlib
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 from uuid import UUID
 
@@ -27,15 +27,16 @@ from worker.db.jobs.queries import JobView
 
 _LINES_PER_READ = 100
 _IN_MEMORY_BYTES = 1_000_000
+_EXPIRED, _CANCELLED = "batch_expired", "batch_cancelled"
 
 
 @dataclass(slots=True)
 class _Writer:
-    """One of the two files, on disk once it is large."""
+    """One of the two files."""
 
     name: str
+    file: IO[bytes]
     lines: int = 0
-    file: IO[bytes] = field(default_factory=lambda: tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES))  # noqa: SIM115
     digest: Any = field(default_factory=hashlib.sha256)
 
     def write(self, value: dict[str, Any]) -> None:
@@ -78,10 +79,11 @@ class WrittenResults:
 def write_results(row: Row[Any], renew: Callable[[], object]) -> WrittenResults:
     """Write and store the files. `renew` is called between pages, and may raise. Raises StorageError."""
     options = BatchOptions.of_row(row.options)
-    output, errors = _Writer("output"), _Writer("errors")
-    expired, after = False, 0
-    with output.file, errors.file:
-        while page := _read_page(row.id, after):
+    expired = False
+    # On disk once they are large.
+    with SpooledTemporaryFile(_IN_MEMORY_BYTES) as answers, SpooledTemporaryFile(_IN_MEMORY_BYTES) as failures:
+        output, errors = _Writer("output", answers), _Writer("errors", failures)
+        for page in read_pages(row.id):
             for line, views in page:
                 answer = line_answer(line, views, options.base)
                 if answer["error"] is None and answer["response"]["status_code"] == 200:
@@ -89,7 +91,6 @@ def write_results(row: Row[Any], renew: Callable[[], object]) -> WrittenResults:
                 else:
                     errors.write(answer)
                     expired = expired or (answer["error"] or {}).get("code") == _EXPIRED
-            after = page[-1][0].n
             renew()
         stored = {writer.name: writer.store(row, options) for writer in (output, errors)}
     state = "cancelled" if row.cancelling_at is not None else "expired" if expired else "completed"
@@ -98,15 +99,18 @@ def write_results(row: Row[Any], renew: Callable[[], object]) -> WrittenResults:
     return WrittenResults([file for file in stored.values() if file is not None], end)
 
 
-def _read_page(batch_id: UUID, after: int) -> list[tuple[Row[Any], list[JobView]]]:
-    with transaction() as tx:
-        lines = batches.lines_page(tx, batch_id, after=after, limit=_LINES_PER_READ)
-        ids = [job_id for line in lines for job_id in line.job_ids or ()]
-        views = {view.job.id: view for view in queries.group_views(tx, ids)}
-    return [(line, [views[job_id] for job_id in line.job_ids or () if job_id in views]) for line in lines]
-
-
-_EXPIRED, _CANCELLED = "batch_expired", "batch_cancelled"
+def read_pages(batch_id: UUID) -> Iterator[list[tuple[Row[Any], list[JobView]]]]:
+    """Yield the lines of a batch in order, each with its jobs that were not deleted."""
+    after = 0
+    while True:
+        with transaction() as tx:
+            lines = batches.lines_page(tx, batch_id, after=after, limit=_LINES_PER_READ)
+            ids = [job_id for line in lines for job_id in line.job_ids or ()]
+            views = {view.job.id: view for view in queries.group_views(tx, ids)}
+        if not lines:
+            return
+        yield [(line, [views[job_id] for job_id in line.job_ids or () if job_id in views]) for line in lines]
+        after = lines[-1].n
 
 
 def line_answer(line: Row[Any], views: list[JobView], base: str) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from functools import partial
 from uuid import UUID
 
 from fastapi import Request, Response
-from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import Caller
@@ -51,7 +50,7 @@ from api.generation.response import (
 from api.http.errors import error_body, error_response
 from api.http.preferences import Preference
 from api.http.responses import base_url, json_response
-from api.http.sse import SSE_HEADERS, stream_events
+from api.http.sse import event_stream_response, stream_events
 from api.jobs.serialization import group_error
 from worker.core.errors import DreameryError
 from worker.core.job_state import UNSUCCESSFUL, JobState
@@ -100,8 +99,7 @@ async def accept_agent_chat(
             mark_failed=partial(mark_failed, request),
             with_usage=usage,
         )
-        headers = {**job_headers(accepted, None), **SSE_HEADERS}
-        return StreamingResponse(stream.frames(), media_type="text/event-stream", headers=headers)
+        return event_stream_response(stream.frames(), job_headers(accepted, None))
 
     return answer
 

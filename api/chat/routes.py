@@ -5,7 +5,6 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
-from fastapi.responses import StreamingResponse
 
 from api.auth.dependencies import Caller, GenerateDep
 from api.chat.agent_streaming import accept_agent_chat
@@ -33,7 +32,7 @@ from api.http.errors import error_responses
 from api.http.fields import IMAGE_MODEL
 from api.http.preferences import PreferenceDep, parse_idempotency_key
 from api.http.responses import base_url, json_response
-from api.http.sse import SSE_HEADERS, sse_openapi
+from api.http.sse import SSE_HEADERS, event_stream_response, sse_openapi
 from api.jobs.schemas import AcceptedJob
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
@@ -104,9 +103,11 @@ async def create_chat(
     # Long chats are searched in threads that no other request waits for.
     received = received_body(request)
     turn = await plan_turn(body, caller, base_url(request))
-    if turn is None and (
-        call := await received.search(partial(detect_background_call, body, choice=choice, enabled=enabled))
-    ) is not None:
+    if (
+        turn is None
+        and (call := await received.search(partial(detect_background_call, body, choice=choice, enabled=enabled)))
+        is not None
+    ):
         log.info("housekeeping_answered", kind=call.kind, rule=call.rule or "structure", model=body.model)
         return _answer_background_call(body, call)
     tracked_request(request).wants_new_jobs = choice == "always"
@@ -156,8 +157,7 @@ async def _stream(
         with_usage=with_usage,
         note=plan.note,
     )
-    headers = {**job_headers(accepted, None), **SSE_HEADERS}
-    return StreamingResponse(stream.frames(), media_type="text/event-stream", headers=headers)
+    return event_stream_response(stream.frames(), job_headers(accepted, None))
 
 
 def _answer_background_call(body: ChatRequest, call: BackgroundCall) -> Response:

@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.auth.console_session import read_session_cookie, set_session_cookie
-from api.auth.dependencies import audit_actor
+from api.auth.dependencies import audit_actor, caller_of_key
 from api.auth.oidc import STATE_SECONDS, OpenIdProvider, PendingSignIn, Person, read_pending, role_of
 from api.console import sessions
 from api.http.responses import base_url
@@ -107,7 +107,7 @@ def _open(request: Request, person: Person) -> str:
         raise DreameryError("sign_in_failed", detail="no_access")
     with transaction() as tx:
         user_id = _find_or_add(tx, request, person, role)
-        caller = sessions.caller_of(sign_in.console_key(tx, user_id))
+        caller = caller_of_key(sign_in.console_key(tx, user_id))
         tx.on_commit(pubsub.publish_permissions_change)
         return sessions.begin(tx, request, caller, method="oidc", persistent=True)
 
@@ -131,7 +131,7 @@ def _find_or_add(tx: Transaction, request: Request, person: Person, role: str) -
         signed_in = UUID(str(row.id))
     sign_in.add_identity(tx, person.issuer, person.subject, signed_in)
     target = public_id("user", signed_in)
-    caller = sessions.caller_of(sign_in.console_key(tx, signed_in))
+    caller = caller_of_key(sign_in.console_key(tx, signed_in))
     audit_log.record_action(
         tx, audit_actor(request, caller), "user.link_identity", target, name=caller.name, issuer=person.issuer
     )
@@ -143,4 +143,4 @@ def _signed_in(tx: Transaction, request: Request) -> UUID | None:
     if not session_id:
         return None
     owner = console_sessions.find_session(tx, session_id, hours=get_settings().console_session_hours)
-    return owner.user_id if owner is not None and sessions.has_all_rights(sessions.caller_of(owner)) else None
+    return owner.user_id if owner is not None and sessions.has_all_rights(caller_of_key(owner)) else None

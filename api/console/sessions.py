@@ -14,7 +14,6 @@ from worker.core.ids import public_id
 from worker.core.settings import get_settings
 from worker.db.engine import Transaction, transaction
 from worker.db.users import audit_log, console_sessions
-from worker.db.users.api_keys import KeyOwner
 from worker.db.users.console_sessions import SessionStart
 from worker.messaging.rate_limits import RequestLimits
 
@@ -35,23 +34,6 @@ def session_object(caller: Caller, session_id: str, version: str) -> dict[str, A
         "csrf_token": csrf_token(session_id),
         "version": version,
     }
-
-
-def caller_of(owner: KeyOwner) -> Caller:
-    """Return the caller of a session that is about to begin."""
-    return Caller(
-        owner=f"user:{owner.user_id}",
-        user_id=owner.user_id,
-        api_key_id=owner.api_key_id,
-        role=owner.role,
-        name=owner.name,
-        scopes=owner.scopes,
-        models=owner.models,
-        providers=owner.providers,
-        accounts=owner.accounts,
-        account_groups=owner.account_groups,
-        key_limits=owner.key_limits,
-    )
 
 
 def has_all_rights(caller: Caller) -> bool:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.auth.console_session import check_origin
-from api.auth.dependencies import Caller
+from api.auth.dependencies import Caller, caller_of_key
 from api.console import sessions
 from api.console.schemas import ConsoleSession, Invitation, InvitationToken, InvitationUse, PasswordSignIn
 from api.http.errors import error_responses
@@ -70,7 +70,7 @@ def _check_password(body: PasswordSignIn) -> Caller | None:
     if not is_password(body.password, owner.password_hash if owner else None) or owner is None:
         return None
     with transaction() as tx:
-        return sessions.caller_of(sign_in.console_key(tx, owner.id))
+        return caller_of_key(sign_in.console_key(tx, owner.id))
 
 
 async def _begin(request: Request, caller: Caller, *, method: str, keep: bool) -> Response:
@@ -145,4 +145,4 @@ def _use_invitation(body: InvitationUse) -> Caller | None:
             return None
         if password_hash is not None:
             sign_in.set_password(tx, row.user_id, password_hash)
-        return sessions.caller_of(sign_in.console_key(tx, row.user_id))
+        return caller_of_key(sign_in.console_key(tx, row.user_id))

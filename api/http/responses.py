@@ -14,6 +14,17 @@ def json_response(body: Any, *, status: int = 200, headers: dict[str, str] | Non
     return Response(orjson.dumps(body), status_code=status, headers=headers, media_type="application/json")
 
 
+def page_object(data: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
+    """A page of a list whose next page begins after `last_id`."""
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": more}
+
+
+def page_response(objects: list[dict[str, Any]], limit: int) -> Response:
+    """A page of at most `limit` objects; one object more means `has_more`."""
+    return json_response({"object": "list", "data": objects[:limit], "has_more": len(objects) > limit})
+
+
 def base_url(request: Request) -> str:
     """The prefix of links in responses: PUBLIC_URL if set, else the base URL of the request."""
     return get_settings().public_url or str(request.base_url).rstrip("/")

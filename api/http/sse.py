@@ -3,10 +3,11 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import orjson
+from fastapi.responses import StreamingResponse
 
 from worker.core.settings import get_settings
 
@@ -112,6 +113,11 @@ async def _with_heartbeats(
 
 async def _next(frames: AsyncIterator[bytes]) -> bytes | None:
     return await anext(frames, None)
+
+
+def event_stream_response(frames: AsyncIterator[bytes], headers: Mapping[str, str] | None = None) -> StreamingResponse:
+    """Return the response that sends these frames."""
+    return StreamingResponse(frames, media_type="text/event-stream", headers={**(headers or {}), **SSE_HEADERS})
 
 
 def sse_openapi(example: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
 
 from api.auth.dependencies import Caller, GenerateDep
 from api.generation.acceptance import GenerationPlan
@@ -12,7 +11,7 @@ from api.generation.response import IdempotencyKeyHeader, accept_jobs, create_an
 from api.http.body_parsing import body_openapi, parse_body
 from api.http.errors import error_responses
 from api.http.preferences import Preference, PreferenceDep, parse_idempotency_key
-from api.http.sse import SSE_HEADERS, sse_openapi
+from api.http.sse import event_stream_response, sse_openapi
 from api.images.planning import plan_images
 from api.images.schemas import ImageGenerationRequest, ImagesAnswer
 from api.images.serialization import images_response
@@ -156,9 +155,7 @@ async def _create(
         kind = "image_edit" if from_images else "image_generation"
         accepted = await accept_jobs(request, plan, caller=caller, key=key)
         events = image_events(request.app.state.job_watcher, accepted, options.event_fields(kind), request)
-        return StreamingResponse(
-            events, media_type="text/event-stream", headers={**SSE_HEADERS, **job_headers(accepted, None)}
-        )
+        return event_stream_response(events, job_headers(accepted, None))
 
     def build_body(views: list[JobView], base: str) -> dict[str, Any]:
         return images_response(

@@ -15,7 +15,7 @@ from api.auth.dependencies import ReadDep
 from api.http.errors import error_responses
 from api.http.fields import After, after_id
 from api.http.preferences import set_job_id_header
-from api.http.responses import base_url, json_response, unix_seconds
+from api.http.responses import base_url, json_response, page_response, unix_seconds
 from api.jobs.file_routes import FileConditions, send_file
 from api.jobs.results.thumbnails import ThumbnailSize, send_thumbnail
 from api.jobs.routes import job_not_found, parse_job_id
@@ -184,9 +184,9 @@ async def list_derived(
             "created_at": unix_seconds(row.created_at),
             "results": row.results,
         }
-        for row in rows[:limit]
+        for row in rows
     ]
-    return json_response({"object": "list", "data": data, "has_more": len(rows) > limit})
+    return page_response(data, limit)
 
 
 def _find(name: str, expires: str, signature: str) -> "Row[Any]":

@@ -13,8 +13,8 @@ from api.auth.dependencies import Caller, ReadDep
 from api.http.errors import error_responses
 from api.http.fields import Text
 from api.http.preferences import set_job_id_header
-from api.http.responses import base_url, json_response
-from api.http.sse import SSE_HEADERS, sse_openapi
+from api.http.responses import base_url, json_response, page_object
+from api.http.sse import event_stream_response, sse_openapi
 from api.jobs.eta import estimate_eta
 from api.jobs.events import job_events
 from api.jobs.schemas import Job, JobList
@@ -129,16 +129,8 @@ async def list_jobs(
 
     views, more = await run_in_threadpool(read)
     data = [job_object(view, base_url(request)) for view in views]
-    return json_response(
-        {
-            "object": "list",
-            "data": data,
-            "first_id": data[0]["id"] if data else None,
-            "last_id": data[-1]["id"] if data else None,
-            "has_more": more,
-            **({} if ids is None else {"missing": _missing(requested, data)}),
-        }
-    )
+    missing = {} if ids is None else {"missing": _missing(requested, data)}
+    return json_response({**page_object(data, more=more), **missing})
 
 
 def _missing(requested: dict[str, UUID], data: list[dict[str, Any]]) -> list[str]:
@@ -210,10 +202,15 @@ def parse_statuses(status: str | None) -> list[str] | None:
     return states
 
 
+def visible_job(caller: Caller, job_id: UUID) -> JobView | None:
+    """Return a job that the caller may see; None for one of another user, and for one that does not exist (I9)."""
+    with transaction() as tx:
+        return queries.job_view(tx, job_id, caller.viewer(tx))
+
+
 def find_job(caller: Caller, job_id: UUID) -> JobView:
     """Return a job that the caller may see. Raises job_not_found."""
-    with transaction() as tx:
-        view = queries.job_view(tx, job_id, caller.viewer(tx))
+    view = visible_job(caller, job_id)
     if view is None:
         raise job_not_found(public_id("job", job_id))
     return view
@@ -321,4 +318,4 @@ async def follow_job(
         after=after,
         is_disconnected=request.is_disconnected,
     )
-    return StreamingResponse(stream, media_type="text/event-stream", headers=SSE_HEADERS)
+    return event_stream_response(stream)

@@ -16,9 +16,10 @@ from api.http.body_parsing import body_openapi, parse_body
 from api.http.clients.storage_threads import in_storage_thread
 from api.http.errors import error_responses
 from api.http.preferences import parse_idempotency_key, set_job_id_header
-from api.http.responses import base_url, json_response
+from api.http.responses import base_url, json_response, page_object
 from api.jobs.file_routes import FileConditions, send_file
 from api.jobs.results.removal import erase_files
+from api.jobs.routes import visible_job
 from api.videos.planning import plan_videos, require_single_video
 from api.videos.remix import plan_remix
 from api.videos.schemas import RemixRequest, Video, VideoDeleted, VideoGenerationRequest, VideoList
@@ -55,9 +56,8 @@ _ALTERNATIVES = {
 
 
 def find_video(caller: Caller, job_id: UUID) -> JobView:
-    """Return a video of this caller. Raises `video_not_found` for videos of other users (I9)."""
-    with transaction() as tx:
-        view = queries.job_view(tx, job_id, caller.viewer(tx))
+    """Return a video of this caller. Raises `video_not_found`."""
+    view = visible_job(caller, job_id)
     if view is None or view.job.kind != "video":
         raise video_not_found_error(public_video_id(job_id))
     return view
@@ -107,8 +107,7 @@ async def list_videos(
 
     views, more = await run_in_threadpool(read)
     data = [video_object(view, base_url(request)) for view in views]
-    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
-    return json_response({"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": more})
+    return json_response(page_object(data, more=more))
 
 
 @router.post("/edits", include_in_schema=False)

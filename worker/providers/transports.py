@@ -45,6 +45,16 @@ _MAX_RESPONSE_BYTES, _MAX_RESPONSE_VALUES = 128_000_000, 400_000
 _opened_streams: ContextVar[list[httpcore.AsyncNetworkStream]] = ContextVar("opened_streams")
 
 
+async def limited_body(response: httpx.Response, most: int) -> AsyncIterator[bytes]:
+    """Yield the body of a response. Raises httpx.ReadError after `most` bytes."""
+    size = 0
+    async for chunk in response.aiter_bytes():
+        size += len(chunk)
+        if size > most:
+            raise httpx.ReadError(f"the response is longer than {most} bytes")
+        yield chunk
+
+
 @lru_cache(maxsize=1)
 def tls_context() -> ssl.SSLContext:
     """Return one context for all pools, because loading the certificate authorities takes 25 ms."""

@@ -28,8 +28,8 @@ from api.http.body_parsing import body_openapi, parse_body
 from api.http.errors import error_responses
 from api.http.fields import Text
 from api.http.preferences import set_job_id_header
-from api.http.responses import base_url, json_response, unix_seconds
-from api.http.sse import SSE_HEADERS, sse_openapi
+from api.http.responses import base_url, json_response, page_object, unix_seconds
+from api.http.sse import event_stream_response, sse_openapi
 from api.jobs.routes import parse_job_id
 from api.jobs.serialization import STATUS_OF, job_error, job_object
 from worker.core.errors import DreameryError
@@ -57,11 +57,6 @@ def _conversation_object(row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def _page(data: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
-    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
-    return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": more}
-
-
 @router.get(
     "",
     summary="List your conversations",
@@ -77,7 +72,7 @@ def list_conversations(
     cursor = parse_conversation_id(after) if after else None
     with transaction() as tx:
         rows, more = threads.list_threads(tx, caller.owner, query=q, after=cursor, limit=limit)
-    return json_response(_page([_conversation_object(row) for row in rows], more=more))
+    return json_response(page_object([_conversation_object(row) for row in rows], more=more))
 
 
 @router.get(
@@ -166,7 +161,7 @@ def list_turns(
         _turn_object(turn, views[turn.job_id], _results(turn, views), inputs.get(turn.job_id, 0), base_url(request))
         for turn in shown
     ]
-    return json_response(_page(data, more=more))
+    return json_response(page_object(data, more=more))
 
 
 def _find(tx: Transaction, conversation_id: str, caller: Caller) -> UUID:
@@ -232,4 +227,4 @@ async def follow_answer(request: Request, conversation_id: str, caller: FullRead
         base=base_url(request),
         mark_unanswered=lambda: None,  # reading again is no repeat of the request
     )
-    return StreamingResponse(stream.frames(), media_type="text/event-stream", headers=SSE_HEADERS)
+    return event_stream_response(stream.frames())

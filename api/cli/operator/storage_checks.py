@@ -42,7 +42,7 @@ def _from_database(owned_by: str | None) -> list[Finding]:
     found = []
     if problem is not None:
         detail = f"a worker could not store a result in {problem.place}: {problem.reason}; results wait"
-        hint = "Make it work for the workers, which may run on other machines: they go on by themselves."
+        hint = "Make it work for the workers, which may run on other machines: they continue by themselves."
         found.append(Finding("storage", ok=False, detail=detail, hint=hint))
     if not ours:
         hint = "Orphaned files are not deleted. If the other platform is gone, run `dreamery take-storage`."

@@ -13,7 +13,7 @@ from api.auth.dependencies import Caller, GenerateDep, ReadDep
 from api.http.errors import error_responses
 from api.http.preferences import set_job_id_header
 from api.http.responses import base_url, json_response
-from api.http.sse import SSE_HEADERS, sse_openapi
+from api.http.sse import event_stream_response, sse_openapi
 from api.jobs.feed import JobFeeds, feed_events
 from api.jobs.routes import find_job, parse_job_id
 from api.jobs.schemas import Job
@@ -61,7 +61,7 @@ async def follow_jobs(
     stream = feed_events(
         feeds, partial(_viewer, caller), base=base_url(request), since=after, is_disconnected=request.is_disconnected
     )
-    return StreamingResponse(stream, media_type="text/event-stream", headers=SSE_HEADERS)
+    return event_stream_response(stream)
 
 
 def _set_favourite(caller: Caller, job_id: UUID, *, favourite: bool) -> JobView:

@@ -1,7 +1,7 @@
 """List the pictures and videos of a caller one by one, for galleries."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from api.auth.dependencies import ReadDep
 from api.http.errors import error_responses
 from api.http.fields import Text
-from api.http.responses import base_url, json_response
+from api.http.responses import base_url, json_response, page_object
 from api.jobs.results.schemas import ResultList
 from api.jobs.results.serialization import result_object
 from api.jobs.routes import parse_time, resolve_model_ids
@@ -83,7 +83,7 @@ async def list_results(
         with transaction() as tx:
             start = _parse_position(after) if after else None
             if isinstance(start, UUID):
-                start = listing.position_of(tx, start) or _bad_position()
+                start = listing.position_of(tx, start) or _refuse_position()
             viewer = caller.viewer(tx)
             page = listing.list_results(tx, viewer, filters, after=start, limit=limit, newest_first=order == "desc")
             job_ids = list({row.job_id for row in page.rows})
@@ -98,11 +98,7 @@ async def list_results(
 def _page_object(page: ResultPage, base: str) -> dict[str, Any]:
     data = [result_object(row, base) for row in page.rows]
     return {
-        "object": "list",
-        "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
-        "has_more": page.next is not None,
+        **page_object(data, more=page.next is not None),
         "next": f"{page.next.job_id.hex}.{page.next.n}" if page.next else None,
     }
 
@@ -111,10 +107,10 @@ def _parse_position(after: str) -> Position | UUID:
     """Parse the cursor: a position, or the id of a result."""
     if match := _POSITION.fullmatch(after):
         return Position(UUID(hex=match[1]), min(int(match[2]), _MAX_NUMBER))
-    return parse_public_id("file", after) or _bad_position()
+    return parse_public_id("file", after) or _refuse_position()
 
 
-def _bad_position() -> Position:
+def _refuse_position() -> NoReturn:
     message = "`after` must be `next` of a page, or the id of a result (`file_...`)."
     raise DreameryError("invalid_value", message, param="after")
 

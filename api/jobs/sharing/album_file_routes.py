@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from api.auth.dependencies import FullReadDep
 from api.http.errors import error_responses
 from api.http.fields import After, after_id
-from api.http.responses import base_url, json_response
+from api.http.responses import base_url, json_response, page_response
 from api.jobs.file_routes import FileConditions, send_file
 from api.jobs.results.thumbnails import ThumbnailSize, send_thumbnail
 from api.jobs.sharing.access import ChangeDep, album_not_found, lock_for_change, parse_album_id, parse_ids, user_of
@@ -59,8 +59,7 @@ def list_files(
     if rows is None:
         raise DreameryError("invalid_value", f"This album has no file {after!r} any more. Start again.", param="after")
     base, show = base_url(request), album.show_prompts
-    data = [file_object(row, caller.user_id, base, show_prompts=show) for row in rows[:limit]]
-    return json_response({"object": "list", "data": data, "has_more": len(rows) > limit})
+    return page_response([file_object(row, caller.user_id, base, show_prompts=show) for row in rows], limit)
 
 
 @router.post(

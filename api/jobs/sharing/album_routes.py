@@ -1,13 +1,13 @@
 """Albums: lists of results that their user may show to other users of the platform."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
 from api.auth.dependencies import Caller, FullReadDep, audit_actor
 from api.http.errors import error_responses
 from api.http.fields import After, after_id
-from api.http.responses import base_url, json_response
+from api.http.responses import base_url, json_response, page_response
 from api.jobs.sharing.access import ChangeDep, album_not_found, lock_for_change, parse_album_id, parse_ids, user_of
 from api.jobs.sharing.album_schemas import Album, AlbumChange, AlbumCreate, AlbumList, DeletedAlbum, album_object
 from worker.core.errors import DreameryError
@@ -44,12 +44,12 @@ def list_albums(
 ) -> Response:
     """Your own albums, and those that other users share with you."""
     last = after_id("album", after)
-    data: list[dict[str, object]] = []
+    data: list[dict[str, Any]] = []
     if caller.user_id is not None:
         with transaction() as tx:
             rows = albums.list_albums(tx, caller.user_id, role=role, after=last, limit=limit + 1)
         data = [album_object(row, caller.user_id, base_url(request)) for row in rows]
-    return json_response({"object": "list", "data": data[:limit], "has_more": len(data) > limit})
+    return page_response(data, limit)
 
 
 @router.post(

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from api.auth.dependencies import Caller, FullReadDep, audit_actor
 from api.http.errors import error_responses
 from api.http.fields import After, after_id
-from api.http.responses import base_url, json_response
+from api.http.responses import base_url, json_response, page_response
 from api.jobs.sharing.access import ChangeDep, album_not_found, parse_album_id, parse_ids, user_of
 from api.jobs.sharing.album_routes import AlbumLimit
 from api.jobs.sharing.share_schemas import RevokedShare, Share, ShareCreate, ShareList, share_object
@@ -98,8 +98,7 @@ def list_shares(request: Request, caller: FullReadDep, limit: AlbumLimit = 50, a
         with transaction() as tx:
             rows = shares.list_shares(tx, caller.user_id, after=last, limit=limit + 1)
     base = base_url(request)
-    data = [share_object(row, base) for row in rows[:limit]]
-    return json_response({"object": "list", "data": data, "has_more": len(rows) > limit})
+    return page_response([share_object(row, base) for row in rows], limit)
 
 
 @router.delete(

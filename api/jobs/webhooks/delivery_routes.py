@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from api.auth.dependencies import Caller, FullReadDep, WebhookManagementDep
 from api.http.errors import error_responses
 from api.http.fields import Text
-from api.http.responses import json_response
+from api.http.responses import json_response, page_object
 from api.jobs.webhooks.schemas import DeliveryList, DeliveryObject, DeliveryStatus, delivery_object
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
@@ -61,16 +61,7 @@ async def _page(
     if page is None:
         raise DreameryError("invalid_value", "`after` is not the id of one of your deliveries.", param="after")
     deliveries, more = page
-    data = [delivery_object(delivery) for delivery in deliveries]
-    return json_response(
-        {
-            "object": "list",
-            "data": data,
-            "first_id": data[0]["id"] if data else None,
-            "last_id": data[-1]["id"] if data else None,
-            "has_more": more,
-        }
-    )
+    return json_response(page_object([delivery_object(delivery) for delivery in deliveries], more=more))
 
 
 @router.get("/deliveries", summary="List webhook deliveries", responses={**_PAGE, **error_responses(400, 401)})

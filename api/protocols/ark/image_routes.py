@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
 
 from api.auth.dependencies import Caller, GenerateDep
 from api.generation.acceptance import GenerationPlan
@@ -13,7 +12,7 @@ from api.http.body_parsing import body_openapi, parse_body, validate_body
 from api.http.errors import error_responses
 from api.http.preferences import PreferenceDep, parse_idempotency_key
 from api.http.responses import base_url
-from api.http.sse import SSE_HEADERS, sse_openapi
+from api.http.sse import event_stream_response, sse_openapi
 from api.images.planning import plan_images
 from api.images.schemas import ImageGenerationRequest
 from api.images.streaming import image_events
@@ -70,9 +69,7 @@ async def create_images(
             options.model, options.response_format, base_url(request), getattr(request.state, "request_id", "")
         )
         events = image_events(request.app.state.job_watcher, accepted, frames, request)
-        return StreamingResponse(
-            events, media_type="text/event-stream", headers={**SSE_HEADERS, **job_headers(accepted, None)}
-        )
+        return event_stream_response(events, job_headers(accepted, None))
 
     def build_body(views: list[JobView], base: str) -> dict[str, Any]:
         return images_object(views, n=plan.n, response_format=options.response_format, base=base)

@@ -18,7 +18,7 @@ from api.http.errors import error_responses
 from api.http.fields import Text
 from api.http.preferences import parse_idempotency_key, set_job_id_header
 from api.http.responses import base_url, json_response
-from api.jobs.routes import resolve_model_ids
+from api.jobs.routes import resolve_model_ids, visible_job
 from api.protocols.ark.schemas import ArkTask, ArkTaskId, ArkTaskList, ArkVideoRequest, Nothing
 from api.protocols.ark.serialization import EXPIRED_CODES, STATUS_OF, task_id, task_object, task_status
 from api.protocols.ark.translation import makes_videos_without_text, parse_task_id, sent_names, video_fields
@@ -29,7 +29,7 @@ from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.job_state import JobState
 from worker.db.engine import transaction
-from worker.db.jobs import feed, queries
+from worker.db.jobs import feed
 from worker.db.jobs.queries import JobFilter, JobView
 
 router = APIRouter(prefix="/api/v3/contents/generations/tasks", tags=["ark"])
@@ -185,9 +185,8 @@ def _not_found(task: str) -> DreameryError:
 
 
 def _find(caller: Caller, job_id: UUID) -> JobView:
-    """Return a video of this caller. Raises `job_not_found`, also for videos of others (I9)."""
-    with transaction() as tx:
-        view = queries.job_view(tx, job_id, caller.viewer(tx))
+    """Return a video of this caller. Raises `job_not_found`."""
+    view = visible_job(caller, job_id)
     if view is None or view.job.kind != "video":
         raise _not_found(task_id(job_id))
     return view

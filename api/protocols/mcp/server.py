@@ -29,9 +29,8 @@ from api.http.errors import error_body
 from api.protocols.mcp import resources
 from api.protocols.mcp.confirmation import ClientConfirmation, InputNeededError
 from api.protocols.mcp.gateways.protocol import Gateway, RefusedError, UnreachableError
-from api.protocols.mcp.tools.arguments import read_arguments
 from api.protocols.mcp.tools.call import Call, Outcome, ToolSettings
-from api.protocols.mcp.tools.table import TOOLS
+from api.protocols.mcp.tools.table import TOOLS, ToolRow
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.observability.logging import get_logger
 
@@ -95,11 +94,7 @@ async def _call_tool(
 ) -> CallToolResult | InputRequiredResult:
     """Carry out a tool. What goes wrong is a result that the model can read, with the code of the REST API."""
     try:
-        row = TOOLS.get(params.name)
-        if row is None:
-            message = f"There is no tool {params.name[:60]!r}. Tools are: {', '.join(TOOLS)}."
-            raise DreameryError("invalid_value", message, param="name")  # noqa: TRY301
-        arguments = read_arguments(row.arguments, params.arguments or {})
+        tool = _find_tool(params.name)
         call = Call(
             gateway=gateway_of(context),
             settings=settings_of(context),
@@ -107,7 +102,7 @@ async def _call_tool(
             confirmation=ClientConfirmation(context, params),
             has_links=context.protocol_version >= _FIRST_VERSION_WITH_LINKS,
         )
-        return _result(await row.run(call, arguments))
+        return _result(await tool.call(call, params.arguments or {}))
     except InputNeededError as needed:
         return needed.result
     except RefusedError as refused:
@@ -119,6 +114,14 @@ async def _call_tool(
     except Exception:
         log.exception("mcp_tool_failed", tool=params.name[:60])
         return _failure(error_body(ERRORS["internal_error"])["error"])
+
+
+def _find_tool(name: str) -> ToolRow[Any]:
+    row = TOOLS.get(name)
+    if row is None:
+        message = f"There is no tool {name[:60]!r}. Tools are: {', '.join(TOOLS)}."
+        raise DreameryError("invalid_value", message, param="name")
+    return row
 
 
 async def _report(context: Context, percent: float, message: str) -> None:

@@ -7,7 +7,7 @@ was created or charged), or `upstream_unreachable` (unclear: it may have been ca
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ from worker.providers.ark.error_codes import rule_for
 from worker.providers.ark.responses import parse_error
 from worker.providers.ark.verdicts import refusal
 from worker.providers.base import Account, NotSentError
-from worker.providers.transports import NOT_SENT, Transports
+from worker.providers.transports import NOT_SENT, Transports, limited_body
 
 HOSTS = {"cn": "https://ark.cn-beijing.volces.com", "intl": "https://ark.ap-southeast.bytepluses.com"}
 PATH = "/api/v3"
@@ -193,16 +193,7 @@ def _outcome(account: Account, path: str) -> Iterator[None]:
 
 
 async def _content(response: httpx.Response) -> bytes:
-    return b"".join([chunk async for chunk in _limited(response)])
-
-
-async def _limited(response: httpx.Response) -> AsyncIterator[bytes]:
-    size = 0
-    async for chunk in response.aiter_bytes():
-        size += len(chunk)
-        if size > MAX_BODY:
-            raise httpx.ReadError(f"the response is longer than {MAX_BODY} bytes")
-        yield chunk
+    return b"".join([chunk async for chunk in limited_body(response, MAX_BODY)])
 
 
 def _read(account: Account, path: str, status: int, content: bytes) -> Any:

@@ -28,7 +28,7 @@ from worker.providers.dreamina.error_codes import clean, error_code_for, message
 from worker.providers.dreamina.job_records import read_fail_fields
 from worker.providers.dreamina.regions import Site
 from worker.providers.dreamina.signing import PF, sign, uid_token, web_id
-from worker.providers.transports import NOT_SENT, Transports
+from worker.providers.transports import NOT_SENT, Transports, limited_body
 
 # 200 records of eight images are about 10 MB.
 MAX_BODY = 16_000_000
@@ -212,21 +212,12 @@ async def _read_whole(response: httpx.Response, *, proxied: bool) -> bytes:
     """Return the body. Few long ones of proxies are in memory at once: a caller's proxy may stall in the middle."""
     chunks, size = list[bytes](), 0
     async with AsyncExitStack() as held:
-        async for chunk in _limit_size(response):
+        async for chunk in limited_body(response, MAX_BODY):
             chunks.append(chunk)
             if proxied and size <= _LONG_BYTES < size + len(chunk):
                 await held.enter_async_context(LONG_ANSWERS.turn())
             size += len(chunk)
         return b"".join(chunks)
-
-
-async def _limit_size(response: httpx.Response) -> AsyncIterator[bytes]:
-    size = 0
-    async for chunk in response.aiter_bytes():
-        size += len(chunk)
-        if size > MAX_BODY:
-            raise httpx.ReadError(f"the response is longer than {MAX_BODY} bytes")
-        yield chunk
 
 
 async def _iter_events(account: Account, path: str, response: httpx.Response) -> AsyncGenerator[bytes]:
@@ -235,7 +226,7 @@ async def _iter_events(account: Account, path: str, response: httpx.Response) ->
     may_stream = response.status_code == 200 and "json" not in kind and "html" not in kind
     head, streaming = b"", False
     try:
-        async for chunk in _limit_size(response):
+        async for chunk in limited_body(response, MAX_BODY):
             if streaming:
                 yield chunk
                 continue

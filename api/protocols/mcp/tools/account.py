@@ -2,19 +2,16 @@
 
 from typing import Any
 
-from pydantic import BaseModel
-
 from api.protocols.mcp.gateways.protocol import Json, RefusedError, call_json
 from api.protocols.mcp.tools.call import Call, Outcome
-from api.protocols.mcp.tools.inputs import ListModels
+from api.protocols.mcp.tools.inputs import Balance, ListModels
 
 _CURRENCIES = ("credits", "usd", "cny")
 _MOST_ACCOUNTS = 100
 
 
-async def list_models(call: Call, arguments: BaseModel) -> Outcome:
+async def list_models(call: Call, arguments: ListModels) -> Outcome:
     """List the models that the key may use."""
-    assert isinstance(arguments, ListModels)  # noqa: S101 - the table of tools pairs them
     listed = (await call_json(call.gateway, "GET", "/v1/models"))["data"]
     chosen = [one for one in listed if one["alias_of"] is None and arguments.kind in {None, one["kind"]}]
     models = [_model_fields(one) for one in chosen]
@@ -47,7 +44,7 @@ def _describe(model: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-async def balance(call: Call, _arguments: BaseModel) -> Outcome:
+async def balance(call: Call, _arguments: Balance) -> Outcome:
     """Tell what the key may still spend."""
     report = await call_json(call.gateway, "GET", "/v1/usage")
     limits = [_limit_fields(one) for one in report["limits"]]

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
-
 from api.protocols.mcp.gateways.protocol import Json, call_json
 from api.protocols.mcp.tools.arguments import read_arguments
 from api.protocols.mcp.tools.call import Call, Outcome
@@ -43,23 +41,22 @@ ENDPOINTS = {
 }
 
 
-async def make_picture(call: Call, arguments: BaseModel) -> Outcome:
+async def make_picture(call: Call, arguments: MakePicture) -> Outcome:
     """Create pictures."""
     return await _create(call, "make_picture", arguments)
 
 
-async def edit_picture(call: Call, arguments: BaseModel) -> Outcome:
+async def edit_picture(call: Call, arguments: EditPicture) -> Outcome:
     """Create pictures from pictures."""
     return await _create(call, "edit_picture", arguments)
 
 
-async def make_video(call: Call, arguments: BaseModel) -> Outcome:
+async def make_video(call: Call, arguments: MakeVideo) -> Outcome:
     """Create videos."""
     return await _create(call, "make_video", arguments)
 
 
-async def _create(call: Call, tool: str, arguments: BaseModel) -> Outcome:
-    assert isinstance(arguments, Creating)  # noqa: S101 - the table of tools pairs them
+async def _create(call: Call, tool: str, arguments: Creating) -> Outcome:
     endpoint = ENDPOINTS[tool]
     body = await _body(call, arguments)
     held = await agree_on_cost(call, arguments, endpoint.path, body)
@@ -76,9 +73,8 @@ async def _create(call: Call, tool: str, arguments: BaseModel) -> Outcome:
     return await jobs_outcome(call, jobs, thumbnails=arguments.thumbnails)
 
 
-async def estimate(call: Call, arguments: BaseModel) -> Outcome:
+async def estimate(call: Call, arguments: EstimateCost) -> Outcome:
     """Tell what a call would cost and take."""
-    assert isinstance(arguments, EstimateCost)  # noqa: S101 - the table of tools pairs them
     endpoint = ENDPOINTS[arguments.tool]
     wanted = read_arguments(endpoint.arguments, arguments.arguments, prefix="arguments.")
     found = await estimate_cost(call, endpoint.path, await _body(call, wanted))

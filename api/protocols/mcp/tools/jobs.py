@@ -2,8 +2,6 @@
 
 from urllib.parse import urlencode
 
-from pydantic import BaseModel
-
 from api.protocols.mcp.gateways.protocol import call_json
 from api.protocols.mcp.tools.call import Call, Outcome
 from api.protocols.mcp.tools.inputs import CancelJob, ListJobs, WaitForJob
@@ -13,17 +11,15 @@ from api.protocols.mcp.tools.waiting import check_job_id, describe_state, read_j
 _NONE = "There are no such jobs."
 
 
-async def wait_for_job(call: Call, arguments: BaseModel) -> Outcome:
+async def wait_for_job(call: Call, arguments: WaitForJob) -> Outcome:
     """Wait for a job."""
-    assert isinstance(arguments, WaitForJob)  # noqa: S101 - the table of tools pairs them
     job = await read_job(call, arguments.job_id)
     jobs = await wait_for_jobs(call, [job], arguments.wait_seconds)
     return await jobs_outcome(call, jobs, thumbnails=arguments.thumbnails)
 
 
-async def list_jobs(call: Call, arguments: BaseModel) -> Outcome:
+async def list_jobs(call: Call, arguments: ListJobs) -> Outcome:
     """List jobs, newest first."""
-    assert isinstance(arguments, ListJobs)  # noqa: S101 - the table of tools pairs them
     query = {"limit": arguments.limit, "status": arguments.status, "kind": arguments.kind, "q": arguments.words}
     query["after"] = arguments.after
     chosen = urlencode({name: value for name, value in query.items() if value is not None})
@@ -39,9 +35,8 @@ async def list_jobs(call: Call, arguments: BaseModel) -> Outcome:
     )
 
 
-async def cancel_job(call: Call, arguments: BaseModel) -> Outcome:
+async def cancel_job(call: Call, arguments: CancelJob) -> Outcome:
     """Cancel a job."""
-    assert isinstance(arguments, CancelJob)  # noqa: S101 - the table of tools pairs them
     check_job_id(arguments.job_id)
     job = await call_json(call.gateway, "POST", f"/v1/jobs/{arguments.job_id}/cancel")
     cancelling = ", cancelling: the upstream may still finish and charge it" if job["cancelling"] else ""

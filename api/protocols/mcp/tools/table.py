@@ -1,26 +1,30 @@
 """All tools: names, descriptions, schemas, hints for clients, and the functions that carry them out."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from mcp.types import Tool, ToolAnnotations
 from pydantic import BaseModel
 
 from api.protocols.mcp.tools import account, generation, inputs, jobs, outputs
+from api.protocols.mcp.tools.arguments import read_arguments
 from api.protocols.mcp.tools.call import Call, Outcome
 from api.protocols.mcp.tools.schemas import input_schema
 
+Arguments = TypeVar("Arguments", bound=inputs.Arguments)
+
 
 @dataclass(frozen=True, slots=True)
-class ToolRow:
+class ToolRow(Generic[Arguments]):
     """One tool. `changes`: it creates or changes something; `destroys`: something is lost; `repeats`: no harm again."""
 
     name: str
     title: str
     description: str
-    arguments: type[BaseModel]
+    arguments: type[Arguments]
     result: type[BaseModel]
-    run: Callable[[Call, BaseModel], Awaitable[Outcome]]
+    run: Callable[[Call, Arguments], Awaitable[Outcome]]
     changes: bool = False
     destroys: bool = False
     repeats: bool = True
@@ -42,10 +46,14 @@ class ToolRow:
             ),
         )
 
+    async def call(self, call: Call, arguments: Mapping[str, Any]) -> Outcome:
+        """Check the arguments and carry out the tool."""
+        return await self.run(call, read_arguments(self.arguments, arguments))
+
 
 _COSTS = "This costs credits or money. Returns the results, or the job if the wait ends first; it then continues."
 
-TOOLS = {
+TOOLS: dict[str, ToolRow[Any]] = {
     row.name: row
     for row in (
         ToolRow(
