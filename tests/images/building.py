@@ -57,10 +57,21 @@ class Builder:
         if BASE in self.buildah("images", "--format", "{{.Name}}:{{.Tag}}"):
             return
         system = self.folder / "base"
-        if not (system / "etc" / "os-release").exists():
-            shutil.rmtree(system, ignore_errors=True)
-            command = ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(system)]
+        if not system.exists():
+            draft = self.folder / "unfinished-base"
+            shutil.rmtree(draft, ignore_errors=True)
+            # In a namespace of its own, so that an interrupted run leaves no /proc mounted in the folder.
+            command = [
+                "unshare",
+                "-m",
+                "debootstrap",
+                "--variant=minbase",
+                f"--include={_PACKAGES}",
+                "bookworm",
+                str(draft),
+            ]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            draft.rename(system)
         (system / "usr/local/bin/python").unlink(missing_ok=True)
         (system / "usr/local/bin/python").symlink_to("/usr/bin/python3")
         container = self.buildah("from", "scratch")

@@ -35,11 +35,9 @@ class Services:
         self.sandbox = f"127.0.0.1:{sandbox}"
         self.settings: dict[str, str] = {}
         self.running: dict[str, Container] = {}
-        self.files, self._tmp = folder / "files", folder / "tmp"
+        self.files = folder / "files"
         self.files.mkdir()
         os.chown(self.files, 10001, 10001)
-        self._tmp.mkdir()
-        self._tmp.chmod(0o1777)
         self._stack = contextlib.ExitStack()
         postgres, _ = self._stack.enter_context(running_postgres(folder))
         redis, _ = self._stack.enter_context(running_redis(folder))
@@ -72,7 +70,7 @@ class Services:
             service = self._services[role]
             command = [self._ports.get(word, word) for word in service["command"]]
             mounts = {"/run/secrets": self._secrets_of(role)}
-            mounts |= {"/tmp": self._tmp} if "/tmp" in service["volumes"] else {}
+            mounts |= {"/tmp": self._new_tmp(role)} if "/tmp" in service["volumes"] else {}
             volume = self.files if "files:/data" in service["volumes"] else None
             log, env = self.folder / f"{role}.log", self._environment(service)
             self.running[role] = Container(
@@ -98,6 +96,14 @@ class Services:
         for name in self._services[role]["secrets"]:
             shutil.copy(self._secrets / name, folder / name)
             (folder / name).chmod(0o444)
+        return folder
+
+    def _new_tmp(self, role: str) -> Path:
+        """A new volume without a name, as each new container gets for /tmp."""
+        folder = self.folder / "tmp" / role
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        folder.chmod(0o1777)
         return folder
 
     def _environment(self, service: dict[str, Any]) -> dict[str, str]:
@@ -126,9 +132,10 @@ class Services:
         return container.output().strip().splitlines()[-1]
 
     def stop(self, *roles: str) -> None:
-        """Send SIGTERM; each of these services ends with 0."""
+        """Send SIGTERM; each of these services ends with 0, before Docker would kill it."""
         for role in roles:
-            code = self.running[role].stop(240)
+            seconds = float(self._services[role].get("stop_grace_period", "10s").removesuffix("s"))
+            code = self.running[role].stop(seconds)
             assert code == 0, f"{role} ended with {code}:\n{self.running[role].output()[-2000:]}"
             del self.running[role]
 

@@ -304,6 +304,8 @@ def test_images_run_as_an_unprivileged_user(compose: dict[str, Any]) -> None:
     assert list(found)[-1] == "single", "hosts without targets build the last stage"
     assert found["runtime"]["USER"] == "10001:10001"
     assert json.loads(found["runtime"]["ENTRYPOINT"]) == ["tini", "--"]
+    # A second one would be a child, and warn at each start.
+    assert not any("init" in compose["services"][role] for role in ROLES)
     assert not any("USER" in words for name, words in found.items() if name != "runtime")
     assert json.loads(found["roles"]["CMD"]) == compose["services"]["api"]["command"]
     assert ["CMD", *json.loads(found["roles"]["HEALTHCHECK"])] == compose["services"]["api"]["healthcheck"]["test"]
