@@ -182,6 +182,15 @@ def test_both_readmes_have_the_same_content(path: Path) -> None:
     assert [sorted(row) for row in tables(path)] == [sorted(row) for row in tables(other)]
 
 
+def test_translated_documents_have_the_same_sections(path: Path) -> None:
+    if not path.name.endswith(".zh-CN.md"):
+        return
+    original = path.with_name(path.name.replace(".zh-CN", ""))
+    assert [level for level, _ in headings(path)] == [level for level, _ in headings(original)]
+    assert path.name in {*links(original)}
+    assert original.name in {*links(path)}
+
+
 def blocks_of(path: Path) -> list[tuple[str, str]]:
     """Return language and content of each code block. Comments are translated, so they do not count."""
     blocks = [(token.info, token.content) for token in parsed(path) if token.type == "fence"]

@@ -54,6 +54,17 @@ def account_id(client: Client, text: str, *, own: bool = False) -> str:
     return labelled[0] if labelled else _only_match("account", text, accounts)
 
 
+def channel_id(client: Client, text: str) -> str:
+    """Return the full id of a channel of alerts, which can also be given by its name."""
+    if text.startswith("whe_"):
+        return text
+    channels = client.get("/admin/v1/alerts/channels")["data"]
+    named = [str(each["id"]) for each in channels if each["name"] == text]
+    if len(named) > 1:
+        raise ClientError(f"{len(named)} channels have the name {text!r}. Give the id: `dreamery alerts channels`.")
+    return named[0] if named else _only_match("channel", text, channels)
+
+
 def _only_match(what: str, tail: str, found: Iterable[Json]) -> str:
     ids = [str(each["id"]) for each in found if str(each["id"]).endswith(tail)]
     if len(ids) == 1:
@@ -61,6 +72,7 @@ def _only_match(what: str, tail: str, found: Iterable[Json]) -> str:
     problem = f"No {what} has the id {tail!r}." if not ids else f"The ids of {len(ids)} {what}s end in {tail!r}."
     hints = {
         "job": f"The newest {_NEWEST_JOBS} were searched; `dreamery jobs list --json` prints full ids.",
+        "channel": "Give a name or an id of `dreamery alerts channels`.",
         "account": "Give a label or an id of `dreamery accounts list`.",
     }
     hint = hints.get(what, f"`dreamery {_PLURALS.get(what, f'{what}s')} list` shows them.")
