@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from worker.core.job_state import JobState
 from worker.db.jobs.durations import DurationStats
-from worker.db.jobs.queries import MOST_AHEAD, JobView, QueueCapacity
+from worker.db.jobs.queries import JobView, QueueCapacity
+from worker.db.scheduling.queue_positions import MOST_AHEAD
 
 # Used until enough jobs have finished: median and 90th percentile, seconds from submit to stored result.
 _DEFAULTS = {"image": (25.0, 60.0), "video": (180.0, 480.0), "chat": (60.0, 240.0)}
@@ -93,7 +94,7 @@ def estimate_new_job_eta(kind: str, usual: DurationStats | None, line: QueueCapa
     """Estimate the time of a job that does not exist yet, with `ahead` jobs before it in the queue."""
     p50, p90 = (usual.p50, max(usual.p90, usual.p50)) if usual else _DEFAULTS[kind]
     wait = _queue_seconds(line, ahead + 1, p50)
-    return _make_eta(wait + p50, wait * 1.5 + p90)
+    return _make_eta(wait + p50, wait * 1.5 + p90, at_least=ahead >= MOST_AHEAD)
 
 
 def estimate_group_eta(views: list[JobView]) -> Eta:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.http.fields import IMAGE_MODEL, example
-from worker.db.jobs.queries import MOST_AHEAD
+from worker.db.scheduling.queue_positions import MOST_AHEAD
 
 
 class JobQueue(BaseModel):

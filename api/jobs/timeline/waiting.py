@@ -6,7 +6,8 @@ from api.http.responses import unix_seconds
 from api.jobs.serialization import STATUS_OF
 from worker.core.ids import public_id
 from worker.core.job_state import JobState
-from worker.db.jobs.queries import MOST_AHEAD, JobView
+from worker.db.jobs.queries import JobView
+from worker.db.scheduling.queue_positions import MOST_AHEAD
 from worker.db.scheduling.wait_reasons import WaitReason
 
 # Reason of `worker/db/scheduling/wait_reasons.py` -> text in English, Chinese. `{n}` = the number of accounts.

@@ -10,13 +10,13 @@ from worker.core.job_state import OPEN, JobState, sql_list
 from worker.core.settings import get_settings
 from worker.db.accounts import health, model_listings
 from worker.db.accounts.eligibility import candidates, free_at, names_one_of, works
-from worker.db.accounts.queue_lines import queue_order
 from worker.db.engine import Transaction
 from worker.db.jobs import conversations, durations
 from worker.db.jobs.conversations import AgentReply
 from worker.db.jobs.durations import DurationStats
 from worker.db.jobs.job_search import JobFilter as JobFilter  # noqa: PLC0414 - callers import it from here
 from worker.db.jobs.job_search import filter_conditions
+from worker.db.scheduling.queue_positions import Waiting, find_positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class JobView:
 
     job: Row[Any]
     files: list[Row[Any]]  # the results, in order, without those that were deleted
-    position: int | None  # position in our queue, 1 = next; `MOST_AHEAD` + 1 = there or further behind
+    position: int | None  # position in our queue, 1 = next (`scheduling/queue_positions.py`)
     variants: list[Row[Any]] = field(default_factory=list)  # thumbnails and sprite sheets of videos
     reply: AgentReply | None = None  # a conversation: the reply of the agent so far
     children: list[UUID] = field(default_factory=list)  # a conversation: the jobs it started, in order
@@ -61,36 +61,10 @@ _JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, a
     queue_position, forecast_seconds, ready_items, error_code, error_message, webhook_url, cancel_requested_at,
     created_at, submitted_at, finished_at, event_seq, owner, user_id, api_key_id, account_ids, parent_id, usual_seconds,
     price, charged, currency, providers, settled_at, pinned_at, favourite, edited_at, origin,
-    charge_doubt, batch_id, lane, due_at, expires_at,
+    charge_doubt, batch_id, lane, due_at, expires_at, place, account_choice,
     (SELECT u.retention_days FROM users u WHERE u.id = jobs.user_id) AS retention_days,
     (SELECT a.region FROM accounts a WHERE a.id = jobs.account_id) AS region,
     extract(epoch FROM clock_timestamp() - submitted_at) AS running_seconds"""
-# A position is counted up to this many jobs ahead; a job further behind has the next number.
-MOST_AHEAD = 1000
-# Jobs that compete for the same accounts share a line, so a page of jobs walks each of its lines once. `OFFSET 0` keeps
-# the walk in the order of `ix_jobs_queue`: the planner would rather read and sort the whole queue.
-_POSITION = text(
-    f"""/* queue_position */
-    WITH w AS MATERIALIZED (
-        SELECT id, kind, account_ids, user_id, account_choice = 'own' AS own FROM jobs
-        WHERE id = ANY(:ids) AND state = 'queued'),
-    lines AS MATERIALIZED (
-        SELECT row_number() OVER () AS line, kind, account_ids, user_id, own
-        FROM (SELECT DISTINCT kind, account_ids, user_id, own FROM w) d),
-    front AS (
-        SELECT l.line, f.id, row_number() OVER (PARTITION BY l.line ORDER BY f.place, f.id) AS position
-        FROM lines l CROSS JOIN LATERAL (
-            SELECT o.id, o.place FROM (
-                SELECT id, place, account_ids, user_id, account_choice FROM jobs
-                WHERE state = 'queued' AND kind = l.kind ORDER BY place, id OFFSET 0) o
-            WHERE (o.account_ids && l.account_ids OR (o.account_ids = '{{}}' AND l.account_ids = '{{}}' AND (
-                o.user_id IS NOT DISTINCT FROM l.user_id OR (o.account_choice <> 'own' AND NOT l.own))))
-            LIMIT {MOST_AHEAD}) f)
-    SELECT w.id, coalesce(front.position, {MOST_AHEAD + 1}) AS position
-    FROM w JOIN lines l ON l.kind = w.kind AND l.account_ids = w.account_ids AND l.own = w.own
-        AND l.user_id IS NOT DISTINCT FROM w.user_id
-    LEFT JOIN front ON front.line = l.line AND front.id = w.id"""
-)
 
 
 _NAMED = names_one_of("account_ids", "CAST(:account_ids AS uuid[])")
@@ -127,7 +101,7 @@ def _job_views(tx: Transaction, rows: list[Row[Any]]) -> list[JobView]:
     chats = [row.id for row in rows if row.kind == "chat"]
     replies = conversations.find_replies(tx, chats) if chats else {}
     children = _children(tx, chats) if chats else {}
-    positions = _positions(tx, queued) if queued else {}
+    positions = find_positions(tx, [_waiting(row) for row in rows if row.state == JobState.QUEUED])
     capacities = _capacities(tx, queued) if queued else {}
     return [
         JobView(
@@ -147,9 +121,8 @@ def _job_views(tx: Transaction, rows: list[Row[Any]]) -> list[JobView]:
     ]
 
 
-def _positions(tx: Transaction, ids: list[UUID]) -> dict[UUID, int]:
-    with queue_order(tx):
-        return {row.id: row.position for row in tx.all(_POSITION, {"ids": ids})}
+def _waiting(row: Row[Any]) -> Waiting:
+    return Waiting(row.id, row.kind, row.place, row.account_ids, row.user_id, row.account_choice)
 
 
 def _children(tx: Transaction, job_ids: list[UUID]) -> dict[UUID, list[UUID]]:

@@ -9,8 +9,9 @@ from sqlalchemy import Row, text
 from worker.core.settings import get_settings
 from worker.db.accounts.available_credits import covers, credits_left, is_insufficient
 from worker.db.accounts.concurrency import free_slots, slot_limits, slots_of
-from worker.db.accounts.eligibility import ANY_NEEDS, NEEDS, Needs, free_at, may_use, names_one_of
+from worker.db.accounts.eligibility import ANY_NEEDS, NEEDS, Needs, free_at, may_use
 from worker.db.engine import Transaction
+from worker.db.scheduling.queue_positions import find_positions, last_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Availability:
     accounts: int
     usable: int  # enabled, and not known to lack the credits
     available_now: int  # no cooldown, within hours and daily cap, a free slot, pace and credits
-    jobs_ahead: int
+    jobs_ahead: int  # counted up to `MOST_AHEAD` of `queue_positions.py`
     slots: int
     busy: int
     submits_per_minute: float
@@ -63,15 +64,6 @@ _ACCOUNTS = text(
         CAST(:choice AS text) AS account_choice, {NEEDS}) w
     WHERE {may_use("a", "w")} AND (w.account_ids <> '{{}}' OR a.state = 'ok') AND NOT (a.id = ANY(:avoid))"""
 )
-# Counted like `queries.JobView.position`.
-_JOBS_AHEAD = text(
-    f"""/* ahead */
-    SELECT count(*) AS n FROM jobs o WHERE o.state = 'queued' AND o.kind = :kind AND o.place <= :place
-       AND ({names_one_of("o.account_ids", "CAST(:ids AS uuid[])")}
-            OR (o.account_ids = '{{}}' AND CAST(:ids AS uuid[]) = '{{}}' AND (
-            o.user_id IS NOT DISTINCT FROM CAST(:user_id AS uuid)
-            OR (o.account_choice <> 'own' AND CAST(:choice AS text) <> 'own'))))"""
-)
 
 
 def estimate_availability(tx: Transaction, job: JobRequirements) -> Availability:
@@ -83,14 +75,13 @@ def estimate_availability(tx: Transaction, job: JobRequirements) -> Availability
         "choice": job.account_choice,
         "ids": job.account_ids,
         "avoid": job.avoid,
-        "place": job.place,
         **job.needs.values(),
     }
     # With unknown sessions only, the empty list does not mean all accounts.
     no_accounts = bool(job.unknown_sessions) and not job.account_ids
     rows = [] if no_accounts else tx.all(_ACCOUNTS, {**values, **slot_limits()})
-    ahead = None if no_accounts else tx.first(_JOBS_AHEAD, values)
-    return _availability(job, rows, int(ahead.n) if ahead is not None else 0)
+    new = last_of(job.kind, job.place, account_ids=job.account_ids, user_id=job.user_id, choice=job.account_choice)
+    return _availability(job, rows, 0 if no_accounts else find_positions(tx, [new])[new.id] - 1)
 
 
 def _availability(job: JobRequirements, rows: list[Row[Any]], jobs_ahead: int) -> Availability:

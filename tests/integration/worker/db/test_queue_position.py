@@ -1,12 +1,18 @@
 """Positions in the queue: the same as counting every job ahead, up to the number that is counted."""
 
 import random
+from typing import Any
 from uuid import UUID
 
+from sqlalchemy import text
+
+from tests.integration.worker.db.test_lines import copy_job
 from tests.support import factories
 from tests.support.engine import Engine
 from worker.db.engine import transaction
 from worker.db.jobs import queries, state_machine
+from worker.db.scheduling import queue_positions
+from worker.db.scheduling.queue_positions import MOST_AHEAD
 from worker.db.users import users
 
 
@@ -58,9 +64,64 @@ def test_positions_of_mixed_lines_count_the_jobs_ahead(engine: Engine) -> None:
 
 def test_position_far_behind_is_the_next_number(engine: Engine) -> None:
     account = engine.add_account()
-    made = [factories.new_job([account]) for _ in range(queries.MOST_AHEAD + 3)]
+    made = [factories.new_job([account]) for _ in range(MOST_AHEAD + 3)]
     with transaction() as tx:
         state_machine.accept(tx, made)
     asked = [job.id for job in (made[0], *made[-5:])]
-    found, most = positions(asked), queries.MOST_AHEAD
+    found, most = positions(asked), MOST_AHEAD
     assert [found[job_id] for job_id in asked] == [1, most - 1, most, most + 1, most + 1, most + 1]
+
+
+def add_person(name: str) -> dict[str, object]:
+    with transaction() as tx:
+        row = users.add_user(tx, name=name, role="member")
+    assert row is not None
+    return {"owner": f"user:{row.id}", "user_id": row.id}
+
+
+def test_positions_behind_thousands_of_jobs_count_only_those_that_compete(engine: Engine) -> None:
+    """Own accounts and named ones are behind few others there, so that the whole queue must not be counted."""
+    named, other = engine.add_account(), engine.add_account()
+    first, second = add_person("first"), add_person("second")
+    copy_job(engine, engine.add_job(**first), 2 * MOST_AHEAD + 100)
+    copy_job(engine, engine.add_job(**second, account_choice="own"), 40, step=100.0)
+    copy_job(engine, engine.add_job(named, owner="tokens:a"), 40, step=100.0)
+    copy_job(engine, engine.add_job(named, other, owner="tokens:b"), 20, step=200.0)
+    copy_job(engine, engine.add_job(other, owner="tokens:c"), MOST_AHEAD + 20)
+    engine.sql("UPDATE jobs SET turn = turn + 5000 WHERE owner <> :owner", owner=first["owner"])
+    with transaction() as tx:
+        tx.run(text("ANALYZE jobs"))
+    asked = [row.id for row in engine.sql("SELECT id FROM jobs WHERE owner <> :owner", owner=first["owner"])][::20]
+    asked += [engine.add_job(**who, account_choice=choice) for who in (first, second) for choice in ("any", "own")]
+    expected = {job_id: min(n, MOST_AHEAD + 1) for job_id, n in counted(engine, asked).items()}
+    assert positions(asked) == expected
+    assert {1, MOST_AHEAD + 1} < set(expected.values())
+    assert len(set(expected.values())) > 20
+
+
+def test_a_page_reads_the_front_of_the_queue_once(engine: Engine) -> None:
+    people = [add_person(f"user {n}") for n in range(5)]
+    made = [engine.add_job(**person) for person in people]
+    copy_job(engine, made[0], MOST_AHEAD + 500)
+    copy_job(engine, made[1], MOST_AHEAD + 500)
+    asked = [engine.add_job(**person) for person in people for _ in range(5)]
+    with transaction() as tx:
+        tx.run(text("ANALYZE jobs"))
+        rows = tx.all(
+            text("SELECT id, kind, place, account_ids, user_id, account_choice FROM jobs WHERE id = ANY(:ids)"),
+            {"ids": asked},
+        )
+        waiting = [queue_positions.Waiting(*row) for row in rows]
+        with queue_positions.queue_order(tx):
+            plan = tx.all(
+                text(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {queue_positions._IN_FRONT.text}"),
+                queue_positions._values(waiting),
+            )[0][0]
+        assert set(queue_positions.find_positions(tx, waiting).values()) == {MOST_AHEAD + 1}
+    scans = [node for node in nodes(plan[0]["Plan"]) if node.get("Relation Name") == "jobs"]
+    assert [scan["Index Name"] for scan in scans] == ["ix_jobs_queue"]
+    assert sum(scan["Actual Rows"] * scan["Actual Loops"] for scan in scans) == 2 * MOST_AHEAD
+
+
+def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan, *(found for part in plan.get("Plans", []) for found in nodes(part))]
