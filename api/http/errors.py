@@ -195,11 +195,14 @@ def request_error(error: RequestValidationError, content_type: str = "applicatio
         return DreameryError(
             "invalid_json", f"The body is not valid JSON: {first['ctx'].get('error', 'cannot parse')}."
         )
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if param is None and first["type"] == "value_error":
+        # Several fields do not fit together: the message of the schema names them.
+        return DreameryError("invalid_value", message)
     if param is None:
         return _body_error(missing=first["type"] == "missing", content_type=content_type)
     if first["type"] == "missing":
         return DreameryError("missing_required_parameter", f"Missing required parameter: {param!r}.", param=param)
-    message = str(first["msg"]).removeprefix("Value error, ")
     return DreameryError("invalid_value", f"Invalid value for {param!r}: {message}.".replace("..", "."), param=param)
 
 

@@ -77,6 +77,25 @@ def test_invalid_channels_are_refused(admin, body) -> None:
     assert admin.http.get(f"{PATH}/channels").json()["data"] == []
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"kind": "email"}, "A webhook channel needs `url`, a mail channel needs `mail`"),
+        ({"kind": "webhook", "url": "https://example.com", "password": "x"}, "has no `password`"),
+        ({"kind": "email", "mail": MAIL | {"username": "u"}, "password": "x"}, "needs `security` `starttls` or `tls`"),
+        ({"kind": "email", "mail": MAIL | {"username": "u"}}, "Send `mail.username` and `password` together"),
+    ],
+    ids=range(4),
+)
+def test_fields_that_do_not_fit_together_are_named(admin, body, said) -> None:
+    assert said in assert_error(create(admin, **body), 400, "invalid_value")
+    headers = {"Accept-Language": "zh"}
+    chinese = admin.http.post(f"{PATH}/channels", json={"name": "ops", **body}, headers=headers).json()["error"][
+        "message"
+    ]
+    assert any("\u4e00" <= char <= "\u9fff" for char in chinese), chinese
+
+
 def test_password_is_never_shown_and_stays_with_its_server(admin) -> None:
     mail = MAIL | {"security": "starttls", "username": "dreamery"}
     made = create(admin, kind="email", mail=mail, password="hunter2-secret")

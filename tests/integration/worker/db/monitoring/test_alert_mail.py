@@ -1,24 +1,13 @@
 """Alerts by mail: a real SMTP server with TLS and a login; what it refuses is tried again and recorded without secrets."""
 
-import datetime as dt
-import socket
-from collections.abc import Callable, Iterator
-from email import message_from_bytes
-from email.policy import default
+from collections.abc import Iterator
 from pathlib import Path
-from ssl import PROTOCOL_TLS_SERVER, SSLContext
-from typing import Any
 from uuid import UUID
 
 import pytest
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import AuthResult
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from tests.support.engine import Engine
+from tests.support.servers.mail_server import PASSWORD, MailServers, write_certificate
 from worker.core.ids import new_id
 from worker.core.security.encryption import encrypt_secret
 from worker.core.webhook_policy import TEST_EVENT
@@ -28,76 +17,17 @@ from worker.db.monitoring.channels import NewChannel
 from worker.db.webhooks.endpoints import secret_context
 from worker.tasks.deliver_webhooks import deliver
 
-PASSWORD = "correct horse battery"
-
-
-class Mailbox:
-    """The handler of the server: keeps mails and answers with the next of `answers`."""
-
-    def __init__(self) -> None:
-        self.mails: list[Any] = []
-        self.answers: list[str] = []
-        self.tls: list[bool] = []
-
-    async def handle_DATA(self, _server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 - called by the library
-        answer = self.answers.pop(0) if self.answers else "250 OK"
-        if answer.startswith("250"):
-            self.mails.append(message_from_bytes(envelope.content, policy=default))
-            self.tls.append(session.ssl is not None)
-        return answer
-
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=9))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    file = tmp_path_factory.mktemp("tls") / "both.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    file.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-    return file
+    return write_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
-def mail_server(certificate: Path) -> Iterator[Callable[..., tuple[Mailbox, int]]]:
-    context = SSLContext(PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    running: list[Controller] = []
-
-    def check(_server: Any, _session: Any, _envelope: Any, _mechanism: str, data: Any) -> AuthResult:
-        return AuthResult(success=(data.login, data.password) == (b"dreamery", PASSWORD.encode()), handled=False)
-
-    def start(security: str) -> tuple[Mailbox, int]:
-        mailbox = Mailbox()
-        options: dict[str, Any] = {"ssl_context": context} if security == "tls" else {}
-        if security == "starttls":
-            options |= {"tls_context": context, "require_starttls": True}
-        if security != "none":
-            options |= {"authenticator": check, "auth_required": True, "auth_require_tls": security == "starttls"}
-        with socket.create_server(("localhost", 0)) as free:
-            port = free.getsockname()[1]
-        controller = Controller(mailbox, hostname="localhost", port=port, **options)
-        controller.start()
-        running.append(controller)
-        return mailbox, port
-
-    yield start
-    for controller in running:
-        controller.stop()
+def mail_server(certificate: Path) -> Iterator[MailServers]:
+    servers = MailServers(certificate)
+    yield servers
+    servers.stop()
 
 
 def add_channel(port: int, security: str, *, password: str = "", language: str = "en") -> UUID:
