@@ -24,8 +24,8 @@ from api.batches.serialization import batch_object, error_list, parse_batch_id
 from api.batches.uploads import key_root_of, store_upload, user_of
 from api.batches.validation import BatchLimits, CheckedBatch, check_lines
 from api.generation.acceptance import reject_while_draining
+from api.generation.media.reference_images import delete_stored_inputs
 from api.generation.quotas import quota_errors
-from api.generation.reference_images import delete_stored_inputs
 from api.generation.response import IdempotencyKeyHeader
 from api.generation.variants.request_matrix import expand_matrix
 from api.http.body_parsing import body_openapi, parse_body
@@ -266,7 +266,7 @@ def cancel_batch(request: Request, batch_id: str, caller: UserGenerateDep) -> Re
 
 @router.post("/{batch_id}/pause", summary="Pause a batch", responses=_CHANGED)
 def pause_batch(batch_id: str, caller: UserGenerateDep) -> Response:
-    """Starts no more lines until the batch is resumed. Lines that accounts work on continue. `expires_at` stays the same."""
+    """Starts no more lines until the batch is resumed. Lines that accounts work on continue. `expires_at` stays."""
     row = _require_open(find_batch(caller, batch_id))
     with transaction() as tx:
         batches.set_paused(tx, row.id, paused=True)

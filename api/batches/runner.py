@@ -22,7 +22,7 @@ from api.batches.reading import Line, read_lines
 from api.batches.results import WrittenResults, write_results
 from api.batches.validation import BatchLimits, CheckedBatch, check_lines
 from api.generation.job_action_routes import cancel_job_now
-from api.generation.reference_images import delete_stored_inputs
+from api.generation.media.reference_images import delete_stored_inputs
 from api.http.clients.storage_threads import in_storage_thread
 from worker import storage
 from worker.core.errors import DreameryError

@@ -12,8 +12,8 @@ from api.batches.planning import plan_line
 from api.batches.reading import Line
 from api.generation.acceptance import GenerationPlan
 from api.generation.account_assignment import assign_accounts
+from api.generation.media.reference_images import delete_stored_inputs
 from api.generation.quotas import with_cost_limit
-from api.generation.reference_images import delete_stored_inputs
 from api.http.clients.storage_threads import in_storage_thread
 from worker.core.catalog.money import CostLimit, to_amount
 from worker.core.errors import DreameryError

@@ -12,7 +12,7 @@ from api.chat.background.detection import MAX_MESSAGE_CHARS, strip_context
 from api.chat.follow_ups.decision import EditChoice, FollowUp, decide_follow_up
 from api.chat.follow_ups.pictures import images_of, link_of_part, split_text
 from api.chat.schemas import ChatMessage, ChatRequest, last_user_index, text_of, text_of_part
-from api.generation.media_fields import read_content_part, read_field
+from api.generation.media.fields import read_content_part, read_field
 from api.http.bodies.embedded_files import has_reference
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings

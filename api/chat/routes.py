@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 
 from api.auth.dependencies import Caller, GenerateDep
-from api.chat.agent_streaming import accept_agent_chat
+from api.chat.agent.streaming import accept_agent_chat
 from api.chat.background.detection import BackgroundCall, parse_job_choice
 from api.chat.chunks import DONE, Chunks
 from api.chat.completion import chat_completion, completion
@@ -103,11 +103,8 @@ async def create_chat(
     # Long chats are searched in threads that no other request waits for.
     received = received_body(request)
     turn = await plan_turn(body, caller, base_url(request))
-    if (
-        turn is None
-        and (call := await received.search(partial(detect_background_call, body, choice=choice, enabled=enabled)))
-        is not None
-    ):
+    detect = partial(detect_background_call, body, choice=choice, enabled=enabled)
+    if turn is None and (call := await received.search(detect)) is not None:
         log.info("housekeeping_answered", kind=call.kind, rule=call.rule or "structure", model=body.model)
         return _answer_background_call(body, call)
     tracked_request(request).wants_new_jobs = choice == "always"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 
-from api.generation.media_fields import split_media
+from api.generation.media.fields import split_media
 from api.http.fields import IMAGE_MODEL, MAX_COST_TEXT, MAX_IMAGES, MaxCost, Text, example, lowercase_or_none
 
 _MAX_MESSAGES = 5000

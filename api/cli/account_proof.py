@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.api_client import Client, Json
+from api.cli.display.output import JsonOption, KeyOption, UrlOption, platform_client, quote_segment
 from api.cli.display.short_ids import account_id
-from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, quote_segment
 
 _PATH = "/admin/v1/accounts"
 # The most that one proof may cost unless asked otherwise, in thousandths.

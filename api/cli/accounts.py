@@ -8,8 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.api_client import Client, Json
+from api.cli.display.output import (
+    JsonOption,
+    KeyOption,
+    UrlOption,
+    platform_client,
+    print_list,
+    print_object,
+    quote_segment,
+)
 from api.cli.display.short_ids import account_id
-from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object, quote_segment
 
 accounts_app = typer.Typer(no_args_is_help=True, help="Manage upstream accounts.")
 

@@ -8,9 +8,7 @@ from typing import Annotated
 import typer
 
 from api.cli.api_client import Client, Json
-from api.cli.display.short_ids import key_id as full_key_id
-from api.cli.display.short_ids import user_id
-from api.cli.output import (
+from api.cli.display.output import (
     JsonOption,
     KeyOption,
     UrlOption,
@@ -21,6 +19,8 @@ from api.cli.output import (
     print_with_secret,
     quote_segment,
 )
+from api.cli.display.short_ids import key_id as full_key_id
+from api.cli.display.short_ids import user_id
 from worker.core.catalog.provider_data import shipped_model
 
 users_app = typer.Typer(no_args_is_help=True, help="Manage users.")

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.api_client import FOLLOW_INTERVAL, Client, ClientError, Json
+from api.cli.display.output import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object
 from api.cli.display.short_ids import batch_id
 from api.cli.display.values import local_time
-from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object
 
 batches_app = typer.Typer(no_args_is_help=True, help="Many requests at once: add, list, pause, cancel, download.")
 

@@ -5,8 +5,16 @@ from typing import Annotated
 import typer
 
 from api.cli.accounts import AccountId, accounts_app
+from api.cli.display.output import (
+    JsonOption,
+    KeyOption,
+    UrlOption,
+    platform_client,
+    print_list,
+    print_object,
+    quote_segment,
+)
 from api.cli.display.short_ids import account_id
-from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object, quote_segment
 from worker.core.catalog.provider_data import shipped_model
 
 prices_app = typer.Typer(no_args_is_help=True, help="Show known prices of jobs, in credits and in money.")

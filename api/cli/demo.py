@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 from api.cli.api_client import Client, ClientError, Json, accepted_jobs, save_results, wait_for_jobs
-from api.cli.progress_bars import add_job_bars, job_progress
+from api.cli.display.progress_bars import add_job_bars, job_progress
 from worker.core.catalog.models import get_catalog
 from worker.core.catalog.provider_data import ProviderData, all_providers
 from worker.core.media.video import InvalidMediaError, inspect_video

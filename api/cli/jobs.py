@@ -6,9 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.api_client import Client, ClientError, Json
-from api.cli.display.short_ids import account_id, job_id
-from api.cli.display.values import local_time
-from api.cli.output import (
+from api.cli.display.output import (
     JsonOption,
     KeyOption,
     UrlOption,
@@ -18,6 +16,8 @@ from api.cli.output import (
     print_object,
     quote_segment,
 )
+from api.cli.display.short_ids import account_id, job_id
+from api.cli.display.values import local_time
 
 jobs_app = typer.Typer(no_args_is_help=True, help="List, show, cancel and retry jobs.")
 

@@ -17,6 +17,8 @@ from api.cli.api_client import Client, ClientError, Json, accepted_jobs, save_re
 from api.cli.batches import batches_app
 from api.cli.credits import prices_app
 from api.cli.display.help_panels import CommandsInPanels, put_into_panels
+from api.cli.display.output import SANDBOX_KEY, JsonOption, KeyOption, UrlOption, platform_client
+from api.cli.display.progress_bars import add_job_bars, job_progress
 from api.cli.jobs import jobs_app
 from api.cli.mcp.command import MCP_EXAMPLE, serve_mcp
 from api.cli.models import MODELS_EXAMPLE, show_models
@@ -26,8 +28,6 @@ from api.cli.operator.drain import drain, workers
 from api.cli.operator.healthcheck import health_app
 from api.cli.operator.rotate_master_key import rotate_master_key
 from api.cli.operator.run_role import run_app
-from api.cli.output import SANDBOX_KEY, JsonOption, KeyOption, UrlOption, platform_client
-from api.cli.progress_bars import add_job_bars, job_progress
 from api.cli.usage import USAGE_EXAMPLE, show_usage
 
 app = typer.Typer(cls=CommandsInPanels, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")

@@ -5,7 +5,15 @@ from typing import Annotated
 import typer
 
 from api.cli.api_client import Json
-from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object, quote_segment
+from api.cli.display.output import (
+    JsonOption,
+    KeyOption,
+    UrlOption,
+    platform_client,
+    print_list,
+    print_object,
+    quote_segment,
+)
 
 MODELS_EXAMPLE = "Example: dreamery models --kind video, or dreamery models gpt-image-1"
 _COLUMNS = ("id", "kind", "name", "takes", "makes", "regions")

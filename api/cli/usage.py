@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from api.cli.api_client import Json
+from api.cli.display.output import JsonOption, KeyOption, UrlOption, platform_client, print_list
 from api.cli.display.short_ids import account_id, key_id
 from api.cli.display.values import local_time
-from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, print_list
 
 USAGE_EXAMPLE = "Example: dreamery usage --user alice --from 2026-11-01 --group-by day,model --csv > usage.csv"
 _NUMBERS = (

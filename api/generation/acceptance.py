@@ -19,8 +19,8 @@ from api.auth.dependencies import Caller
 from api.generation import deduplication
 from api.generation.account_assignment import assign_accounts
 from api.generation.deduplication import DuplicateUndecidedError
+from api.generation.media.reference_images import delete_stored_inputs
 from api.generation.quotas import QuotaCheck, with_cost_limit
-from api.generation.reference_images import delete_stored_inputs
 from api.http.request_tracker import TrackedRequest
 from worker.core.catalog.money import CostLimit
 from worker.core.concurrency.keyed_batches import ALONE, KeyedBatches, Left

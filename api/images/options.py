@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from api.generation.media_values import InputEntry
+from api.generation.media.reference_images import ReferenceImage
+from api.generation.media.reference_media import ReferenceInput
+from api.generation.media.values import InputEntry
 from api.generation.models.fields import unsupported
-from api.generation.reference_images import ReferenceImage
-from api.generation.reference_media import ReferenceInput
 from api.images.schemas import ImageGenerationRequest
 from worker.core.catalog.models import ImageModel, get_catalog
 from worker.core.errors import DreameryError

@@ -11,6 +11,8 @@ from uuid import UUID
 
 from api.auth.dependencies import Caller
 from api.generation.acceptance import GenerationPlan, fingerprint
+from api.generation.media.reference_images import ReferenceImage, check_image_count, stem_of
+from api.generation.media.reference_media import ReferenceInput, describe_adjustments, open_inputs, store_input
 from api.generation.model_availability import NO_OFFER, read_offer
 from api.generation.models.fields import (
     check_input_limits,
@@ -20,8 +22,6 @@ from api.generation.models.fields import (
     user_params,
     without_vendor_flags,
 )
-from api.generation.reference_images import ReferenceImage, check_image_count, stem_of
-from api.generation.reference_media import ReferenceInput, describe_adjustments, open_inputs, store_input
 from api.generation.request_checks import check_prompt, check_regions, reject_agent
 from api.http.bodies.field_names import AUTOMATIC, FOLLOWS_INPUT, SIZE_FORMS
 from api.http.clients.storage_threads import in_storage_thread

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from api.generation.media_fields import collect_media
-from api.generation.media_values import InputEntry
+from api.generation.media.fields import collect_media
+from api.generation.media.values import InputEntry
 from api.http.fields import (
     IMAGE_MODEL,
     MAX_COST_TEXT,

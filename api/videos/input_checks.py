@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from api.generation.reference_images import ReferenceImage
-from api.generation.reference_media import ReferenceInput, ReferenceMedia
+from api.generation.media.reference_images import ReferenceImage
+from api.generation.media.reference_media import ReferenceInput, ReferenceMedia
 from api.videos.input_roles import Roles
 from worker.core.catalog.models import VideoModel, nearest_ratio
 from worker.core.errors import DreameryError

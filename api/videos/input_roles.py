@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from api.generation.media_values import InputEntry
+from api.generation.media.values import InputEntry
 from api.http.bodies.file_types import Media
 from api.videos.schemas import VideoGenerationRequest
 from worker.core.catalog.models import VideoModel, get_catalog

@@ -13,7 +13,7 @@ from worker.core.catalog.provider_data import all_providers
 # Where an upstream is described, spoken or imitated.
 INSIDE = ("worker/providers/dreamina/", "worker/providers/ark/", "worker/core/catalog/providers/", "worker/sandbox/")
 # A vendor's interface may be one that our callers speak; these files take or answer it, or name it as a source.
-CALLERS_FORMATS = ("api/protocols/ark/", "api/app.py", "api/generation/media_fields.py")
+CALLERS_FORMATS = ("api/protocols/ark/", "api/app.py", "api/generation/media/fields.py")
 # Names that clients rely on: a field of `/v1/models`, a tag of the API's document, and the form of a vendor's task ids.
 PUBLIC = {
     "api/http/docs/openapi.py": '"ark"',

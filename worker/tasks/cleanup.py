@@ -15,8 +15,7 @@ from worker.db.accounts import list_pace, session_checks, unused_cleanup
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, transaction
 from worker.db.jobs import idempotency
 from worker.db.monitoring import alerts
-from worker.tasks.stages import expire_results, orphaned_files
-from worker.tasks.stages.files import expire_batch_files, expire_inputs
+from worker.tasks.stages.files import expire_batch_files, expire_inputs, expire_results, orphaned_files
 
 log = get_logger("cleanup")
 

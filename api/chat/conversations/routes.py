@@ -11,9 +11,9 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import Caller, FullReadDep, GenerateDep
-from api.chat.agent_completion import finish_reason, is_text_complete, not_started_text
-from api.chat.agent_streaming import AgentStream
-from api.chat.agent_subscription import ConversationSubscription
+from api.chat.agent.completion import finish_reason, is_text_complete, not_started_text
+from api.chat.agent.streaming import AgentStream
+from api.chat.agent.subscription import ConversationSubscription
 from api.chat.chunks import Chunks
 from api.chat.conversations.schemas import (
     Conversation,

@@ -13,8 +13,8 @@ from itertools import islice
 from typing import Any
 
 from api.chat.schemas import ChatMessage, text_of, text_of_part
-from api.generation.media_fields import read_field
-from api.generation.media_values import detect_media, find_value, is_link
+from api.generation.media.fields import read_field
+from api.generation.media.values import detect_media, find_value, is_link
 
 _DATA_URL = r"data:image/[\w.+-]{1,40};base64,[A-Za-z0-9+/=_%-]++"
 _ADDRESS = r"https?://(?:[^\s()<>\"']|\([^\s()<>\"']*+\))++"

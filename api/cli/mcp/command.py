@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.api_client import ClientError
-from api.cli.output import UrlOption, choose_client
+from api.cli.display.output import UrlOption, choose_client
 
 MCP_EXAMPLE = "Example: DREAMERY_URL=https://dreamery.example.com DREAMERY_KEY=sk-dreamery-... dreamery mcp"
 

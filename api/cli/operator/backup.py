@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from api.cli.output import JsonOption
+from api.cli.display.output import JsonOption
 from worker.core.settings import get_settings
 
 DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Data folder; default ./data.")]
@@ -34,7 +34,7 @@ def backup(
     as_json: JsonOption = False,
 ) -> None:
     """Write a consistent snapshot of the database and the list of files to a file. The platform may run."""
-    from worker.local.backup import backup_path, create_backup, read_keys
+    from worker.local.backups.backup import backup_path, create_backup, read_keys
 
     use_data_dir(data_dir)
     passphrase = _passphrase(passphrase_file, twice=True) if with_keys else None
@@ -83,17 +83,17 @@ def restore(
     as_json: JsonOption = False,
 ) -> None:
     """Restore a backup into an empty database and check that every file exists. The platform must not run."""
-    from worker.local import backup_archive
-    from worker.local import restore as steps
-    from worker.local.backup import read_keys
+    from worker.local.backups import archive
+    from worker.local.backups import restore as steps
+    from worker.local.backups.backup import read_keys
 
     use_data_dir(data_dir)
     folder = get_settings().data_dir
-    with backup_archive.open_reader(source) as reader:
+    with archive.open_reader(source) as reader:
         with _progress_bars() as show:
             steps.check_archive(reader, show)
         present = read_keys(folder)
-        locked = reader.has(backup_archive.KEYS) and (passphrase_file is not None or "master" not in present)
+        locked = reader.has(archive.KEYS) and (passphrase_file is not None or "master" not in present)
         passphrase = _passphrase(passphrase_file, twice=False) if locked else None
         with _database(create=True) as url:
             steps.check_target(url, force=force)

@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from api.cli.display.error_words import GIVE_A_KEY
+from api.cli.display.output import choose_client
 from api.cli.operator import public_url_checks, storage_checks
 from api.cli.operator.findings import Finding, first_line
-from api.cli.output import choose_client
 from worker.core.catalog.provider_data import all_constants
 from worker.core.security import configuration
 from worker.core.security.connection_urls import find_url_problems

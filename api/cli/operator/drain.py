@@ -8,7 +8,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from api.cli.api_client import Client, Json
-from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object, quote_segment
+from api.cli.display.output import (
+    JsonOption,
+    KeyOption,
+    UrlOption,
+    platform_client,
+    print_list,
+    print_object,
+    quote_segment,
+)
 
 _POLL_SECONDS = 1.0
 

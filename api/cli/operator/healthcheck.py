@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from api.cli.output import JsonOption
+from api.cli.display.output import JsonOption
 
 health_app = typer.Typer(
     no_args_is_help=True, help="Health checks of the processes on this machine, for container runtimes."

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from api.cli.output import JsonOption
+from api.cli.display.output import JsonOption
 
 _ROUNDS = 5
 _ADVICE = (

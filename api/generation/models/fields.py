@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from api.generation.media_values import InputEntry
-from api.generation.reference_images import ReferenceImage
-from api.generation.reference_media import ReferenceInput, ReferenceMedia
+from api.generation.media.reference_images import ReferenceImage
+from api.generation.media.reference_media import ReferenceInput, ReferenceMedia
+from api.generation.media.values import InputEntry
 from worker.core.catalog.input_limits import find_problem
 from worker.core.catalog.models import ImageModel, VideoModel
 from worker.core.catalog.prompts.vendor_flags import remove_vendor_flags

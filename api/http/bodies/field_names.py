@@ -1,7 +1,7 @@
 """The table of field names: the name that the schemas use, and every other spelling that clients send for it.
 
 Names are compared in snake case, so `aspectRatio`, `aspect-ratio` and `AspectRatio` need no row of their own; that also
-holds for fields without a row. Media fields (images, frames, clips) are in `api/generation/media_fields.py`.
+holds for fields without a row. Media fields (images, frames, clips) are in `api/generation/media/fields.py`.
 """
 
 import re

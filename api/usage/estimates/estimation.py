@@ -9,8 +9,8 @@ from starlette.concurrency import run_in_threadpool
 from api.auth.dependencies import Caller
 from api.generation import quotas
 from api.generation.acceptance import GenerationPlan, reject_while_draining
+from api.generation.media.reference_images import delete_stored_inputs
 from api.generation.models.agent import AGENT
-from api.generation.reference_images import delete_stored_inputs
 from api.http.bodies.received import ReceivedBody
 from api.http.errors import error_body
 from api.jobs.eta import Eta, estimate_new_job_eta

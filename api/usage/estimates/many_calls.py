@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from api.auth.dependencies import Caller
 from api.generation import quotas
 from api.generation.acceptance import reject_while_draining
-from api.generation.reference_images import delete_stored_inputs
+from api.generation.media.reference_images import delete_stored_inputs
 from api.http.bodies.received import ReceivedBody
 from api.http.errors import error_body, request_error
 from api.jobs.eta import Eta, estimate_new_job_eta

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from api.auth.dependencies import Caller
-from api.chat.agent_planning import plan_conversation
+from api.chat.agent.planning import plan_conversation
 from api.chat.planning import detect_background_call, plan_chat
 from api.chat.schemas import ChatRequest
 from api.generation.acceptance import GenerationPlan

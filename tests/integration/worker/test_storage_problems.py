@@ -32,7 +32,7 @@ from worker.core.settings import get_settings
 from worker.tasks.dispatch import sweep
 from worker.tasks.save import save
 from worker.tasks.stages.files import storage_wait
-from worker.tasks.stages.orphaned_files import delete_orphans
+from worker.tasks.stages.files.orphaned_files import delete_orphans
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Retention of results and timelines, and pinned jobs. `worker/tasks/stages/expire_results.py` deletes the bytes.
+"""Retention of results and timelines, and pinned jobs. `worker/tasks/stages/files/expire_results.py` deletes the bytes.
 
 Rows of jobs stay, because charges, usage and quotas are counted from them.
 """

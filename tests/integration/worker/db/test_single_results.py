@@ -11,7 +11,7 @@ from worker.db.jobs import retention
 from worker.db.jobs.queries import Viewer
 from worker.db.jobs.results import listing, marks
 from worker.db.jobs.results.listing import Position, ResultFilter, ResultPage
-from worker.tasks.stages import expire_results
+from worker.tasks.stages.files import expire_results
 
 
 def page(account: UUID, filters: ResultFilter, after: Position | None = None) -> ResultPage:

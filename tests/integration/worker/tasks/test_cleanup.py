@@ -90,7 +90,7 @@ def test_inputs_without_jobs_are_deleted_after_a_day(engine: Engine) -> None:
 
 def test_many_orphans_are_deleted_in_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.storage._LIST_BATCH", 3)
-    monkeypatch.setattr("worker.tasks.stages.orphaned_files._MAX_INPUTS", 4)
+    monkeypatch.setattr("worker.tasks.stages.files.orphaned_files._MAX_INPUTS", 4)
     for n in range(10):
         stored_input(f"inputs/x{n}/0.png", hours_ago=30)
     for _ in range(4):

@@ -136,7 +136,7 @@ def test_cleanup_continues_after_crash_between_mark_and_bytes(engine: Engine) ->
 
 
 def test_many_files_are_deleted_in_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.tasks.stages.expire_results.FILES_PER_BATCH", 2)
+    monkeypatch.setattr("worker.tasks.stages.files.expire_results.FILES_PER_BATCH", 2)
     engine.configure(RETENTION_DAYS="7")
     jobs = [engine.add_succeeded_job(engine.add_account(), count=2) for _ in range(3)]
     move_jobs_back(engine, 8, *jobs)
@@ -149,7 +149,7 @@ def test_files_past_short_retention_are_found_behind_many_kept_jobs(
 ) -> None:
     """The windows of jobs that one statement looks at end anywhere: before, between and after jobs that are due."""
     monkeypatch.setattr("worker.db.jobs.retention._WINDOW", 2)
-    monkeypatch.setattr("worker.tasks.stages.expire_results.FILES_PER_BATCH", 1)
+    monkeypatch.setattr("worker.tasks.stages.files.expire_results.FILES_PER_BATCH", 1)
     engine.configure(RETENTION_DAYS="30")
     short, default, forever = user(engine, 3), user(engine, None), user(engine, 0)
     jobs = [(owner, add_job_of(engine, owner)) for owner in (forever, short, default, short, short, forever, default)]
@@ -235,7 +235,7 @@ def usage(engine: Engine) -> list[Any]:
 
 
 def test_timelines_are_deleted_without_changing_usage(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.tasks.stages.expire_results.ROWS_PER_BATCH", 3)
+    monkeypatch.setattr("worker.tasks.stages.files.expire_results.ROWS_PER_BATCH", 3)
     engine.configure(TIMELINE_RETENTION_DAYS="30", RETENTION_DAYS="7")
     old, young = [old_job(engine, 31) for _ in range(2)], old_job(engine, 29)
     failed = old_job(engine, 40, prompt="no [[fail:2038]]")
@@ -303,8 +303,8 @@ def test_bucket_is_scanned_a_few_pages_per_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("worker.storage._LIST_BATCH", 1)
-    monkeypatch.setattr("worker.tasks.stages.orphaned_files._PAGES_PER_RUN", 2)
-    monkeypatch.setattr("worker.tasks.stages.orphaned_files.ORPHAN_HOURS", -1)
+    monkeypatch.setattr("worker.tasks.stages.files.orphaned_files._PAGES_PER_RUN", 2)
+    monkeypatch.setattr("worker.tasks.stages.files.orphaned_files.ORPHAN_HOURS", -1)
     for _ in range(5):
         storage.put_file(orphan_key(), io.BytesIO(b"bytes"))
     remaining = []

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from api.cli.api_client import Client, ClientError, accepted_jobs, save_results, wait_for_jobs
-from api.cli.progress_bars import add_job_bars, job_progress
+from api.cli.display.progress_bars import add_job_bars, job_progress
 from tests.support.platform import free_port
 
 

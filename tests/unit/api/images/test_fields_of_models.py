@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from api.auth.dependencies import Caller
-from api.generation.reference_images import ReferenceImage
+from api.generation.media.reference_images import ReferenceImage
 from api.images.options import check_layered_picture
 from api.images.planning import plan_image_jobs
 from api.images.schemas import ImageGenerationRequest

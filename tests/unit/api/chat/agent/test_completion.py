@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from api.chat.agent_completion import (
+from api.chat.agent.completion import (
     agent_completion,
     final_error,
     finish_reason,

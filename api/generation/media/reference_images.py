@@ -13,8 +13,8 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from api.generation.inspections import Inspection, unusable
-from api.generation.media_values import FORMS, InputEntry, find_value, is_link, open_text, too_large
+from api.generation.media.inspections import Inspection, unusable
+from api.generation.media.values import FORMS, InputEntry, find_value, is_link, open_text, too_large
 from api.http.body_parsing import Upload
 from api.http.own_file_links import open_own_file
 from worker import storage

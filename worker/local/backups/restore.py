@@ -18,9 +18,9 @@ from worker.db.platform import dump
 from worker.db.platform import restore as platform_restore
 from worker.db.platform.dump import TableRows
 from worker.db.platform.startup import explain
-from worker.local import backup_archive
-from worker.local.backup import Progress, key_ids
-from worker.local.backup_archive import Json, Reader
+from worker.local.backups import archive
+from worker.local.backups.archive import Json, Reader
+from worker.local.backups.backup import Progress, key_ids
 from worker.local.data_dir import write_private
 from worker.local.processes import StartError
 from worker.local.schema_upgrade import is_newer, newest_revision, unknown_tables, upgrade_schema
@@ -89,9 +89,9 @@ def check_target(database_url: str, *, force: bool) -> None:
 def restore_keys(reader: Reader, data_dir: Path, present: dict[str, str], passphrase: str | None) -> list[str]:
     """Write the keys of the archive that are missing here. Returns the ids of master keys that are still missing."""
     needed = reader.manifest["master_key_ids"]
-    if passphrase is not None and reader.has(backup_archive.KEYS):
+    if passphrase is not None and reader.has(archive.KEYS):
         try:
-            keys = decrypt_keys(b"".join(reader.pieces(backup_archive.KEYS)), passphrase)
+            keys = decrypt_keys(b"".join(reader.pieces(archive.KEYS)), passphrase)
         except WrongPassphraseError:
             raise StartError("The passphrase does not open the keys of this backup.") from None
         folder = data_dir / "keys"
@@ -133,7 +133,7 @@ def restore(reader: Reader, database_url: str, *, resume_open: bool, show: Progr
 def restore_files(reader: Reader, report: RestoreReport, *, sizes_only: bool, show: Progress) -> None:
     """Store the files of the archive, and check that the files it only lists exist. Updates the report."""
     count = reader.manifest["files"]["count"]
-    for n, file in enumerate(reader.lines(backup_archive.FILES)):
+    for n, file in enumerate(reader.lines(archive.FILES)):
         show("files", n, count)
         try:
             intact = _is_intact(file, sizes_only=sizes_only)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from api.chat.agent_planning import build_messages
+from api.chat.agent.planning import build_messages
 from api.chat.schemas import ChatMessage
 from worker.core.errors import DreameryError
 

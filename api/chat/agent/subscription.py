@@ -11,7 +11,7 @@ from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
 
-from api.chat.agent_completion import has_ended, is_text_complete
+from api.chat.agent.completion import has_ended, is_text_complete
 from api.jobs.watcher import JobWatcher, Watch
 from worker.core.errors import DreameryError
 from worker.core.observability.logging import get_logger

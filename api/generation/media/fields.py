@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
-from api.generation.media_values import (
+from api.generation.media.values import (
     InputEntry,
     carries_media,
     detect_media,

@@ -23,8 +23,8 @@ from worker.core.security.passphrase import encrypt_keys
 from worker.core.settings import Settings, get_settings
 from worker.db.platform import dump
 from worker.db.platform.startup import explain
-from worker.local import backup_archive
-from worker.local.backup_archive import Json, Writer
+from worker.local.backups import archive
+from worker.local.backups.archive import Json, Writer
 from worker.local.processes import StartError
 
 
@@ -82,10 +82,10 @@ def create_backup(
 ) -> Json:
     """Write the archive and return its manifest. A `passphrase` adds the keys, encrypted with it. Raises StartError."""
     try:
-        with backup_archive.open_writer(target) as writer, tempfile.TemporaryFile() as file_list:
+        with archive.open_writer(target) as writer, tempfile.TemporaryFile() as file_list:
             manifest = _write_rows(writer, database_url, file_list, show)
             if passphrase is not None:
-                writer.add(backup_archive.KEYS, [encrypt_keys(keys, passphrase)])
+                writer.add(archive.KEYS, [encrypt_keys(keys, passphrase)])
             manifest["master_key_ids"] = key_ids(keys)
             manifest["storage"] = storage.describe_location()
             missing = _write_files(writer, file_list, manifest["files"]["count"], show) if with_files else []
@@ -109,7 +109,7 @@ def _write_rows(writer: Writer, database_url: str, file_list: IO[bytes], show: P
             entries.append({"name": table.name, "columns": table.columns, "rows": rows, "member": member})
         show("tables", len(tables), len(tables))
         totals = {"count": 0, "bytes": 0}
-        writer.add(backup_archive.FILES, _file_lines(snapshot, totals, file_list))
+        writer.add(archive.FILES, _file_lines(snapshot, totals, file_list))
         return {
             "made_at": snapshot.at.isoformat(),
             "dreamery": _version(),

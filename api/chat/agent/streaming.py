@@ -15,7 +15,7 @@ from fastapi import Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import Caller
-from api.chat.agent_completion import (
+from api.chat.agent.completion import (
     agent_completion,
     final_error,
     finish_reason,
@@ -27,8 +27,8 @@ from api.chat.agent_completion import (
     result_progress_line,
     waiting_line,
 )
-from api.chat.agent_planning import plan_conversation
-from api.chat.agent_subscription import ConversationSubscription
+from api.chat.agent.planning import plan_conversation
+from api.chat.agent.subscription import ConversationSubscription
 from api.chat.chunks import Chunks, error_frame
 from api.chat.conversations.turns import PlannedTurn, set_conversation_header
 from api.chat.schemas import ChatRequest

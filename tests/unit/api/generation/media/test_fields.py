@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 import pytest
 
-from api.generation.media_fields import FIELDS, find_role
-from api.generation.media_values import InputEntry
-from api.generation.reference_images import ReferenceImage
-from api.generation.reference_media import read_input
+from api.generation.media.fields import FIELDS, find_role
+from api.generation.media.reference_images import ReferenceImage
+from api.generation.media.reference_media import read_input
+from api.generation.media.values import InputEntry
 from api.http.bodies.field_names import snake_case
 from api.http.body_parsing import Upload, validate_body
 from api.images.schemas import ImageGenerationRequest

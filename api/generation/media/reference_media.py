@@ -10,9 +10,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
-from api.generation.inspections import Inspection, inspect, unusable
-from api.generation.media_values import FORMS, FileId, InputEntry, find_value, is_link, open_text, too_large
-from api.generation.reference_images import (
+from api.generation.media.inspections import Inspection, inspect, unusable
+from api.generation.media.reference_images import (
     ReferenceImage,
     begin_reference_image,
     check_link,
@@ -20,6 +19,7 @@ from api.generation.reference_images import (
     sha256_of,
     store_reference_image,
 )
+from api.generation.media.values import FORMS, FileId, InputEntry, find_value, is_link, open_text, too_large
 from api.http.bodies.file_types import Media
 from api.http.body_parsing import Upload
 from api.http.clients.storage_threads import in_storage_thread

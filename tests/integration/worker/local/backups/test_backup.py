@@ -25,8 +25,9 @@ from worker.core.settings import get_settings
 from worker.db.engine import transaction
 from worker.db.platform import state as platform_state
 from worker.db.users import audit_log
-from worker.local import backup_archive, restore
-from worker.local.backup import backup_path, create_backup
+from worker.local.backups import restore
+from worker.local.backups.archive import open_reader
+from worker.local.backups.backup import backup_path, create_backup
 from worker.local.processes import StartError
 from worker.local.schema_upgrade import newest_revision, upgrade_schema
 from worker.tasks.poll import poll
@@ -57,7 +58,7 @@ def target_url(database_url: str) -> str:
 
 
 def restore_backup(archive: Path, url: str, *, resume_open: bool = False, force: bool = False) -> restore.RestoreReport:
-    with backup_archive.open_reader(archive) as reader:
+    with open_reader(archive) as reader:
         restore.check_archive(reader, silent)
         restore.check_target(url, force=force)
         report = restore.restore(reader, url, resume_open=resume_open, show=silent)
@@ -282,7 +283,7 @@ def test_wrong_bytes_are_detected_or_irrelevant(engine: Engine, archive: Path) -
     for at in range(0, len(whole), 61):
         archive.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
         try:
-            with backup_archive.open_reader(archive) as reader:
+            with open_reader(archive) as reader:
                 reader.verify(lambda _name: None)  # all members match the manifest
         except StartError:
             detected += 1
@@ -475,7 +476,7 @@ def test_keys_are_encrypted_with_the_passphrase() -> None:
 def test_keys_are_restored_only_where_missing(engine: Engine, archive: Path, tmp_path: Path) -> None:
     keys = {"master": "new key of the tests,old key of the tests", "admin": "sk-dreamery-an-admin"}
     back_up(engine, archive, keys=keys, passphrase=PASSPHRASE)
-    with backup_archive.open_reader(archive) as reader:
+    with open_reader(archive) as reader:
         names = reader.manifest["master_key_ids"]
         assert len(names) == 2
         assert restore.restore_keys(reader, tmp_path / "a", {}, None) == names, "what is needed is named"

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from api.generation import media_values
-from api.generation.reference_images import ReferenceImage, check_image_count
-from api.generation.reference_media import read_input
+from api.generation.media import values as media_values
+from api.generation.media.reference_images import ReferenceImage, check_image_count
+from api.generation.media.reference_media import read_input
 from api.images.schemas import ImageGenerationRequest
 from tests.support.uploads import make_image
 from tests.unit.worker.core.media.test_image import bomb
