@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from api.cli.display.short_ids import channel_id
 from api.cli.display.output import (
     JsonOption,
     KeyOption,
@@ -16,6 +15,7 @@ from api.cli.display.output import (
     print_with_secret,
     quote_segment,
 )
+from api.cli.display.short_ids import channel_id
 
 alerts_app = typer.Typer(no_args_is_help=True, help="Alerts: what fires, rules, channels, a test.")
 
