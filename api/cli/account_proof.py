@@ -20,7 +20,7 @@ _MARKS = {True: "ok  ", False: "DIFF", None: "info"}
 PROVE_EXAMPLE = "Example: dreamery accounts prove studio"
 
 
-def accounts_prove(  # noqa: PLR0917 - each is an option of the command
+def accounts_prove(
     account: Annotated[str, typer.Argument(help="Label or id of the account.")],
     max_cost: Annotated[float | None, typer.Option(help="The most it may cost; default 1 USD or 7 CNY.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this step. Repeatable.")] = None,

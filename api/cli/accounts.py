@@ -85,7 +85,7 @@ def _model_ids(pairs: list[str]) -> dict[str, str] | None:
 
 
 @accounts_app.command("add", epilog="Example: dreamery accounts add - --label studio --group teachers < sessions.txt")
-def accounts_add(  # noqa: PLR0917 - each is an option of the command
+def accounts_add(
     tokens: Annotated[
         str,
         typer.Argument(
@@ -243,7 +243,7 @@ def accounts_reopen(
 @accounts_app.command(
     "set", epilog="Example: dreamery accounts set account_0198... --hours 09:00-18:30 --zone Asia/Shanghai"
 )
-def accounts_set(  # noqa: PLR0917 - each is an option of the command
+def accounts_set(
     account: AccountId,
     label: Annotated[str | None, typer.Option(help="Name of the account.")] = None,
     group: Annotated[

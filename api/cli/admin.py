@@ -69,7 +69,7 @@ _Priority = Annotated[
 
 
 @users_app.command("add", epilog="Example: dreamery users add alice --role member --weight 2")
-def users_add(  # noqa: PLR0917 - each is an option of the command
+def users_add(
     name: Annotated[str, typer.Argument(help="Unique name of the user.")],
     role: Annotated[str, typer.Option(help="admin, member or viewer.", autocompletion=_roles)] = "member",
     weight: _Weight = None,
@@ -274,7 +274,7 @@ def keys_limits(
 
 
 @keys_app.command("add", epilog=f"Example: dreamery keys add alice --name laptop --model {shipped_model('image')}")
-def keys_add(  # noqa: PLR0917 - each is an option of the command
+def keys_add(
     user: _User,
     name: Annotated[str, typer.Option(help="Name of the key.")] = "default",
     scope: Annotated[list[str] | None, typer.Option(help="generate, read or admin. Repeatable. Default: all.")] = None,
@@ -302,7 +302,7 @@ def keys_add(  # noqa: PLR0917 - each is an option of the command
 
 
 @keys_app.command("accounts", epilog="Example: dreamery keys accounts key_0198... --group studio")
-def keys_accounts(  # noqa: PLR0917 - each is an option of the command
+def keys_accounts(
     key_id: _KeyId,
     account: Annotated[list[str] | None, typer.Option(help="Account, by label or id. Repeatable.")] = None,
     group: Annotated[list[str] | None, typer.Option(help="Group of accounts. Repeatable.")] = None,

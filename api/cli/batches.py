@@ -23,7 +23,7 @@ _BatchId = Annotated[str, typer.Argument(help="Batch id, short or full, see `dre
 @batches_app.command(
     "add", epilog="Example: dreamery batches add requests.jsonl --yes, or: --prompt 'a {red|blue} boat' --ratio 1:1"
 )
-def batches_add(  # noqa: PLR0917 - each is an option of the command
+def batches_add(
     file: Annotated[Path | None, typer.Argument(help="JSONL or CSV file.", exists=True, dir_okay=False)] = None,
     prompt: Annotated[
         list[str] | None, typer.Option(help="Prompt instead of a file; {a|b} stands for two. Repeatable.")

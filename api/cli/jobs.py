@@ -37,7 +37,7 @@ def _seconds(text: str) -> float:
 
 
 @jobs_app.command("list", epilog="Example: dreamery jobs list --all --user alice --status failed --since 24h --json")
-def jobs_list(  # noqa: PLR0917 - each is an option of the command
+def jobs_list(
     status: Annotated[
         str | None,
         typer.Option(

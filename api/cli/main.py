@@ -88,7 +88,7 @@ _START_HELP = "Start it at the first connection or at once; default on-demand."
 
 
 @app.command(epilog="Example: dreamery up --port 9000 --data-dir /srv/dreamery")
-def up(  # noqa: PLR0917 - each is an option of the command
+def up(
     host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the API; default 8000.")] = None,
     data_dir: _DataDirOption = None,
@@ -193,7 +193,7 @@ def doctor(
     epilog='Example: dreamery generate "a lighthouse at dawn" --size 2048x2048 -n 2, or '
     'dreamery generate "waves roll ashore" --video'
 )
-def generate(  # noqa: PLR0917 - each is an option of the command
+def generate(
     prompt: Annotated[str, typer.Argument(help="Description of the image or video.")],
     model: Annotated[str | None, typer.Option(help="Model; default: the server's default model.")] = None,
     size: Annotated[str | None, typer.Option(help="Size as WIDTHxHEIGHT.")] = None,

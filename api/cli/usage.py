@@ -27,7 +27,7 @@ _NUMBERS = (
 _LIMIT_COLUMNS = ("scope", "name", "used", "soft", "hard", "state", "resets")
 
 
-def show_usage(  # noqa: PLR0917 - each is an option of the command
+def show_usage(
     group_by: Annotated[
         str, typer.Option(help="day, key, kind or model; for admins also user or account. Comma-separated.")
     ] = "",
