@@ -13,7 +13,8 @@ from api.accounts.provider_fields import columns_of
 from api.accounts.schemas import DAYS, AccountChange, WorkingHours
 from api.accounts.serialization import account_check_object, account_object
 from api.accounts.session_checks import enqueue_checks, ensure_capacity, wait_for_results
-from api.auth.dependencies import Caller, audit_actor
+from api.auth.caller import Caller
+from api.auth.dependencies import audit_actor
 from api.auth.session_tokens import check_token_usable, encrypt_session_token, session_token_hash
 from worker.core.catalog.provider_data import all_providers
 from worker.core.errors import DreameryError

@@ -15,7 +15,8 @@ from api.accounts.schemas import AccountCreate
 from api.accounts.serialization import account_check_object, account_object
 from api.accounts.session_checks import enqueue_checks, has_capacity, wait_for_results
 from api.auth import known_keys
-from api.auth.dependencies import Caller, audit_actor
+from api.auth.caller import Caller
+from api.auth.dependencies import audit_actor
 from api.auth.session_tokens import check_token_usable, encrypt_session_token, session_token_hash
 from worker.core.catalog.provider_data import ProviderData, first_provider
 from worker.core.errors import DreameryError

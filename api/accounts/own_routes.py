@@ -21,7 +21,8 @@ from api.accounts.schemas import (
     ProviderList,
 )
 from api.accounts.serialization import account_object, providers_object
-from api.auth.dependencies import Caller, CallerDep
+from api.auth.caller import Caller
+from api.auth.dependencies import CallerDep
 from api.http.errors import error_responses
 from api.http.fields import After, Limit, after_id
 from api.http.responses import json_response, page_response

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 from worker.db.accounts.management import POLLING

@@ -13,7 +13,8 @@ from starlette.concurrency import run_in_threadpool
 from api.accounts.changes import find_account
 from api.accounts.proof_schemas import ProofRequest
 from api.accounts.session_checks import enqueue_checks, ensure_capacity, wait_for_results
-from api.auth.dependencies import Caller, audit_actor
+from api.auth.caller import Caller
+from api.auth.dependencies import audit_actor
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, public_id
 from worker.db.accounts import session_checks

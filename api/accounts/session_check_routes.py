@@ -10,7 +10,8 @@ from fastapi.security import HTTPBearer
 
 from api.accounts.session_check_schemas import TokenCheck, TokenLive, TokenResult
 from api.accounts.session_checks import Result, Tokens, run_checks
-from api.auth.dependencies import Caller, CallerDep, get_caller
+from api.auth.caller import Caller
+from api.auth.dependencies import CallerDep, get_caller
 from api.auth.known_keys import resolve_tokens
 from api.http.body_parsing import body_openapi, parse_body
 from api.http.errors import error_body, error_responses

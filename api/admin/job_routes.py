@@ -10,7 +10,8 @@ from starlette.concurrency import run_in_threadpool
 
 from api.admin.routes import find_user
 from api.admin.schemas import AdminJob, AdminJobDetails, AdminJobList
-from api.auth.dependencies import AdminDep, Caller, audit_actor
+from api.auth.caller import Caller
+from api.auth.dependencies import AdminDep, audit_actor
 from api.generation.job_action_routes import RETRY_DOCS, cancel_job_now
 from api.generation.response import IdempotencyKeyHeader, accept_jobs, accepted_response, job_headers, read_views
 from api.generation.retries import plan_retry

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Body, Depends, Request, Response
 from api.admin.key_accounts import has_no_more_accounts, read_accounts
 from api.admin.routes import NO_GRACE, key_object, known_providers, require_model_ids, rotate_found_key
 from api.admin.schemas import NewOwnKey, OwnKey, OwnKeyCreate, OwnKeyList, Rotation
-from api.auth.dependencies import Caller, CallerDep, audit_actor
+from api.auth.caller import Caller
+from api.auth.dependencies import CallerDep, audit_actor
 from api.http.errors import error_responses
 from api.http.fields import After, Limit, after_id
 from api.http.responses import json_response, page_response

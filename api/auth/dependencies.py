@@ -13,7 +13,7 @@ from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from api.auth import account_choice
-from api.auth.caller import Caller as Caller  # noqa: PLC0414 - everybody imports it from here
+from api.auth.caller import Caller
 from api.auth.caller_checks import CallerChecks, OpenCaller
 from api.auth.console_session import check_csrf, read_session_cookie
 from api.auth.failed_login_limits import FailedLoginLimiter

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.batches.validation import CheckedBatch, PlannedLine
 from api.generation.acceptance import check_room, reject_while_draining
 from api.generation.quotas import QuotaCheck

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.batches.archive import build_archive, read_archive
 from api.batches.file_routes import UserGenerateDep, UserReadDep, find_file
 from api.batches.options import batch_times, checked_endpoint, options_of

@@ -12,7 +12,8 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.convertors import StringConvertor, register_url_convertor
 
-from api.auth.dependencies import Caller, GenerateDep, ReadDep
+from api.auth.caller import Caller
+from api.auth.dependencies import GenerateDep, ReadDep
 from api.batches.options import kept_seconds
 from api.batches.schemas import DeletedFile, FileUpload, StoredFile, StoredFileList
 from api.batches.serialization import file_object, parse_file_id

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.auth.schedule import Schedule, check_schedule
 from api.batches.schemas import ENDPOINTS, MIXED, BatchCreate
 from worker.core.catalog.money import CostLimit

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.batches.reading import Line
 from api.chat.planning import plan_chat
 from api.chat.schemas import ChatRequest

@@ -15,7 +15,8 @@ from uuid import UUID, uuid4
 
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller, caller_of_key
+from api.auth.caller import Caller
+from api.auth.dependencies import caller_of_key
 from api.batches.acceptance import LeaseLostError, accept_batch
 from api.batches.options import BatchOptions
 from api.batches.reading import Line, read_lines

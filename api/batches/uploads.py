@@ -4,7 +4,7 @@ import hashlib
 from typing import IO, Any
 from uuid import UUID
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id

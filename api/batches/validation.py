@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.batches.planning import plan_line
 from api.batches.reading import Line
 from api.generation.acceptance import GenerationPlan

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.chat.background.detection import BackgroundCall, find_background_call
 from api.chat.follow_ups.decision import EditChoice
 from api.chat.model_names import ModelName, parse_model_name

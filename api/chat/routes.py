@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 
-from api.auth.dependencies import Caller, GenerateDep
+from api.auth.caller import Caller
+from api.auth.dependencies import GenerateDep
 from api.chat.agent.streaming import accept_agent_chat
 from api.chat.background.detection import BackgroundCall, parse_job_choice
 from api.chat.chunks import DONE, Chunks

@@ -7,8 +7,9 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from api.auth.caller import Caller
 from api.auth.console_session import read_session_cookie
-from api.auth.dependencies import Caller, CallerDep, audit_actor
+from api.auth.dependencies import CallerDep, audit_actor
 from api.console import sessions
 from api.console.schemas import PasswordChange, SignInMethods
 from api.console.sign_in_routes import place_for_check

@@ -12,12 +12,13 @@ from fastapi import APIRouter, Body, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.convertors import PathConvertor, register_url_convertor
 
+from api.auth.caller import Caller
 from api.auth.console_session import (
     check_origin,
     clear_session_cookie,
     read_session_cookie,
 )
-from api.auth.dependencies import Caller, CallerDep, audit_actor, caller_from_key, read_credential
+from api.auth.dependencies import CallerDep, audit_actor, caller_from_key, read_credential
 from api.console import installable, sessions
 from api.console.assets import console_assets, render_page
 from api.console.schemas import DO_NOT_KEEP, ConsoleSession, ConsoleSignedOut, KeepSignedIn

@@ -5,8 +5,9 @@ from typing import Any
 from fastapi import Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from api.auth.caller import Caller
 from api.auth.console_session import csrf_token, set_session_cookie
-from api.auth.dependencies import Caller, audit_actor
+from api.auth.dependencies import audit_actor
 from api.http.clients.address import network_of
 from api.http.responses import base_url, json_response
 from worker.core.errors import DreameryError

@@ -8,8 +8,9 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from api.auth.caller import Caller
 from api.auth.console_session import check_origin
-from api.auth.dependencies import Caller, caller_of_key
+from api.auth.dependencies import caller_of_key
 from api.console import sessions
 from api.console.schemas import ConsoleSession, Invitation, InvitationToken, InvitationUse, PasswordSignIn
 from api.http.errors import error_responses

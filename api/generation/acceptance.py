@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.generation import deduplication
 from api.generation.account_assignment import assign_accounts
 from api.generation.deduplication import DuplicateUndecidedError

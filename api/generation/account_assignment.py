@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from uuid import UUID
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.generation.model_availability import token_groups
 from api.http.cors_and_compression import format_utc
 from worker.core.catalog.models import ImageModel, VideoModel, get_catalog

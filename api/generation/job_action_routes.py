@@ -8,7 +8,8 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller, GenerateDep
+from api.auth.caller import Caller
+from api.auth.dependencies import GenerateDep
 from api.generation.response import (
     IdempotencyKeyHeader,
     accept_jobs,

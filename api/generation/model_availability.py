@@ -5,7 +5,7 @@ import time
 
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from worker.core.catalog.provider_data import all_providers
 from worker.core.catalog.upstream_models import AccountGroup, UpstreamModels
 from worker.core.observability.logging import get_logger

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.http.cors_and_compression import format_utc
 from worker.core.catalog.money import CostLimit, to_amount
 from worker.core.errors import DreameryError

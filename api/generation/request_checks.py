@@ -1,6 +1,6 @@
 """Checks shared by all creating calls: prompt length, region and permission of the model."""
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.generation.models.agent import AGENT
 from api.http.bodies.embedded_files import has_reference
 from worker.core.catalog.models import ImageModel, VideoModel, get_catalog

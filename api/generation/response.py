@@ -13,7 +13,7 @@ from uuid import UUID
 
 from fastapi import Header, Request, Response
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.generation.acceptance import AcceptedRequest, GenerationPlan, accept
 from api.http.bodies.received import release_body
 from api.http.clients.storage_threads import in_storage_thread

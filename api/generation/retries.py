@@ -8,7 +8,7 @@ import random
 from typing import Any, Literal
 from uuid import UUID
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.generation.acceptance import GenerationPlan, fingerprint
 from api.generation.model_availability import NO_OFFER
 from api.generation.models.fields import check_seed

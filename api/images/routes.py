@@ -5,7 +5,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from api.auth.dependencies import Caller, GenerateDep
+from api.auth.caller import Caller
+from api.auth.dependencies import GenerateDep
 from api.generation.acceptance import GenerationPlan
 from api.generation.response import IdempotencyKeyHeader, accept_jobs, create_and_respond, job_headers
 from api.http.body_parsing import body_openapi, parse_body

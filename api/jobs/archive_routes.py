@@ -13,7 +13,8 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from zipstream import ZipStream
 
-from api.auth.dependencies import Caller, ReadDep
+from api.auth.caller import Caller
+from api.auth.dependencies import ReadDep
 from api.http.clients.storage_threads import in_storage_thread
 from api.http.errors import error_responses
 from api.jobs.results.action_routes import file_not_found, parse_file_id

@@ -10,7 +10,8 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from api.auth.dependencies import Caller, request_rate_rules
+from api.auth.caller import Caller
+from api.auth.dependencies import request_rate_rules
 from api.http.responses import csv_cell, json_response, unix_seconds
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.admin.routes import find_key, find_user
-from api.auth.dependencies import AdminDep, Caller, ReadDep
+from api.auth.caller import Caller
+from api.auth.dependencies import AdminDep, ReadDep
 from api.http.errors import error_responses
 from api.http.fields import Text
 from api.jobs.routes import resolve_model_ids

@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.generation.acceptance import GenerationPlan, fingerprint
 from api.generation.models.fields import unsupported, user_params
 from api.generation.request_checks import check_regions

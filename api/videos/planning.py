@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.generation.acceptance import GenerationPlan, fingerprint
 from api.generation.media.reference_images import stem_of
 from api.generation.media.reference_media import ReferenceInput, describe_adjustments, open_inputs, store_input

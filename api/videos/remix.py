@@ -6,7 +6,7 @@ Upstream cannot change a finished video, so a new video with the same parameters
 from typing import Any
 from uuid import UUID
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.generation.acceptance import GenerationPlan
 from api.http.body_parsing import Upload
 from api.http.clients.storage_threads import in_storage_thread

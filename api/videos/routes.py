@@ -7,7 +7,8 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller, CallerDep, GenerateDep, ReadDep
+from api.auth.caller import Caller
+from api.auth.dependencies import CallerDep, GenerateDep, ReadDep
 from api.generation.acceptance import GenerationPlan
 from api.generation.job_action_routes import cancel_job_now
 from api.generation.model_availability import read_offer

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.chat.conversations.turns import PlannedTurn
 from api.chat.schemas import ChatMessage, ChatRequest, text_of_part
 from api.generation.acceptance import GenerationPlan, fingerprint

@@ -14,7 +14,7 @@ from uuid import UUID
 from fastapi import Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.chat.agent.completion import (
     agent_completion,
     final_error,

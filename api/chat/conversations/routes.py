@@ -10,7 +10,8 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller, FullReadDep, GenerateDep
+from api.auth.caller import Caller
+from api.auth.dependencies import FullReadDep, GenerateDep
 from api.chat.agent.completion import finish_reason, is_text_complete, not_started_text
 from api.chat.agent.streaming import AgentStream
 from api.chat.agent.subscription import ConversationSubscription

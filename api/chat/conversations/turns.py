@@ -11,7 +11,7 @@ from uuid import UUID
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.chat.completion import file_markdown
 from api.chat.schemas import ChatMessage, ChatRequest, ConversationChoice, text_of
 from api.generation.acceptance import AcceptedRequest, GenerationPlan

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.generation.model_availability import token_groups
 from api.jobs.serialization import job_object
 from worker.core.catalog.models import ImageModel, VideoModel, get_catalog

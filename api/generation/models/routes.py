@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller, CallerDep
+from api.auth.caller import Caller
+from api.auth.dependencies import CallerDep
 from api.generation.model_availability import read_offer_or_empty
 from api.generation.models.agent import AGENT, agent_of
 from api.generation.models.details import read_details

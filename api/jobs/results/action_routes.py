@@ -7,7 +7,8 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller, GenerateDep
+from api.auth.caller import Caller
+from api.auth.dependencies import GenerateDep
 from api.http.body_parsing import body_openapi, parse_body
 from api.http.clients.storage_threads import in_storage_thread
 from api.http.errors import error_responses

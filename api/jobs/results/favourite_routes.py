@@ -9,7 +9,8 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller, GenerateDep, ReadDep
+from api.auth.caller import Caller
+from api.auth.dependencies import GenerateDep, ReadDep
 from api.http.errors import error_responses
 from api.http.preferences import set_job_id_header
 from api.http.responses import base_url, json_response

@@ -6,7 +6,8 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller, GenerateDep
+from api.auth.caller import Caller
+from api.auth.dependencies import GenerateDep
 from api.http.errors import error_responses
 from api.http.preferences import set_job_id_header
 from api.http.responses import base_url, json_response

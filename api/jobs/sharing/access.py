@@ -5,7 +5,8 @@ from uuid import UUID
 
 from fastapi import Depends
 
-from api.auth.dependencies import Caller, CallerDep
+from api.auth.caller import Caller
+from api.auth.dependencies import CallerDep
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
 from worker.db.albums import albums

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.auth.dependencies import Caller, FullReadDep, audit_actor
+from api.auth.caller import Caller
+from api.auth.dependencies import FullReadDep, audit_actor
 from api.http.errors import error_responses
 from api.http.fields import After, after_id
 from api.http.responses import base_url, json_response, page_response

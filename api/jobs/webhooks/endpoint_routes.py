@@ -7,7 +7,8 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller, FullReadDep, WebhookManagementDep
+from api.auth.caller import Caller
+from api.auth.dependencies import FullReadDep, WebhookManagementDep
 from api.http.errors import error_responses
 from api.http.responses import json_response
 from api.jobs.webhooks.schemas import (

@@ -6,7 +6,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 
-from api.auth.dependencies import AdminDep, Caller, audit_actor
+from api.auth.caller import Caller
+from api.auth.dependencies import AdminDep, audit_actor
 from api.http.errors import error_responses
 from api.http.responses import json_response, unix_seconds
 from api.operations.monitoring.schemas import (

@@ -8,7 +8,8 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller, GenerateDep, ReadDep
+from api.auth.caller import Caller
+from api.auth.dependencies import GenerateDep, ReadDep
 from api.generation.acceptance import GenerationPlan
 from api.generation.job_action_routes import cancel_job_now, delete_job_now
 from api.generation.response import IdempotencyKeyHeader, accept_jobs, job_headers

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.generation import quotas
 from api.generation.acceptance import GenerationPlan, reject_while_draining
 from api.generation.media.reference_images import delete_stored_inputs

@@ -13,7 +13,7 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.generation import quotas
 from api.generation.acceptance import reject_while_draining
 from api.generation.media.reference_images import delete_stored_inputs

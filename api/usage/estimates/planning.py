@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.chat.agent.planning import plan_conversation
 from api.chat.planning import detect_background_call, plan_chat
 from api.chat.schemas import ChatRequest

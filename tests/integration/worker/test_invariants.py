@@ -24,7 +24,7 @@ from standardwebhooks import Webhook
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from tests.integration.conftest import ADMIN_KEY
 from tests.support.engine import FINAL, GENERATE, MEDIA, Engine
 from tests.support.servers.http_servers import RequestPause, WebhookReceiver

@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import event
 from sqlalchemy.exc import DataError
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.generation.acceptance import AcceptedRequest, GenerationPlan, accept
 from api.http.request_tracker import RequestTracker, TrackedRequest
 from tests.support import factories

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.generation.acceptance import AcceptedRequest, GenerationPlan, accept
 from api.http.request_tracker import LEASE_SECONDS, End, RequestTracker, TrackedRequest
 from tests.support import factories

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.auth.session_tokens import session_token_hash
 from tests.support.engine import Engine
 from worker import storage

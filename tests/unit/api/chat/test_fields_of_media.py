@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fastapi.exceptions import RequestValidationError
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.chat.planning import plan_chat
 from api.chat.schemas import ChatRequest
 from worker.core.catalog.models import get_catalog

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.generation.acceptance import fingerprint
 from api.http.preferences import get_preference, parse_idempotency_key
 from api.images.planning import plan_image_jobs

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.generation.media.reference_images import ReferenceImage
 from api.images.options import check_layered_picture
 from api.images.planning import plan_image_jobs

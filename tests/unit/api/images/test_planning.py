@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from api.app import create_app
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.images.planning import plan_image_jobs
 from api.images.schemas import ImageGenerationRequest
 from worker.core.catalog.models import get_catalog

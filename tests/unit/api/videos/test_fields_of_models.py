@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.http.body_parsing import Upload
 from api.videos.planning import plan_videos_with
 from api.videos.schemas import VideoGenerationRequest

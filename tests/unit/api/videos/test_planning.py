@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from api.auth.dependencies import Caller
+from api.auth.caller import Caller
 from api.generation.acceptance import GenerationPlan
 from api.http.body_parsing import Upload
 from api.videos.planning import plan_videos_with
