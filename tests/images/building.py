@@ -89,7 +89,7 @@ class Builder:
             return wheels
         draft = self.folder / "wanted.lock"
         draft.write_text(lock)
-        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-q", "--no-deps")
+        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-qq", "--no-deps")
         subprocess.run([*pip, "--require-hashes", "-r", str(draft), "-d", str(wheels)], check=True)
         (self.folder / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
         # Last, so that an interrupted run begins again.
