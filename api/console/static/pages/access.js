@@ -3,7 +3,7 @@ import { html, useState } from "../lib/ui/preact.js";
 import { api, session } from "../lib/api/client.js";
 import { useLoaded } from "../lib/api/loading.js";
 import { t } from "../lib/state/language.js";
-import { Button, EmptyState, ErrorMessage, Loading, PageHeader, toast, useAction } from "../lib/ui/components.js";
+import { Button, EmptyState, ErrorMessage, Loading, PageHeader, toast, useAction, useSubmit } from "../lib/ui/components.js";
 import { SecretField } from "../lib/ui/access/sign_in.js";
 import { SessionTable } from "../lib/ui/access/sign_in_views.js";
 
@@ -22,22 +22,12 @@ export default function Access() {
 function PasswordForm({ methods, onChanged }) {
   const [current, setCurrent] = useState("");
   const [password, setPassword] = useState("");
-  const [error, setError] = useState(null);
-  const [busy, setBusy] = useState(false);
-  const submit = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(null);
-    try {
-      onChanged(await api.put(`${PATH}/password`, { current: methods.password ? current : null, password }));
-      setCurrent("");
-      setPassword("");
-      toast(t("access.password_saved"));
-    } catch (failure) {
-      setError(failure);
-    }
-    setBusy(false);
-  };
+  const [submit, busy, error] = useSubmit(async () => {
+    onChanged(await api.put(`${PATH}/password`, { current: methods.password ? current : null, password }));
+    setCurrent("");
+    setPassword("");
+    toast(t("access.password_saved"));
+  });
   return html`<section class="card"><h2>${t(methods.password ? "access.change_password" : "access.set_password")}</h2><p class="hint">${t("access.password_text")}</p>
     <form class="stack narrow" onSubmit=${submit}><input type="text" name="username" autocomplete="username" value=${methods.user} hidden readonly />
       ${methods.password && html`<${SecretField} label=${t("access.current_password")} name="current-password" autocomplete="current-password" required value=${current} onInput=${setCurrent} />`}

@@ -7,7 +7,7 @@ import { Link } from "../lib/state/router.js";
 import { ReplaceDialog } from "../lib/ui/accounts/replace.js";
 import { AccountActions, AccountState, ADMIN_BASE, formatWorkingHours, Load, OWN_BASE, Reason, RestingModels, splitList } from "../lib/ui/accounts/views.js";
 import { AccountWarnings } from "../lib/ui/accounts/warnings.js";
-import { Button, CheckboxGroup, ErrorMessage, Loading, PageHeader, RelativeTime, TextArea, TextField, toast } from "../lib/ui/components.js";
+import { Button, CheckboxGroup, ErrorMessage, Loading, PageHeader, RelativeTime, TextArea, TextField, toast, useSubmit } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
 import { Plot } from "../lib/ui/charts/plot.js";
 
@@ -102,29 +102,19 @@ function LimitsForm({ account, defaults, path, onChanged }) {
     model_ids: Object.entries(item.model_ids).map((pair) => pair.join(" = ")).join("\n"),
   });
   const [form, setForm] = useState(() => initialValues(account));
-  const [error, setError] = useState(null);
-  const [busy, setBusy] = useState(false);
   const set = (name) => (value) => setForm({ ...form, [name]: value });
-  const save = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(null);
+  const [save, busy, error] = useSubmit(async () => {
     const changes = {
       label: form.label.trim(), max_images: numberOrNull(form.max_images), max_videos: numberOrNull(form.max_videos), submits_per_minute: numberOrNull(form.submits_per_minute), max_jobs_per_day: numberOrNull(form.max_jobs_per_day),
       poll_min_seconds: numberOrNull(form.poll_min_seconds), poll_max_seconds: numberOrNull(form.poll_max_seconds), poll_eagerness: numberOrNull(form.poll_eagerness),
       working_hours: form.hours ? { days: form.days, start: form.start, end: form.end, zone: form.zone } : null, ...(account.pool ? { groups: splitList(form.groups) } : {}), ...(form.proxy.trim() ? { proxy: form.proxy.trim() } : {}),
       ...(account.key ? { limit_group: form.limit_group.trim() || null, model_ids: pairsOf(form.model_ids) } : {}),
     };
-    try {
-      const updated = await api.patch(path, changes);
-      onChanged(updated);
-      setForm(initialValues(updated));
-      toast(t("state.saved"));
-    } catch (failure) {
-      setError(failure);
-    }
-    setBusy(false);
-  };
+    const updated = await api.patch(path, changes);
+    onChanged(updated);
+    setForm(initialValues(updated));
+    toast(t("state.saved"));
+  });
   const limit = (name, fallback, rest = {}) => html`<${TextField} label=${t(`cap.${name}`)} type="number" min="1" value=${form[name]} onInput=${set(name)} placeholder=${fallback ?? t(name === "max_jobs_per_day" ? "accounts.no_limit" : "accounts.platform_setting")} ...${rest} />`;
   return html`<section class="card"><h2>${t("accounts.settings")}</h2><form class="stack" onSubmit=${save}>
     <div class="fields"><${TextField} label=${t("accounts.label")} value=${form.label} onInput=${set("label")} maxlength="100" required />

@@ -1,8 +1,8 @@
 // Albums: the user's own, those that others share, and the user's share links. And the page of one album.
-import { html, useEffect, useRef, useState } from "../lib/ui/preact.js";
+import { html, useState } from "../lib/ui/preact.js";
 import { api, session } from "../lib/api/client.js";
 import { useLoaded } from "../lib/api/loading.js";
-import { useInfiniteScroll } from "../lib/api/pagination.js";
+import { pageOf, useInfiniteScroll, usePages } from "../lib/api/pagination.js";
 import { t } from "../lib/state/language.js";
 import { Link, navigate, setQuery } from "../lib/state/router.js";
 import { mayShare, openShareByLink } from "../lib/ui/albums/dialogs.js";
@@ -11,7 +11,7 @@ import { AlbumPicture, AlbumTile, viewerItem } from "../lib/ui/albums/pictures.j
 import { loadAlbums } from "../lib/ui/albums/requests.js";
 import { SelectionBar } from "../lib/ui/albums/selection.js";
 import { ShareList } from "../lib/ui/albums/share_list.js";
-import { Button, confirm, Dialog, EmptyState, ErrorMessage, Loading, PageHeader, RadioGroup, TextField, toast, useAction } from "../lib/ui/components.js";
+import { Button, confirm, Dialog, EmptyState, ErrorMessage, Loading, PageHeader, RadioGroup, TextField, toast, useAction, useSubmit } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
 import { useViewer } from "../lib/ui/viewer/viewer.js";
 
@@ -40,21 +40,11 @@ function AlbumList({ role }) {
 function AlbumForm({ album, onSaved, onClose }) {
   const [name, setName] = useState(album?.name ?? "");
   const [showPrompts, setShowPrompts] = useState(album?.show_prompts ?? false);
-  const [error, setError] = useState(null);
-  const [busy, setBusy] = useState(false);
-  const save = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(null);
+  const [save, busy, error] = useSubmit(async () => {
     const body = { name, show_prompts: showPrompts };
-    try {
-      onSaved(await (album ? api.patch(`/v1/albums/${album.id}`, body) : api.post("/v1/albums", body)));
-      onClose();
-    } catch (failure) {
-      setError(failure);
-      setBusy(false);
-    }
-  };
+    onSaved(await (album ? api.patch(`/v1/albums/${album.id}`, body) : api.post("/v1/albums", body)));
+    onClose();
+  });
   return html`<${Dialog} title=${t(album ? "album.change" : "album.new")} onClose=${onClose}><form class="stack" onSubmit=${save}>
     <${TextField} label=${t("album.name")} maxlength="120" required value=${name} onInput=${setName} />
     <label class="check"><input type="checkbox" checked=${showPrompts} onChange=${(event) => setShowPrompts(event.target.checked)} /><span>${t("album.show_prompts")}</span></label>
@@ -64,27 +54,8 @@ function AlbumForm({ album, onSaved, onClose }) {
 
 // The files of an album, page by page: { items, loading, error, loadMore(), reload() }.
 function useAlbumFiles(id) {
-  const [state, setState] = useState({ items: [], hasMore: true, loading: true, error: null });
-  const latest = useRef(state);
-  const current = useRef(0);
-  latest.current = state;
-  const load = async (after, limit = 100) => {
-    const request = ++current.current;
-    setState((before) => ({ ...before, loading: true, error: null }));
-    try {
-      const page = await api.get(`/v1/albums/${id}/files`, { limit, after });
-      if (request === current.current) setState((before) => ({ items: after ? [...before.items, ...page.data] : page.data, hasMore: page.has_more, loading: false, error: null }));
-    } catch (error) {
-      if (request === current.current) setState((before) => ({ ...before, loading: false, error }));
-    }
-  };
-  useEffect(() => {
-    load();
-    return () => {
-      current.current = -1;
-    };
-  }, [id]);
-  return { ...state, reload: () => load(), loadMore: () => latest.current.hasMore && !latest.current.loading && !latest.current.error && load(latest.current.items.at(-1)?.id) };
+  const [state, , { loadMore, reload }] = usePages(id, async (after) => pageOf(await api.get(`/v1/albums/${id}/files`, { limit: 100, after })));
+  return { ...state, loadMore, reload };
 }
 
 export function AlbumPage({ params }) {

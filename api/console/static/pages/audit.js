@@ -1,7 +1,7 @@
 // The audit log: actions with actor, target and address, newest first. More entries load while scrolling.
-import { html, useEffect, useRef, useState } from "../lib/ui/preact.js";
+import { html } from "../lib/ui/preact.js";
 import { api, platformUrl } from "../lib/api/client.js";
-import { useInfiniteScroll } from "../lib/api/pagination.js";
+import { pageOf, useInfiniteScroll, usePages } from "../lib/api/pagination.js";
 import { formatDateTime, t } from "../lib/state/language.js";
 import { Link, setQuery } from "../lib/state/router.js";
 import { Button, EmptyState, ErrorMessage, Loading, PageHeader, Select, TextField } from "../lib/ui/components.js";
@@ -12,33 +12,20 @@ const PERIODS = { "1h": 3600, "24h": 86400, "7d": 604800, "30d": 2592000 };
 
 export default function Audit({ query }) {
   const filter = { action: query.action, since: PERIODS[query.since] && Math.floor(Date.now() / 1000 - PERIODS[query.since]) };
-  const [state, setState] = useState({ entries: [], hasMore: true, loading: true, error: null });
-  const lastRequest = useRef(0);
-  async function load(after) {
-    const request = after ? lastRequest.current : ++lastRequest.current;
-    setState((before) => ({ ...before, loading: true, error: null }));
-    try {
-      const page = await api.get("/admin/v1/audit", { ...filter, after, limit: 100 });
-      if (request === lastRequest.current) setState((before) => ({ entries: after ? [...before.entries, ...page.data] : page.data, hasMore: page.has_more, loading: false, error: null }));
-    } catch (error) {
-      if (request === lastRequest.current) setState((before) => ({ ...before, loading: false, error }));
-    }
-  }
-  useEffect(() => {
-    load(null);
-  }, [query.action, query.since]);
-  const end = useInfiniteScroll(() => state.hasMore && !state.loading && !state.error && state.entries.length && load(state.entries.at(-1).id));
+  const key = JSON.stringify([query.action, query.since]);
+  const [state, , { loadMore, reload }] = usePages(key, async (after) => pageOf(await api.get("/admin/v1/audit", { ...filter, after, limit: 100 })));
+  const end = useInfiniteScroll(loadMore);
   const isArea = AREAS.includes(query.action) || !query.action;
   const exportUrl = (format) => platformUrl(`admin/v1/audit/export?${new URLSearchParams(Object.entries({ format, ...filter }).filter(([, value]) => value))}`);
-  return html`<${PageHeader} title=${t("nav.audit")} lead=${t("audit.lead")}><${Button} icon="repeat" busy=${state.loading} onClick=${() => load(null)}>${t("audit.reload")}<//>
+  return html`<${PageHeader} title=${t("nav.audit")} lead=${t("audit.lead")}><${Button} icon="repeat" busy=${state.loading} onClick=${reload}>${t("audit.reload")}<//>
       <a class="button" download href=${exportUrl("csv")}><${Icon} name="download" size=${18} /><span>CSV</span></a><a class="button" download href=${exportUrl("jsonl")}><${Icon} name="download" size=${18} /><span>JSONL</span></a><//>
     <div class="filters three" role="search"><${Select} label=${t("audit.area")} value=${isArea ? query.action ?? "" : "other"} onChange=${(action) => action !== "other" && setQuery({ action })} options=${[["", t("filter.any")], ...AREAS.map((item) => [item, t(`audit.area_${item}`)]), ...(isArea ? [] : [["other", query.action]])]} />
       <${TextField} label=${t("audit.action")} value=${query.action ?? ""} onInput=${(action) => setQuery({ action: action.trim() }, { typed: "action" })} placeholder="key.revoke" maxlength="60" spellcheck="false" />
       <${Select} label=${t("audit.period")} value=${query.since ?? ""} onChange=${(since) => setQuery({ since })} options=${[["", t("audit.any_time")], ...Object.keys(PERIODS).map((item) => [item, t(`audit.period_${item}`)])]} /></div>
-    ${state.error && html`<${ErrorMessage} error=${state.error} onRetry=${() => load(null)} />`}
-    ${!state.loading && !state.error && !state.entries.length && html`<div class="card"><${EmptyState} icon="book" title=${t("audit.none")} /></div>`}
-    ${state.entries.length > 0 && html`<section class="card flush"><div class="table-wrap" tabindex="0" role="region" aria-label=${t("nav.audit")}><table class="table"><thead><tr><th>${t("plot.time")}</th><th>${t("audit.actor")}</th><th>${t("audit.action")}</th><th>${t("audit.target")}</th><th>${t("audit.details")}</th></tr></thead>
-      <tbody>${state.entries.map((entry) => html`<tr key=${entry.id}><td data-label=${t("plot.time")} class="numeric nowrap">${formatDateTime(entry.at)}</td><td data-label=${t("audit.actor")}><div>${entry.actor}${entry.address && html`<p class="hint numeric">${entry.address}</p>`}</div></td>
+    ${state.error && html`<${ErrorMessage} error=${state.error} onRetry=${reload} />`}
+    ${!state.loading && !state.error && !state.items.length && html`<div class="card"><${EmptyState} icon="book" title=${t("audit.none")} /></div>`}
+    ${state.items.length > 0 && html`<section class="card flush"><div class="table-wrap" tabindex="0" role="region" aria-label=${t("nav.audit")}><table class="table"><thead><tr><th>${t("plot.time")}</th><th>${t("audit.actor")}</th><th>${t("audit.action")}</th><th>${t("audit.target")}</th><th>${t("audit.details")}</th></tr></thead>
+      <tbody>${state.items.map((entry) => html`<tr key=${entry.id}><td data-label=${t("plot.time")} class="numeric nowrap">${formatDateTime(entry.at)}</td><td data-label=${t("audit.actor")}><div>${entry.actor}${entry.address && html`<p class="hint numeric">${entry.address}</p>`}</div></td>
         <td data-label=${t("audit.action")}><button type="button" class="audit-action mono" title=${t("audit.filter_action")} onClick=${() => setQuery({ action: entry.action })}>${entry.action}</button></td><td data-label=${t("audit.target")}><${Named} id=${entry.target} names=${entry.names} /></td>
         <td data-label=${t("audit.details")}><span class="details">${formatDetails(entry.details, entry.names)}</span></td></tr>`)}</tbody></table></div></section>`}
     ${state.loading && html`<${Loading} />`}

@@ -5,7 +5,7 @@ import { useLoaded } from "../lib/api/loading.js";
 import { t } from "../lib/state/language.js";
 import { Link, useUnsaved } from "../lib/state/router.js";
 import { splitList } from "../lib/ui/accounts/views.js";
-import { Button, confirm, ErrorMessage, Loading, PageHeader, Select, StatusBadge, TextField, toast, useAction } from "../lib/ui/components.js";
+import { Button, confirm, ErrorMessage, Loading, PageHeader, Select, StatusBadge, TextField, toast, useAction, useSubmit } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
 import { KeyTable, NewKeyDialog, NewKeySecret } from "../lib/ui/access/key_views.js";
 import { SecretDialog } from "../lib/ui/access/secret_dialog.js";
@@ -38,38 +38,23 @@ export default function UserPage({ params }) {
       ${usage.data && html`<${UsagePlots} report=${usage.data} />`}</div>`;
 }
 
-// Saves changes of the user: [save, busy, error].
-function useSave(path, onChanged) {
-  const [error, setError] = useState(null);
-  const [busy, setBusy] = useState(false);
-  const save = async (body) => {
-    setBusy(true);
-    setError(null);
-    try {
-      onChanged(await api.patch(path, body));
-      toast(t("state.saved"));
-    } catch (failure) {
-      setError(failure);
-    }
-    setBusy(false);
-  };
-  return [save, busy, error];
-}
+// Submits a form about the user: [submit, busy, error]. `changes()` = the body of the request.
+const useSave = (path, changes, onSaved) => useSubmit(async () => {
+  onSaved(await api.patch(path, changes()));
+  toast(t("state.saved"));
+});
 
 const settingsOf = (user) => ({ role: user.role, groups: user.groups.join(", "), weight: String(user.weight), priority: String(user.priority), retention: user.retention_days === null ? "" : String(user.retention_days) });
 
 function SettingsForm({ user, path, onChanged }) {
   const [form, setForm] = useState(settingsOf(user));
   useUnsaved(JSON.stringify(form) !== JSON.stringify(settingsOf(user)));
-  const [save, busy, error] = useSave(path, (updated) => {
+  const changes = () => ({ role: form.role, groups: splitList(form.groups), weight: Number(form.weight), priority: Number(form.priority), retention_days: form.retention.trim() === "" ? null : Number(form.retention) });
+  const [submit, busy, error] = useSave(path, changes, (updated) => {
     setForm(settingsOf(updated));
     onChanged(updated);
   });
   const set = (name) => (value) => setForm({ ...form, [name]: value });
-  const submit = (event) => {
-    event.preventDefault();
-    save({ role: form.role, groups: splitList(form.groups), weight: Number(form.weight), priority: Number(form.priority), retention_days: form.retention.trim() === "" ? null : Number(form.retention) });
-  };
   return html`<section class="card"><h2>${t("users.settings")}</h2><form class="stack" onSubmit=${submit}>
     <${Select} label=${t("users.role")} hint=${t(`role.${form.role}_text`)} value=${form.role} onChange=${set("role")} options=${["member", "viewer", "admin"].map((item) => [item, t(`role.${item}`)])} />
     <${TextField} label=${t("users.groups")} hint=${t("users.groups_hint")} value=${form.groups} onInput=${set("groups")} />
@@ -87,18 +72,15 @@ function LimitsForm({ user, path, onChanged }) {
   const initialValues = (item) => ({ hard: Object.fromEntries(HARD_LIMITS.map((name) => [name, toText(item.limits[name])])), soft: Object.fromEntries(SOFT_LIMITS.map((name) => [name, toText(item.soft_limits[name])])) });
   const [form, setForm] = useState(() => initialValues(user));
   useUnsaved(JSON.stringify(form) !== JSON.stringify(initialValues(user)));
-  const [save, busy, error] = useSave(path, (updated) => {
+  const valuesOf = (part) => Object.fromEntries(Object.entries(form[part]).map(([name, value]) => [name, parseLimit(value)]));
+  const changes = () => ({ limits: valuesOf("hard"), soft_limits: valuesOf("soft") });
+  const [submit, busy, error] = useSave(path, changes, (updated) => {
     setForm(initialValues(updated));
     onChanged(updated);
   });
   const set = (part, name) => (event) => {
     event.target.setCustomValidity("");
     setForm({ ...form, [part]: { ...form[part], [name]: event.target.value } });
-  };
-  const submit = (event) => {
-    event.preventDefault();
-    const values = (part) => Object.fromEntries(Object.entries(form[part]).map(([name, value]) => [name, parseLimit(value)]));
-    save({ limits: values("hard"), soft_limits: values("soft") });
   };
   const field = (part, name, label) => html`<input aria-label=${label} inputmode=${MONEY.test(name) ? "decimal" : "numeric"} pattern=${MONEY.test(name) ? "[0-9]*(\\.[0-9]{1,3})?|unlimited" : "[0-9]*|unlimited"} onInvalid=${(event) => event.target.setCustomValidity(t("limit.invalid"))} list="limit-words" value=${form[part][name]} onInput=${set(part, name)} placeholder=${t(part === "hard" ? "limit.default" : "limit.automatic")} />`;
   return html`<section class="card"><h2>${t("limit.title")}</h2><p class="hint">${t("limit.hint")}</p><datalist id="limit-words"><option value="unlimited" /></datalist><form class="stack gap" onSubmit=${submit}>

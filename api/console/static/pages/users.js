@@ -5,7 +5,7 @@ import { useLoaded } from "../lib/api/loading.js";
 import { formatNumber, t } from "../lib/state/language.js";
 import { Link, navigate } from "../lib/state/router.js";
 import { splitList } from "../lib/ui/accounts/views.js";
-import { Button, Dialog, EmptyState, ErrorMessage, Loading, PageHeader, Select, StatusBadge, TextField } from "../lib/ui/components.js";
+import { Button, Dialog, EmptyState, ErrorMessage, Loading, PageHeader, Select, StatusBadge, TextField, useSubmit } from "../lib/ui/components.js";
 import { sumByGroup } from "../lib/ui/charts/usage_views.js";
 
 async function fetchAllUsers() {
@@ -44,20 +44,10 @@ function AddUserDialog({ onClose }) {
   const [name, setName] = useState("");
   const [role, setRole] = useState("member");
   const [groups, setGroups] = useState("");
-  const [error, setError] = useState(null);
-  const [busy, setBusy] = useState(false);
-  const add = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(null);
-    try {
-      const user = await api.post("/admin/v1/users", { name, role, groups: splitList(groups) });
-      navigate(`users/${user.id}`);
-    } catch (failure) {
-      setError(failure);
-      setBusy(false);
-    }
-  };
+  const [add, busy, error] = useSubmit(async () => {
+    const user = await api.post("/admin/v1/users", { name, role, groups: splitList(groups) });
+    navigate(`users/${user.id}`);
+  });
   return html`<${Dialog} title=${t("users.add")} onClose=${onClose}><form class="stack" onSubmit=${add}>
     <${TextField} label=${t("users.name")} value=${name} onInput=${setName} maxlength="100" required autocomplete="off" />
     <${Select} label=${t("users.role")} hint=${t(`role.${role}_text`)} value=${role} onChange=${setRole} options=${["member", "viewer", "admin"].map((item) => [item, t(`role.${item}`)])} />

@@ -4,7 +4,7 @@ import { api, hasScope } from "../lib/api/client.js";
 import { useLoaded, usePolling } from "../lib/api/loading.js";
 import { formatDuration, t } from "../lib/state/language.js";
 import { Link, setQuery } from "../lib/state/router.js";
-import { Button, CheckboxGroup, confirm, Dialog, EmptyState, ErrorMessage, Loading, PageHeader, RelativeTime, Select, StatusBadge, TextField, toast, useAction } from "../lib/ui/components.js";
+import { Button, CheckboxGroup, confirm, Dialog, EmptyState, ErrorMessage, Loading, PageHeader, RelativeTime, Select, StatusBadge, TextField, toast, useAction, useSubmit } from "../lib/ui/components.js";
 import { SecretDialog } from "../lib/ui/access/secret_dialog.js";
 
 const EVENTS = [...["completed", "failed", "cancelled", "started"].map((item) => `job.${item}`), ...["completed", "failed", "expired", "cancelled"].map((item) => `batch.${item}`)];
@@ -105,21 +105,11 @@ function Delivery({ delivery, editable, open, onOpen, onReplayed }) {
 
 function EndpointDialog({ endpoint, onClose, onSaved }) {
   const [form, setForm] = useState({ url: endpoint.url ?? "", description: endpoint.description ?? "", events: endpoint.events ?? EVENTS.slice(0, 3), scope: "user" });
-  const [error, setError] = useState(null);
-  const [busy, setBusy] = useState(false);
   const set = (name) => (value) => setForm({ ...form, [name]: value });
-  const save = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(null);
+  const [save, busy, error] = useSubmit(async () => {
     const body = { url: form.url.trim(), description: form.description, events: form.events };
-    try {
-      onSaved(await (endpoint.id ? api.patch(`${BASE}/endpoints/${endpoint.id}`, body) : api.post(`${BASE}/endpoints`, { ...body, scope: form.scope })));
-    } catch (failure) {
-      setError(failure);
-      setBusy(false);
-    }
-  };
+    onSaved(await (endpoint.id ? api.patch(`${BASE}/endpoints/${endpoint.id}`, body) : api.post(`${BASE}/endpoints`, { ...body, scope: form.scope })));
+  });
   return html`<${Dialog} title=${t(endpoint.id ? "webhooks.edit" : "webhooks.add")} onClose=${onClose}><form class="stack" onSubmit=${save}>
     <${TextField} label=${t("webhooks.url")} hint=${t("webhooks.url_hint")} type="url" required value=${form.url} onInput=${set("url")} placeholder="https://example.com/hooks/dreamery" />
     <${TextField} label=${t("webhooks.description")} value=${form.description} onInput=${set("description")} maxlength="500" />

@@ -3,14 +3,16 @@ import { useEffect, useRef, useState } from "../ui/preact.js";
 import { api } from "./client.js";
 import { useJobEvents } from "./jobs.js";
 
-const INITIAL = { items: [], lastId: null, hasMore: true, loading: true, error: null };
+const INITIAL = { items: [], next: null, hasMore: true, loading: true, error: null };
 
 const MOST_REFRESHED = 100;
 
-// Jobs of `path?query`, newest first: { items, loading, error, loadMore(), reload(), update(job) }. `matches(job)` = the job belongs
-// to the list. The feed updates one's own jobs; with `refreshSeconds` the newest jobs are loaded again at this interval.
-export function useJobPages(path, query, matches, { refreshSeconds = 0 } = {}) {
-  const key = JSON.stringify([path, query]);
+// A page for `usePages`, of a response whose next page begins after its last object.
+export const pageOf = ({ data, has_more: hasMore }) => ({ items: data, next: data.at(-1)?.id ?? null, hasMore });
+
+// A list that is loaded page by page: [state, setState, { latest, loadMore(), reload() }] with state = { items, next, hasMore, loading, error }.
+// `loadPage(after)` returns { items, next, hasMore }; `next` = the `after` of the next page. Another `key` begins an empty list.
+export function usePages(key, loadPage) {
   const [state, setState] = useState({ ...INITIAL, key });
   const [reloadCount, setReloadCount] = useState(0);
   const latestRequest = useRef("");
@@ -18,16 +20,16 @@ export function useJobPages(path, query, matches, { refreshSeconds = 0 } = {}) {
   latest.current = state;
 
   async function load(after) {
-    latestRequest.current = `${key}#${reloadCount}#${after ?? ""}`;
-    const request = latestRequest.current;
+    const request = `${key}#${reloadCount}#${after ?? ""}`;
+    latestRequest.current = request;
     setState((before) => ({ ...(after ? before : { ...INITIAL, key, items: before.key === key ? before.items : [] }), loading: true, error: null }));
     try {
-      const page = await api.get(path, { ...query, after });
+      const page = await loadPage(after);
       if (latestRequest.current !== request) return;
       setState((before) => {
-        const seen = new Set(after ? before.items.map((item) => item.id) : []);
-        const items = after ? [...before.items, ...page.data.filter((item) => !seen.has(item.id))] : page.data;
-        return { key, items, lastId: page.data.at(-1)?.id ?? after, hasMore: page.has_more, loading: false, error: null };
+        const loaded = new Set(after ? before.items.map((item) => item.id) : []);
+        const items = after ? [...before.items, ...page.items.filter((item) => !loaded.has(item.id))] : page.items;
+        return { ...page, key, items, loading: false, error: null };
       });
     } catch (error) {
       if (latestRequest.current === request) setState((before) => ({ ...before, loading: false, error }));
@@ -41,8 +43,21 @@ export function useJobPages(path, query, matches, { refreshSeconds = 0 } = {}) {
     };
   }, [key, reloadCount]);
 
+  return [state, setState, {
+    latest,
+    loadMore: () => latest.current.hasMore && !latest.current.loading && !latest.current.error && load(latest.current.next),
+    reload: () => setReloadCount((before) => before + 1),
+  }];
+}
+
+// Jobs of `path?query`, newest first: { items, loading, error, loadMore(), reload(), update(job) }. `matches(job)` = the job belongs
+// to the list. The feed updates one's own jobs; with `refreshSeconds` the newest jobs are loaded again at this interval.
+export function useJobPages(path, query, matches, { refreshSeconds = 0 } = {}) {
+  const key = JSON.stringify([path, query]);
+  const [state, setState, { latest, loadMore, reload }] = usePages(key, async (after) => pageOf(await api.get(path, { ...query, after })));
+
   useJobEvents(({ job, deletedId, reset }) => {
-    if (reset) setReloadCount((before) => before + 1);
+    if (reset) reload();
     else setState((before) => ({ ...before, items: mergeJob(before, job, deletedId, matches) }));
   });
 
@@ -66,8 +81,8 @@ export function useJobPages(path, query, matches, { refreshSeconds = 0 } = {}) {
   return {
     ...state,
     update: (job) => setState((before) => ({ ...before, items: mergeJob(before, job, null, matches) })),
-    loadMore: () => latest.current.hasMore && !latest.current.loading && !latest.current.error && load(latest.current.lastId),
-    reload: () => setReloadCount((before) => before + 1),
+    loadMore,
+    reload,
   };
 }
 
@@ -77,7 +92,7 @@ function withNewest(state, page) {
   const older = page.has_more ? state.items.filter((item) => item.id < oldest) : [];
   const known = new Map(state.items.map((item) => [item.id, item]));
   const newest = page.data.map((item) => (JSON.stringify(known.get(item.id)) === JSON.stringify(item) ? known.get(item.id) : item));
-  const end = older.length ? { lastId: state.lastId, hasMore: state.hasMore } : { lastId: oldest ?? null, hasMore: page.has_more };
+  const end = older.length ? { next: state.next, hasMore: state.hasMore } : { next: oldest ?? null, hasMore: page.has_more };
   return { ...state, ...end, items: [...newest, ...older] };
 }
 

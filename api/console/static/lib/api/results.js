@@ -1,7 +1,7 @@
 // Single results (pictures and videos of jobs): pages of them, and what can be done with one or many. An item is { id, job, file }.
-import { useEffect, useRef, useState } from "../ui/preact.js";
 import { api, platformUrl } from "./client.js";
 import { jobFiles, jobPrompt, publishJob, useJobEvents } from "./jobs.js";
+import { usePages } from "./pagination.js";
 import { formatDateTime, t } from "../state/language.js";
 import { confirm, toast } from "../ui/components.js";
 
@@ -29,58 +29,26 @@ export function matchesFilter({ job, file }, { kind, model, q, favourite, ratio,
   );
 }
 
-const INITIAL = { items: [], next: null, loading: true, error: null };
-
 // The results that match a filter, in the order of `filter.order`: { items, loading, error, loadMore(), reload() }. The job feed adds,
 // changes and removes them.
 export function useResultPages(filter, limit) {
-  const key = JSON.stringify(filter);
-  const [state, setState] = useState({ ...INITIAL, key });
-  const [reloadCount, setReloadCount] = useState(0);
-  const latestRequest = useRef("");
-  const latest = useRef(state);
-  latest.current = state;
-
-  async function load(after) {
-    const request = `${key}#${reloadCount}#${after ?? ""}`;
-    latestRequest.current = request;
-    setState((before) => ({ ...(after ? before : { ...INITIAL, key, items: before.key === key ? before.items : [] }), loading: true, error: null }));
-    try {
-      const page = await api.get("/v1/results", { ...filter, limit, after, include: "jobs" });
-      if (latestRequest.current !== request) return;
-      const known = new Map(page.jobs.flatMap(itemsOf).map((item) => [item.id, item]));
-      const found = page.data.map(({ id }) => known.get(id)).filter(Boolean);
-      setState((before) => {
-        const loaded = new Set(after ? before.items.map((item) => item.id) : []);
-        return { key, items: after ? [...before.items, ...found.filter((item) => !loaded.has(item.id))] : found, next: page.next, loading: false, error: null };
-      });
-    } catch (error) {
-      if (latestRequest.current === request) setState((before) => ({ ...before, loading: false, error }));
-    }
-  }
-
-  useEffect(() => {
-    load(null);
-    return () => {
-      latestRequest.current = "";
-    };
-  }, [key, reloadCount]);
+  const [state, setState, { loadMore, reload }] = usePages(JSON.stringify(filter), async (after) => {
+    const { data, jobs, next, has_more: hasMore } = await api.get("/v1/results", { ...filter, limit, after, include: "jobs" });
+    const known = new Map(jobs.flatMap(itemsOf).map((item) => [item.id, item]));
+    return { items: data.map(({ id }) => known.get(id)).filter(Boolean), next, hasMore };
+  });
 
   useJobEvents(({ job, deletedId, reset }) => {
-    if (reset) setReloadCount((before) => before + 1);
+    if (reset) reload();
     else setState((before) => mergeJob(before, job, deletedId, filter));
   });
 
-  return {
-    ...state,
-    loadMore: () => latest.current.next && !latest.current.loading && !latest.current.error && load(latest.current.next),
-    reload: () => setReloadCount((before) => before + 1),
-  };
+  return { ...state, loadMore, reload };
 }
 
 function mergeJob(state, job, deletedId, filter) {
   const id = job?.id ?? deletedId;
-  const { items, next } = state;
+  const { items, hasMore } = state;
   const first = items.findIndex((item) => item.job.id === id);
   const found = job ? itemsOf(job).filter((item) => matchesFilter(item, filter)) : [];
   if (first < 0 && !found.length) return state;
@@ -88,7 +56,7 @@ function mergeJob(state, job, deletedId, filter) {
   // Ids sort by time. A job beyond the last loaded page comes with its own page.
   const isBehind = filter.order === "asc" ? (other) => other.job.id > id : (other) => other.job.id < id;
   const at = first < 0 ? items.findIndex(isBehind) : first;
-  if (at < 0 && next) return state;
+  if (at < 0 && hasMore) return state;
   return { ...state, items: others.toSpliced(at < 0 ? others.length : at, 0, ...found) };
 }
 

@@ -236,3 +236,21 @@ export function useAction(action) {
   };
   return [run, busy];
 }
+
+// Wraps the submission of a form: [submit, busy, error, setError]. The form shows the failure, in `error`, until the next submission.
+export function useSubmit(action) {
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState(null);
+  const submit = async (event) => {
+    event.preventDefault();
+    setBusy(true);
+    setError(null);
+    try {
+      await action();
+    } catch (failure) {
+      setError(failure);
+    }
+    setBusy(false);
+  };
+  return [submit, busy, error, setError];
+}

@@ -3,32 +3,22 @@ import { html, useEffect, useState } from "../preact.js";
 import { api, useInvitation } from "../../api/client.js";
 import { t } from "../../state/language.js";
 import { navigate } from "../../state/router.js";
-import { Button, EmptyState, ErrorMessage, Loading } from "../components.js";
+import { Button, EmptyState, ErrorMessage, Loading, useSubmit } from "../components.js";
 import { SecretField, SignInFrame } from "./sign_in.js";
 
 export function UseInvitation() {
   const [token] = useState(() => location.hash.slice(1));
   const [found, setFound] = useState(null);
-  const [error, setError] = useState(null);
   const [password, setPassword] = useState("");
-  const [busy, setBusy] = useState(false);
+  const [accept, busy, error, setError] = useSubmit(async () => {
+    await useInvitation(token, password);
+    navigate("", { replace: true });
+  });
   useEffect(() => {
     // The secret leaves the address bar and the history at once.
     history.replaceState(null, "", location.pathname);
     api.post("/console/session/invitation/look", { token: token || "-" }).then(setFound, setError);
   }, []);
-  const accept = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(null);
-    try {
-      await useInvitation(token, password);
-      navigate("", { replace: true });
-    } catch (refused) {
-      setError(refused);
-      setBusy(false);
-    }
-  };
   let body = html`<${Loading} />`;
   if (found?.state === "open") {
     body = html`<form class="card signin-card" onSubmit=${accept}><h1>${t("invite.title", { name: found.user })}</h1><p class="lead">${t("invite.lead")}</p>

@@ -2,7 +2,7 @@
 import { html, useEffect, useState } from "../preact.js";
 import { api, hasScope, session } from "../../api/client.js";
 import { t } from "../../state/language.js";
-import { Button, CheckboxGroup, confirm, Dialog, ErrorMessage, RelativeTime, Select, StatusBadge, TextField, toast, useAction } from "../components.js";
+import { Button, CheckboxGroup, confirm, Dialog, ErrorMessage, RelativeTime, Select, StatusBadge, TextField, toast, useAction, useSubmit } from "../components.js";
 import { SecretDialog } from "./secret_dialog.js";
 
 const EXPIRY_DAYS = ["", "7", "30", "90", "365"];
@@ -35,17 +35,7 @@ export function KeyTable({ base, keys, editable, onChanged }) {
 
 function RotateKeyDialog({ base, apiKey, onClose, onCreated }) {
   const [grace, setGrace] = useState("0");
-  const [error, setError] = useState(null);
-  const [busy, setBusy] = useState(false);
-  const rotate = async () => {
-    setBusy(true);
-    try {
-      onCreated(await api.post(`${base}/${apiKey.id}/rotate`, { grace_seconds: Number(grace) }));
-    } catch (failure) {
-      setError(failure);
-      setBusy(false);
-    }
-  };
+  const [rotate, busy, error] = useSubmit(async () => onCreated(await api.post(`${base}/${apiKey.id}/rotate`, { grace_seconds: Number(grace) })));
   return html`<${Dialog} title=${t("keys.rotate")} onClose=${onClose} actions=${html`<${Button} onClick=${onClose}>${t("action.cancel")}<//><${Button} kind="primary" busy=${busy} onClick=${rotate}>${t("action.rotate")}<//>`}>
     <p>${t(apiKey.current ? "keys.rotate_own_text" : "keys.rotate_text", { name: apiKey.name })}</p>
     <${Select} label=${t("keys.grace")} value=${grace} onChange=${setGrace} options=${GRACE_PERIODS.map(([value, key]) => [value, t(key)])} />
@@ -72,8 +62,6 @@ export function NewKeyDialog({ base, fields = {}, role, onClose, onCreated }) {
   const [allAccounts, setAllAccounts] = useState([]);
   const [groups, setGroups] = useState("");
   const [concurrent, setConcurrent] = useState("");
-  const [error, setError] = useState(null);
-  const [busy, setBusy] = useState(false);
   const administers = base.startsWith("/admin/");
   useEffect(() => {
     // Administrators choose among the accounts of the platform, others among their own.
@@ -89,18 +77,10 @@ export function NewKeyDialog({ base, fields = {}, role, onClose, onCreated }) {
     const names = groups.split(/[\s,]+/).filter(Boolean);
     return { accounts: accounts.length ? accounts : undefined, account_groups: names.length ? names : undefined, limits: administers && concurrent ? { concurrent_jobs: Number(concurrent) } : undefined };
   };
-  const create = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(null);
+  const [create, busy, error] = useSubmit(async () => {
     const expires = days ? new Date(Date.now() + Number(days) * 86400e3).toISOString() : undefined;
-    try {
-      onCreated(await api.post(base, { ...fields, name: name.trim() || undefined, scopes: selectedScopes, models: models.length ? models : undefined, providers: providers.length ? providers : undefined, ...selection(), expires_at: expires }));
-    } catch (failure) {
-      setError(failure);
-      setBusy(false);
-    }
-  };
+    onCreated(await api.post(base, { ...fields, name: name.trim() || undefined, scopes: selectedScopes, models: models.length ? models : undefined, providers: providers.length ? providers : undefined, ...selection(), expires_at: expires }));
+  });
   return html`<${Dialog} title=${t("keys.new")} onClose=${onClose}><form class="stack" onSubmit=${create}>
     <${TextField} label=${t("keys.name")} hint=${t("keys.name_hint")} value=${name} onInput=${setName} maxlength="100" placeholder="default" />
     <${CheckboxGroup} label=${t("keys.rights")} options=${scopes.map((scope) => [scope, t(`scope.${scope}`), t(`scope.${scope}_text`)])} selected=${selectedScopes} onChange=${setSelectedScopes} />

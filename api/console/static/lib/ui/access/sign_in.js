@@ -5,7 +5,7 @@ import { t } from "../../state/language.js";
 import { persistentSignal } from "../../state/preferences.js";
 import { route } from "../../state/router.js";
 import { Brand, Preferences } from "../system/brand.js";
-import { Button, ErrorMessage, Field, RadioGroup, TextField } from "../components.js";
+import { Button, ErrorMessage, Field, RadioGroup, TextField, useSubmit } from "../components.js";
 import { Icon } from "../icons.js";
 
 const method = persistentSignal("sign-in", "key");
@@ -32,24 +32,14 @@ export function SignInFrame({ title, children }) {
 
 export function SignIn() {
   const [values, setValues] = useState({ name: "", password: "", key: "" });
-  const [error, setError] = useState(null);
-  const [busy, setBusy] = useState(false);
   const set = (name) => (value) => setValues({ ...values, [name]: value });
   const byKey = method.value === "key";
   const complete = byKey ? values.key.trim() : values.name.trim() && values.password;
   const failure = route.value.query.sign_in_error;
-  const submit = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(null);
-    try {
-      if (byKey) await signIn(values.key.trim(), keep.value === "yes");
-      else await signInWithPassword(values.name.trim(), values.password, keep.value === "yes");
-    } catch (refused) {
-      setError(refused);
-      setBusy(false);
-    }
-  };
+  const [submit, busy, error, setError] = useSubmit(async () => {
+    if (byKey) await signIn(values.key.trim(), keep.value === "yes");
+    else await signInWithPassword(values.name.trim(), values.password, keep.value === "yes");
+  });
   return html`<${SignInFrame} title=${t("signin.title")}><form class="card signin-card" onSubmit=${submit}>
     <h1>${t("signin.title")}</h1><p class="lead">${t("signin.lead")}</p>
     ${endedSession.value && html`<p class="notice" role="status"><${Icon} name="alert" size=${18} /><span>${t("signin.ended_kept", { reason: endedSession.value })}</span></p>`}

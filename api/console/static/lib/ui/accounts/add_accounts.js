@@ -3,7 +3,7 @@ import { html, useState } from "../preact.js";
 import { api } from "../../api/client.js";
 import { useLoaded } from "../../api/loading.js";
 import { formatNumber, t } from "../../state/language.js";
-import { Button, Dialog, ErrorMessage, Select, StatusBadge, TextArea, TextField, useAction } from "../components.js";
+import { Button, Dialog, ErrorMessage, Select, StatusBadge, TextArea, TextField, useAction, useSubmit } from "../components.js";
 import { loadAvailable } from "./available.js";
 import { CredentialHelp } from "./help.js";
 import { ReplaceDialog } from "./replace.js";
@@ -14,29 +14,19 @@ export function AddAccountsDialog({ base, onClose, onAdded }) {
   const providers = useLoaded(() => api.get("/v1/accounts/providers")).data?.data ?? [];
   const [form, setForm] = useState({ tokens: "", label: "", groups: "", user: "", provider: "", region: "", limit_group: "" });
   const [result, setResult] = useState(null);
-  const [error, setError] = useState(null);
-  const [busy, setBusy] = useState(false);
   const set = (name) => (value) => setForm({ ...form, [name]: value });
   const provider = providers.find((item) => item.name === form.provider) ?? providers[0];
   const keys = provider?.credential === "key";
   const ofPlatform = base === ADMIN_BASE;
   const region = keys ? (provider.regions.includes(form.region) ? form.region : provider.regions[0]) : undefined;
   const sites = (provider?.sites ?? []).map((site) => ({ ...site, currency: provider.currencies[site.region] })).filter((site) => !keys || site.region === region);
-  const add = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(null);
+  const [add, busy, error] = useSubmit(async () => {
     const ofKeys = keys ? { region, limit_group: form.limit_group.trim() || null } : {};
     const ofOwner = ofPlatform ? { groups: splitList(form.groups), user: form.user.trim() || undefined } : {};
-    try {
-      setResult(await api.post(base, { tokens: form.tokens, label: form.label.trim(), provider: provider?.name, ...ofOwner, ...ofKeys }));
-      onAdded();
-      loadAvailable();
-    } catch (failure) {
-      setError(failure);
-    }
-    setBusy(false);
-  };
+    setResult(await api.post(base, { tokens: form.tokens, label: form.label.trim(), provider: provider?.name, ...ofOwner, ...ofKeys }));
+    onAdded();
+    loadAvailable();
+  });
   if (result) return html`<${ImportResults} result=${result} base=${base} onClose=${onClose} onChanged=${onAdded} />`;
   return html`<${Dialog} wide title=${t("accounts.add")} onClose=${onClose}><form class="stack" onSubmit=${add}>
     ${providers.length > 1 && html`<div class="fields"><${Select} label=${t("accounts.provider")} value=${provider.name} onChange=${set("provider")} options=${providers.map((item) => [item.name, item.title])} />

@@ -4,7 +4,7 @@ import { api, hasScope } from "../../api/client.js";
 import { formatNumber, t } from "../../state/language.js";
 import { Link } from "../../state/router.js";
 import { persistentSignal } from "../../state/preferences.js";
-import { Button, ErrorMessage, RadioGroup, TextField, toast } from "../components.js";
+import { Button, ErrorMessage, RadioGroup, TextField, toast, useSubmit } from "../components.js";
 import { Icon } from "../icons.js";
 import { loadAvailable, useAvailable } from "./available.js";
 import { hostOf } from "./drawings.js";
@@ -34,33 +34,23 @@ function AddFirstAccount({ base }) {
   const [name, setName] = useState("");
   const [text, setText] = useState("");
   const [refused, setRefused] = useState(null);
-  const [error, setError] = useState(null);
-  const [busy, setBusy] = useState(false);
   if (!sites.length) return null;
   const site = sites.find((item) => item.title === name) ?? sites[0];
   const key = !site.cookie;
-  const add = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(null);
-    try {
-      // What upstream did not recognise before is replaced by what is pasted now.
-      if (refused) await api.delete(`${base}/${refused.id}`);
-      setRefused(null);
-      const { data: [account] } = await api.post(base, { tokens: text.trim(), provider: site.provider, region: site.region });
-      if (account.state === "needs_login") setRefused(account);
-      else {
-        const { check } = account;
-        if (check?.error) toast(t("first.unchecked", { reason: check.error.message }), "bad");
-        else toast(check && !check.done ? t("accounts.check_pending") : t("first.works", { credits: account.credits === null ? "" : t("accounts.credits_n", { n: formatNumber(account.credits) }) }));
-        setText("");
-      }
-      await loadAvailable();
-    } catch (failure) {
-      setError(failure);
+  const [add, busy, error] = useSubmit(async () => {
+    // What upstream did not recognise before is replaced by what is pasted now.
+    if (refused) await api.delete(`${base}/${refused.id}`);
+    setRefused(null);
+    const { data: [account] } = await api.post(base, { tokens: text.trim(), provider: site.provider, region: site.region });
+    if (account.state === "needs_login") setRefused(account);
+    else {
+      const { check } = account;
+      if (check?.error) toast(t("first.unchecked", { reason: check.error.message }), "bad");
+      else toast(check && !check.done ? t("accounts.check_pending") : t("first.works", { credits: account.credits === null ? "" : t("accounts.credits_n", { n: formatNumber(account.credits) }) }));
+      setText("");
     }
-    setBusy(false);
-  };
+    await loadAvailable();
+  });
   return html`<div class="first-run-body"><div class="stack"><${RadioGroup} label=${t("help.site")} value=${site.title} onChange=${setName} options=${sites.map((item) => [item.title, item.title])} />
       <form class="stack" onSubmit=${add}><${TextField} label=${t(key ? "first.key" : "first.session", { cookie: site.cookie })} hint=${t("first.stored")} type="password" autocomplete="off" spellcheck="false" required value=${text} onInput=${setText} />
         ${refused && html`<div class="failure" role="alert"><${Icon} name="alert" /><div><p class="failure-text">${t(key ? "accounts.key_unknown" : "accounts.session_unknown")}</p><p>${t("first.mistakes", { cookie: site.cookie ?? "", host: hostOf(site) })}</p></div></div>`}

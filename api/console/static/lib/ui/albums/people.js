@@ -3,7 +3,7 @@ import { html, useState } from "../preact.js";
 import { api } from "../../api/client.js";
 import { useLoaded } from "../../api/loading.js";
 import { t } from "../../state/language.js";
-import { Button, confirm, Dialog, ErrorMessage, Loading, Select, TextField, toast, useAction } from "../components.js";
+import { Button, confirm, Dialog, ErrorMessage, Loading, Select, TextField, toast, useAction, useSubmit } from "../components.js";
 
 const ROLES = ["viewer", "contributor"];
 const roleOptions = () => ROLES.map((role) => [role, t(`album.role_${role}`)]);
@@ -13,27 +13,17 @@ export function People({ album, onChanged, onClose }) {
   const loaded = useLoaded((signal) => api.get(path, {}, { signal }), [album.id]);
   const [user, setUser] = useState("");
   const [role, setRole] = useState("viewer");
-  const [error, setError] = useState(null);
-  const [busy, setBusy] = useState(false);
   const members = loaded.data?.data ?? [];
   const save = async (name, as) => {
     const member = await api.post(path, { user: name, role: as });
     loaded.setData((before) => ({ ...before, data: before.data.some((one) => one.id === member.id) ? before.data.map((one) => (one.id === member.id ? member : one)) : [...before.data, member] }));
     onChanged();
   };
-  const submit = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(null);
-    try {
-      await save(user.trim(), role);
-      toast(t("album.shared_with", { name: user.trim() }));
-      setUser("");
-    } catch (failure) {
-      setError(failure);
-    }
-    setBusy(false);
-  };
+  const [submit, busy, error] = useSubmit(async () => {
+    await save(user.trim(), role);
+    toast(t("album.shared_with", { name: user.trim() }));
+    setUser("");
+  });
   const [change] = useAction(save);
   const [remove] = useAction(async (member) => {
     if (!(await confirm({ title: t("album.remove_member"), text: t("album.remove_member_text", { name: member.name }), action: t("album.remove_member") }))) return;

@@ -2,7 +2,7 @@
 import { html, useState } from "../preact.js";
 import { api } from "../../api/client.js";
 import { formatDateTime, t } from "../../state/language.js";
-import { Button, CopyButton, Dialog, ErrorMessage, Select, TextField } from "../components.js";
+import { Button, CopyButton, Dialog, ErrorMessage, Select, TextField, useSubmit } from "../components.js";
 
 const DAYS = [1, 7, 30, 90];
 const DAY_SECONDS = 86400;
@@ -12,21 +12,11 @@ export function ShareByLink({ files, album, onClose }) {
   const [days, setDays] = useState("7");
   const [prompts, setPrompts] = useState(false);
   const [download, setDownload] = useState(true);
-  const [error, setError] = useState(null);
-  const [busy, setBusy] = useState(false);
   const [share, setShare] = useState(null);
-  const create = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(null);
+  const [create, busy, error] = useSubmit(async () => {
     const about = album ? { album: album.id } : { files };
-    try {
-      setShare(await api.post("/v1/shares", { ...about, title: title.trim(), expires_in: Number(days) * DAY_SECONDS, show_prompts: prompts, allow_download: download }));
-    } catch (failure) {
-      setError(failure);
-      setBusy(false);
-    }
-  };
+    setShare(await api.post("/v1/shares", { ...about, title: title.trim(), expires_in: Number(days) * DAY_SECONDS, show_prompts: prompts, allow_download: download }));
+  });
   if (share) return html`<${ShareLink} share=${share} onClose=${onClose} />`;
   const what = album ? t("share.album", { name: album.name }) : t("share.files", { n: files.length });
   return html`<${Dialog} title=${t("share.title")} onClose=${onClose}><form class="stack" onSubmit=${create}>

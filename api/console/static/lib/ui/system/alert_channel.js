@@ -2,7 +2,7 @@
 import { html, useState } from "../preact.js";
 import { api } from "../../api/client.js";
 import { language, t } from "../../state/language.js";
-import { Button, CheckboxGroup, Dialog, ErrorMessage, RadioGroup, Select, TextField } from "../components.js";
+import { Button, CheckboxGroup, Dialog, ErrorMessage, RadioGroup, Select, TextField, useSubmit } from "../components.js";
 
 const BASE = "/admin/v1/alerts/channels";
 const PORTS = { starttls: 587, tls: 465, none: 25 };
@@ -11,26 +11,16 @@ export function ChannelDialog({ channel, rules, onClose, onSaved }) {
   const mail = channel.mail ?? { host: "", port: PORTS.starttls, security: "starttls", username: "", sender: "", recipients: [] };
   const [form, setForm] = useState({ ...mail, kind: channel.kind ?? "webhook", name: channel.name ?? "", language: channel.language ?? language.value, url: channel.url ?? "", recipients: mail.recipients.join(", "), password: "",
     all: String(!channel.rules), rules: channel.rules ?? rules.map((rule) => rule.name) });
-  const [error, setError] = useState(null);
-  const [busy, setBusy] = useState(false);
   const set = (name) => (value) => setForm({ ...form, [name]: value });
-  const save = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(null);
+  const [save, busy, error] = useSubmit(async () => {
     const body = { name: form.name.trim(), language: form.language, rules: form.all === "true" ? null : form.rules };
     if (form.kind === "webhook") body.url = form.url.trim();
     else {
       body.mail = { host: form.host.trim(), port: Number(form.port), security: form.security, username: form.username.trim(), sender: form.sender.trim(), recipients: form.recipients.split(/[\s,;]+/).filter(Boolean) };
       if (form.password) body.password = form.password;
     }
-    try {
-      onSaved(await (channel.id ? api.patch(`${BASE}/${channel.id}`, body) : api.post(BASE, { ...body, kind: form.kind })));
-    } catch (failure) {
-      setError(failure);
-      setBusy(false);
-    }
-  };
+    onSaved(await (channel.id ? api.patch(`${BASE}/${channel.id}`, body) : api.post(BASE, { ...body, kind: form.kind })));
+  });
   return html`<${Dialog} title=${t(channel.id ? "alerts.edit_channel" : "alerts.add_channel")} onClose=${onClose}><form class="stack" onSubmit=${save}>
     ${!channel.id && html`<${RadioGroup} label=${t("alerts.kind")} value=${form.kind} onChange=${set("kind")} options=${[["webhook", t("alerts.kind_webhook"), "webhook"], ["email", t("alerts.kind_email"), "send"]]} />`}
     <${TextField} label=${t("alerts.name")} required maxlength="80" value=${form.name} onInput=${set("name")} />
