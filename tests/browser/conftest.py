@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
+from tests.support.api_client import ApiClient
 from tests.support.platform import CheckedPlatform, start_platform
 
 # Chromium without windows takes less than half of the processor time. Older systems have only the whole one.
@@ -69,6 +70,13 @@ def console_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Check
     }
     with start_platform(tmp_path_factory.mktemp("browser"), extra_env=env, sandbox_seconds=0.3) as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def client(console_platform: CheckedPlatform) -> Iterator[ApiClient]:
+    """A client of the platform with the admin key."""
+    with ApiClient(console_platform, console_platform.admin_key) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")

@@ -18,12 +18,6 @@ from tests.support.platform import CheckedPlatform
 AXE = (Path(__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def client(console_platform: CheckedPlatform):
-    with ApiClient(console_platform, console_platform.admin_key) as client:
-        yield client
-
-
 def card(page: Page, prompt: str) -> Locator:
     """The newest playground card of a job with this prompt."""
     return page.get_by_role("article", name=prompt).first

@@ -1,23 +1,14 @@
 """Accounts with keys in the console: adding one, its fields and closed models, and API keys for some providers."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.test_console import check_accessibility
 from tests.browser.test_console_manage import read_secret, row, unique_name
 from tests.support.api_client import ApiClient
-from tests.support.platform import CheckedPlatform
-
-
-@pytest.fixture(scope="module")
-def client(console_platform: CheckedPlatform) -> Iterator[ApiClient]:
-    with ApiClient(console_platform, console_platform.admin_key) as client:
-        yield client
 
 
 def test_key_is_added_changed_and_its_models_reopened(page: Page, client: ApiClient, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import random
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,6 @@ from tests.browser.test_console import check_accessibility, select_option
 from tests.support.api_client import IMAGES, ApiClient, new_session
 from tests.support.platform import CheckedPlatform, eventually
 from tests.support.servers.http_servers import WebhookReceiver, running_app
-
-
-@pytest.fixture(scope="module")
-def client(console_platform: CheckedPlatform) -> Iterator[ApiClient]:
-    with ApiClient(console_platform, console_platform.admin_key) as client:
-        yield client
 
 
 def unique_name(prefix: str) -> str:

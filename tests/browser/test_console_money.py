@@ -1,21 +1,12 @@
 """Costs in money in a real browser: budgets of a user, the cost of a job, usage."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.test_console import check_accessibility
 from tests.support.api_client import ApiClient
-from tests.support.platform import CheckedPlatform
-
-
-@pytest.fixture(scope="module")
-def client(console_platform: CheckedPlatform) -> Iterator[ApiClient]:
-    with ApiClient(console_platform, console_platform.admin_key) as client:
-        yield client
 
 
 def test_money_of_a_user(page: Page, client: ApiClient, tmp_path: Path) -> None:

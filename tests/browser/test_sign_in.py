@@ -15,12 +15,6 @@ from tests.support.platform import CheckedPlatform
 PASSWORD = "several words together"
 
 
-@pytest.fixture(scope="module")
-def client(console_platform: CheckedPlatform) -> Iterator[ApiClient]:
-    with ApiClient(console_platform, console_platform.admin_key) as client:
-        yield client
-
-
 @pytest.fixture
 def name(client: ApiClient) -> str:
     name = f"person-{random.SystemRandom().randrange(10**9)}"

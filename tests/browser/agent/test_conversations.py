@@ -2,10 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from tests.browser.test_console import check_accessibility
@@ -15,12 +13,6 @@ from tests.support.platform import CheckedPlatform
 
 AGENT = "/console?mode=agent"
 CONVERSATION = re.compile(r"conversation=(conv_\w+)")
-
-
-@pytest.fixture(scope="module")
-def client(console_platform: CheckedPlatform) -> Iterator[ApiClient]:
-    with ApiClient(console_platform, console_platform.admin_key) as client:
-        yield client
 
 
 def message_field(page: Page) -> Locator:

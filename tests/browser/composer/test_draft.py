@@ -4,7 +4,6 @@ import io
 import json
 import random
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,6 @@ from tests.browser.conftest import TIMEOUT_MS
 from tests.browser.test_console import card, check_accessibility, generate, select_option
 from tests.support.api_client import ApiClient
 from tests.support.platform import CheckedPlatform
-
-
-@pytest.fixture(scope="module")
-def client(console_platform: CheckedPlatform) -> Iterator[ApiClient]:
-    with ApiClient(console_platform, console_platform.admin_key) as client:
-        yield client
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 import io
 import json
 import random
-from collections.abc import Iterator
 
-import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
@@ -14,12 +12,6 @@ from tests.browser.conftest import TIMEOUT_MS, collect_errors
 from tests.browser.test_console import card, check_accessibility, generate
 from tests.support.api_client import ApiClient
 from tests.support.platform import CheckedPlatform, eventually
-
-
-@pytest.fixture(scope="module")
-def client(console_platform: CheckedPlatform) -> Iterator[ApiClient]:
-    with ApiClient(console_platform, console_platform.admin_key) as client:
-        yield client
 
 
 def new_member(client: ApiClient, **limits: int) -> str:

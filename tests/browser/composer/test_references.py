@@ -2,12 +2,10 @@
 
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pillow_heif
-import pytest
 from PIL import Image
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
@@ -15,16 +13,9 @@ from tests.browser.composer.model_choice import choose_model
 from tests.browser.test_console import card, check_accessibility, generate, select_option
 from tests.support.api_client import ApiClient
 from tests.support.media_files import make_audio, make_video
-from tests.support.platform import CheckedPlatform
 
 pillow_heif.register_heif_opener()
 OMNI = "jimeng-video-seedance-2.0"
-
-
-@pytest.fixture(scope="module")
-def client(console_platform: CheckedPlatform) -> Iterator[ApiClient]:
-    with ApiClient(console_platform, console_platform.admin_key) as client:
-        yield client
 
 
 def picture(colour: str, kind: str = "PNG", size: tuple[int, int] = (96, 64)) -> bytes:

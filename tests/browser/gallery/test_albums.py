@@ -3,7 +3,6 @@
 import base64
 import random
 import re
-from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -11,14 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browser.conftest import collect_errors
 from tests.browser.test_console import check_accessibility
 from tests.support.api_client import ApiClient
-from tests.support.platform import CheckedPlatform
 from tests.support.uploads import make_image
-
-
-@pytest.fixture(scope="module")
-def client(console_platform: CheckedPlatform) -> Iterator[ApiClient]:
-    with ApiClient(console_platform, console_platform.admin_key) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

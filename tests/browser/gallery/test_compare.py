@@ -1,24 +1,15 @@
 """Comparing two pictures: slider and side by side, one zoom for both, and its place in the address."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.gallery.test_viewer import open_first, pictures, viewer_of
 from tests.browser.test_console import check_accessibility, select_option
 from tests.support.api_client import ApiClient
-from tests.support.platform import CheckedPlatform
 
 TRANSFORMS = "area => [...area.querySelectorAll('img')].map((picture) => picture.style.transform)"
-
-
-@pytest.fixture(scope="module")
-def client(console_platform: CheckedPlatform) -> Iterator[ApiClient]:
-    with ApiClient(console_platform, console_platform.admin_key) as client:
-        yield client
 
 
 def key(job: dict[str, Any], n: int) -> str:

@@ -3,23 +3,15 @@
 import json
 import re
 import zipfile
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
-import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect
 
 from tests.browser.conftest import TIMEOUT_MS, collect_errors
 from tests.browser.test_console import check_accessibility, select_option
 from tests.support.api_client import ApiClient
 from tests.support.platform import CheckedPlatform
-
-
-@pytest.fixture(scope="module")
-def client(console_platform: CheckedPlatform) -> Iterator[ApiClient]:
-    with ApiClient(console_platform, console_platform.admin_key) as client:
-        yield client
 
 
 def pictures(client: ApiClient, prompt: str, n: int = 2, **fields: Any) -> dict[str, Any]:

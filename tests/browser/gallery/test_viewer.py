@@ -1,7 +1,6 @@
 """The full-screen viewer: keys, fingers, its place in the address, and what can be done with the picture it shows."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,12 +11,6 @@ from tests.browser.test_console import check_accessibility
 from tests.browser.test_console_modules import call
 from tests.support.api_client import ApiClient
 from tests.support.platform import CheckedPlatform
-
-
-@pytest.fixture(scope="module")
-def client(console_platform: CheckedPlatform) -> Iterator[ApiClient]:
-    with ApiClient(console_platform, console_platform.admin_key) as client:
-        yield client
 
 
 def pictures(client: ApiClient, prompt: str, n: int = 3) -> dict[str, Any]:
