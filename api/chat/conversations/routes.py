@@ -23,7 +23,7 @@ from api.chat.conversations.schemas import (
     DeletedConversation,
     TurnList,
 )
-from api.chat.conversations.turns import PREFIX, conversation_not_found, parse_conversation_id
+from api.chat.conversations.turns import PREFIX, conversation_not_found, parse_conversation_id, results_of
 from api.generation.models.agent import AGENT
 from api.http.body_parsing import body_openapi, parse_body
 from api.http.errors import error_responses
@@ -159,7 +159,9 @@ def list_turns(
         views = {view.job.id: view for view in queries.group_views(tx, list(ids))}
         inputs = threads.input_counts(tx, [turn.job_id for turn in shown])
     data = [
-        _turn_object(turn, views[turn.job_id], _results(turn, views), inputs.get(turn.job_id, 0), base_url(request))
+        _turn_object(
+            turn, views[turn.job_id], results_of(turn, views.values()), inputs.get(turn.job_id, 0), base_url(request)
+        )
         for turn in shown
     ]
     return json_response(page_object(data, more=more))
@@ -170,11 +172,6 @@ def _find(tx: Transaction, conversation_id: str, caller: Caller) -> UUID:
     if threads.find_thread(tx, thread_id, caller.owner) is None:
         raise conversation_not_found(conversation_id)
     return thread_id
-
-
-def _results(turn: threads.Turn, views: dict[UUID, JobView]) -> list[JobView]:
-    key = "parent_id" if turn.kind == "chat" else "group_id"
-    return [view for view in views.values() if getattr(view.job, key) == turn.job_id]
 
 
 def _turn_object(turn: threads.Turn, view: JobView, results: list[JobView], inputs: int, base: str) -> dict[str, Any]:

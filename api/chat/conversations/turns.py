@@ -4,6 +4,7 @@ Reading what came before and accepting the jobs are two transactions. The second
 faster. A repeated request joins the jobs of the first before that check, so a busy conversation does not refuse it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
@@ -22,6 +23,7 @@ from worker.db.chats import threads
 from worker.db.chats.threads import MAX_TURNS, NewTurn, Turn
 from worker.db.engine import Transaction, transaction
 from worker.db.jobs import queries
+from worker.db.jobs.queries import JobView
 
 PREFIX = "conv"
 NEW = "new"
@@ -106,7 +108,9 @@ def _plan_next(
         if last >= MAX_TURNS:
             raise _invalid(f"This conversation has {MAX_TURNS} messages, which is the most. Begin a new one.")
         kept, replaced = _without_replaced(turns, choice)
-        before = [message for turn in kept for message in _messages_of(tx, turn, base, for_agent=for_agent)]
+        # Image and video models find earlier pictures by their links. The agent reads text only, so it gets no links.
+        views = [] if for_agent else queries.group_views(tx, threads.result_ids(tx, kept))
+    before = [message for turn in kept for message in _messages_of(turn, results_of(turn, views), base)]
     return PlannedTurn(
         thread_id,
         last + 1,
@@ -137,16 +141,16 @@ def _without_replaced(turns: list[Turn], choice: ConversationChoice) -> tuple[li
     return turns[:named], turns[named:]
 
 
-def _messages_of(tx: Transaction, turn: Turn, base: str, *, for_agent: bool) -> list[ChatMessage]:
-    """Return the messages of a turn and its answer.
+def results_of(turn: Turn, views: Iterable[JobView]) -> list[JobView]:
+    """Return those of the jobs that have the results of a turn."""
+    key = "parent_id" if turn.kind == "chat" else "group_id"
+    return [view for view in views if getattr(view.job, key) == turn.job_id]
 
-    Image and video models find earlier pictures by their links. The agent reads text only, so it gets no links.
-    """
+
+def _messages_of(turn: Turn, results: list[JobView], base: str) -> list[ChatMessage]:
+    """Return the messages of a turn and its answer, with links to its results."""
     found = [ChatMessage(role=row["role"], content=row["text"]) for row in turn.messages if row["text"].strip()]
-    answer = turn.said
-    if not for_agent:
-        views = queries.group_views(tx, threads.result_ids(tx, [turn]))
-        answer += "".join(file_markdown(item, base) for view in views for item in view.files)
+    answer = turn.said + "".join(file_markdown(item, base) for view in results for item in view.files)
     return [*found, ChatMessage(role="assistant", content=answer)] if answer.strip() else found
 
 

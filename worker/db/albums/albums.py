@@ -1,7 +1,8 @@
 """Albums and their members: who sees an album, and in which role.
 
 An album belongs to one user. Its members are users of this platform: a viewer sees it, a contributor also adds own
-files. Who loses the membership loses the album with the next request, and takes own files along.
+files. A user who loses the membership loses the album with the next request, and the files that it added leave the
+album.
 """
 
 from dataclasses import dataclass
