@@ -1,5 +1,6 @@
 """Why a queued job waits, in two languages. Only administrators see the names of accounts."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from api.http.responses import unix_seconds
@@ -40,10 +41,19 @@ _NEXT = ("The job is next: an account takes it in a moment.", "该任务排在�
 _BEHIND = ("Jobs ahead in the queue: {n}.", "队列前面还有 {n} 个任务。")
 _FAR_BEHIND = ("Jobs ahead in the queue: at least {n}.", "队列前面至少有 {n} 个任务。")
 _FIRST = ("The job is next and waits for an account.", "该任务排在最前，正在等待账号。")
-_HELD = (
-    "The job waits before the queue: for its time, its batch, a limit of its key, or idle accounts.",
-    "该任务暂不排队：等待指定时间、所属批次、密钥的并发限制，或空闲账号。",
-)
+# The first part of the `hold` of a job (`worker/db/batches/held_jobs.py`) -> text.
+_HELD = {
+    "time": ("The job waits for its time.", "该任务在等待指定的时间。"),
+    "batch": (
+        "The job waits for its turn in its batch, or for the limit of its key.",
+        "该任务在等待所属批次轮到它，或等待密钥的并发限制。",
+    ),
+    "key": (
+        "The key or its user has as many jobs at work as it may: the job starts when an earlier one ends.",
+        "该密钥或用户同时进行的任务已达上限：前面的任务结束后开始。",
+    ),
+    "idle": ("The job waits for an account that nobody else needs.", "该任务在等待空闲的账号。"),
+}
 _STUCK = ("No account can take this job at the moment.", "目前没有账号可以接收此任务。")
 
 
@@ -62,7 +72,7 @@ def waiting_object(view: JobView, reasons: list[WaitReason], *, shows_labels: bo
 
 def _summary(view: JobView, reasons: list[WaitReason]) -> tuple[str, str]:
     if view.job.state != JobState.QUEUED:
-        return _HELD if view.job.state == JobState.HELD else _RUNS
+        return _held(view) if view.job.state == JobState.HELD else _RUNS
     if not any(reason.accounts for reason in reasons):
         return _NO_ACCOUNT
     kinds = {reason.reason for reason in reasons}
@@ -73,6 +83,10 @@ def _summary(view: JobView, reasons: list[WaitReason]) -> tuple[str, str]:
     if view.position is not None and view.position > 1:
         return _counted(_BEHIND, view.position - 1)
     return _NEXT if "ready" in kinds and "delay" not in kinds else _FIRST
+
+
+def _held(view: JobView) -> tuple[str, str]:
+    return _HELD["time" if view.job.due_at > datetime.now(UTC) else view.job.hold.partition(":")[0]]
 
 
 def _counted(text: tuple[str, str], n: int) -> tuple[str, str]:

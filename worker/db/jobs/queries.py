@@ -61,7 +61,7 @@ _JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, a
     queue_position, forecast_seconds, ready_items, error_code, error_message, webhook_url, cancel_requested_at,
     created_at, submitted_at, finished_at, event_seq, owner, user_id, api_key_id, account_ids, parent_id, usual_seconds,
     price, charged, currency, providers, settled_at, pinned_at, favourite, edited_at, origin,
-    charge_doubt, batch_id, lane, due_at, expires_at, place, account_choice,
+    charge_doubt, batch_id, lane, hold, due_at, expires_at, place, account_choice,
     (SELECT u.retention_days FROM users u WHERE u.id = jobs.user_id) AS retention_days,
     (SELECT a.region FROM accounts a WHERE a.id = jobs.account_id) AS region,
     extract(epoch FROM clock_timestamp() - submitted_at) AS running_seconds"""

@@ -2,12 +2,16 @@
 
 import json
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
+
+import pytest
 
 from api.jobs.timeline.waiting import waiting_object
 from tests.integration.worker.scheduling.test_account_choice import add_account, claim_with
 from tests.support.engine import Engine
+from worker.db.batches import held_jobs
 from worker.db.engine import transaction
 from worker.db.jobs import queries
 from worker.db.jobs.queries import Viewer
@@ -85,3 +89,20 @@ def test_summary_names_the_queue_or_what_is_missing(engine: Engine) -> None:
     assert (shown["data"], shown["position"], shown["status"]) == ([], None, "in_progress")
     assert counts(behind) == {"busy": 1}
     assert "waits for an account" in waiting(behind)["text"]["en"]
+
+
+@pytest.mark.parametrize(
+    ("hold", "said"),
+    [
+        (held_jobs.IDLE, "an account that nobody else needs"),
+        (held_jobs.key_hold(UUID(int=1)), "as many jobs at work as it may"),
+        (held_jobs.batch_hold(UUID(int=2), "image"), "its turn in its batch"),
+    ],
+)
+def test_held_jobs_say_what_holds_them(engine: Engine, hold: str, said: str) -> None:
+    account = add_account(engine)
+    shown = waiting(engine.add_job(account, hold=hold))
+    assert said in shown["text"]["en"]
+    assert (shown["status"], shown["position"], shown["data"]) == ("queued", None, [])
+    later = engine.add_job(account, hold=hold, not_before=datetime.now(UTC) + timedelta(hours=1))
+    assert waiting(later)["text"]["en"] == "The job waits for its time."
