@@ -1,6 +1,5 @@
 """Floor, ceiling and eagerness of the polling of an account: who may set which values, and how it is polled then."""
 
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -8,7 +7,6 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.accounts.schemas import Account, AccountImportResult, AccountList
-from api.app import create_app
 from api.operations.schemas import System
 from tests.support.api_client import assert_error
 from tests.support.engine import Engine
@@ -19,22 +17,6 @@ ADMIN = "/admin/v1/accounts"
 OWN = "/v1/accounts"
 POLLING = ("poll_min_seconds", "poll_max_seconds", "poll_eagerness")
 BY_SETTINGS = (None, None, None)
-
-
-@pytest.fixture
-def http(engine: Engine) -> Iterator[TestClient]:
-    with TestClient(create_app(), raise_server_exceptions=False) as client:
-        engine.sql("DELETE FROM accounts")  # the demo account of the pool
-        client.headers["Authorization"] = f"Bearer {engine.env['DREAMERY_ADMIN_KEY']}"
-        yield client
-
-
-@pytest.fixture
-def anna(http: TestClient) -> dict[str, str]:
-    """Headers of a member."""
-    assert http.post("/admin/v1/users", json={"name": "anna", "role": "member"}).status_code == 201
-    key = http.post("/admin/v1/keys", json={"user": "anna"}).json()["key"]
-    return {"Authorization": f"Bearer {key}"}
 
 
 def add(http: TestClient, name: str, path: str = ADMIN, **fields: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +10,6 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.accounts.schemas import Account, AccountImportResult, AccountList, CheckedAccount
-from api.app import create_app
 from tests.support.api_client import assert_error
 from tests.support.engine import Engine
 from tests.support.platform import eventually
@@ -24,28 +23,6 @@ from worker.tasks.refresh_accounts import refresh_accounts
 
 ADMIN = "/admin/v1/accounts"
 OWN = "/v1/accounts"
-
-
-@pytest.fixture
-def http(engine: Engine) -> Iterator[TestClient]:
-    with TestClient(create_app(), raise_server_exceptions=False) as client:
-        engine.sql("DELETE FROM accounts")  # the demo account of the pool
-        client.headers["Authorization"] = f"Bearer {engine.env['DREAMERY_ADMIN_KEY']}"
-        yield client
-
-
-@pytest.fixture
-def member(http: TestClient) -> Callable[..., dict[str, str]]:
-    """Headers of a new user."""
-    names = iter(("anna", "ben", "cleo"))
-
-    def make(*, role: str = "member", **fields: Any) -> dict[str, str]:
-        name = next(names)
-        assert http.post("/admin/v1/users", json={"name": name, "role": role}).status_code == 201
-        made = http.post("/admin/v1/keys", json={"user": name, **fields}).json()
-        return {"Authorization": f"Bearer {made['key']}"}
-
-    return make
 
 
 def add(http: TestClient, tokens: str, path: str = ADMIN, **fields: Any) -> dict[str, Any]:
@@ -189,7 +166,7 @@ def test_sandbox_account_leaves_the_pool_when_a_real_account_joins(
     engine: Engine, http: TestClient, member: Callable[..., dict[str, str]]
 ) -> None:
     demo = engine.add_account(pool=True)
-    add(http, "plain-own-00000001:cn", OWN, headers=member())
+    add(http, "plain-own-00000001:cn", OWN, headers=member("anna"))
     add(http, "plain-more-0000001:sandbox")
     assert engine.account_row(demo).pool, "neither an account of a user nor another sandbox account joins as real"
     add(http, "plain-real-0000001:cn,plain-with-0000001:sandbox")
@@ -204,7 +181,7 @@ def test_sandbox_account_leaves_the_pool_when_a_real_account_joins(
 def test_own_accounts_are_invisible_to_other_users(
     engine: Engine, http: TestClient, member: Callable[..., dict[str, str]]
 ) -> None:
-    anna, ben, viewer = member(), member(), member(role="viewer")
+    anna, ben, viewer = member("anna"), member("ben"), member("cleo", role="viewer")
     [mine] = add(http, "plain-annas-000001:sandbox", OWN, headers=anna, label="mine")["data"]
     [pooled] = add(http, "plain-pool-0000001:sandbox")["data"]
     assert (mine["user"], mine["pool"], mine["groups"]) == ("anna", False, [])
@@ -247,7 +224,7 @@ def test_own_accounts_are_invisible_to_other_users(
 def test_timeline_shows_labels_only_of_own_accounts(
     engine: Engine, http: TestClient, member: Callable[..., dict[str, str]]
 ) -> None:
-    anna = member()
+    anna = member("anna")
     add(http, "plain-annas-000002:sandbox", OWN, headers=anna, label="mine")
     add(http, "plain-pool-0000002:sandbox", label="secret name")
     shown = []

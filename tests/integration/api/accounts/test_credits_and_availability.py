@@ -1,37 +1,16 @@
 """What users see of their own accounts: what their jobs run on, credits over time, and claims of daily credits."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from api.accounts.schemas import AccountAfterClaim, AccountCredits, AvailableAccounts
-from api.app import create_app
 from tests.support.api_client import assert_error
 from tests.support.engine import Engine
 
 ADMIN, OWN = "/admin/v1/accounts", "/v1/accounts"
-
-
-@pytest.fixture
-def http(engine: Engine) -> Iterator[TestClient]:
-    with TestClient(create_app(), raise_server_exceptions=False) as client:
-        engine.sql("DELETE FROM accounts")  # the demo account of the pool
-        client.headers["Authorization"] = f"Bearer {engine.env['DREAMERY_ADMIN_KEY']}"
-        yield client
-
-
-@pytest.fixture
-def member(http: TestClient) -> Callable[..., dict[str, str]]:
-    """Headers of a new user of this name."""
-
-    def make(name: str, **fields: Any) -> dict[str, str]:
-        assert http.post("/admin/v1/users", json={"name": name, "role": "member", **fields}).status_code == 201
-        key = http.post("/admin/v1/keys", json={"user": name}).json()["key"]
-        return {"Authorization": f"Bearer {key}"}
-
-    return make
 
 
 def add(http: TestClient, tokens: str, path: str = ADMIN, headers: dict[str, str] | None = None, **fields: Any) -> Any:

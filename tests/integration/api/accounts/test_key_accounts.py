@@ -1,6 +1,5 @@
 """Accounts with keys of an official API: adding, fields of their own, closed models, keys as bearers."""
 
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -15,21 +14,6 @@ from worker.core.ids import parse_public_id
 
 ADMIN = "/admin/v1/accounts"
 OWN = "/v1/accounts"
-
-
-@pytest.fixture
-def http(engine: Engine) -> Iterator[TestClient]:
-    with TestClient(create_app(), raise_server_exceptions=True) as client:
-        engine.sql("DELETE FROM accounts")  # the demo accounts of the pool
-        client.headers["Authorization"] = f"Bearer {engine.env['DREAMERY_ADMIN_KEY']}"
-        yield client
-
-
-@pytest.fixture
-def member(http: TestClient) -> dict[str, str]:
-    """Headers of a user."""
-    assert http.post("/admin/v1/users", json={"name": "anna", "role": "member"}).status_code == 201
-    return {"Authorization": f"Bearer {http.post('/admin/v1/keys', json={'user': 'anna'}).json()['key']}"}
 
 
 def add(http: TestClient, key: str, path: str = ADMIN, **fields: Any) -> dict[str, Any]:
@@ -101,7 +85,7 @@ def test_plan_address_is_warned_about_and_other_addresses_are_refused(http: Test
     assert_error(http.post(ADMIN, json={**body, "provider": "other"}), 400, "invalid_value", param="provider")
 
 
-def test_names_of_models_and_the_limit_group(engine: Engine, http: TestClient, member: dict[str, str]) -> None:
+def test_names_of_models_and_the_limit_group(engine: Engine, http: TestClient, anna: dict[str, str]) -> None:
     ids = {"seedance-2.0": "ep-2026-abc", "doubao-seedream-5-0-pro-260628": "ep-pro"}
     [account] = add(http, "k1", region="cn", model_ids=ids, limit_group="studio")["data"]
     assert account["model_ids"] == {"seedance-2.0": "ep-2026-abc", "seedream-5.0-pro": "ep-pro"}
@@ -113,7 +97,7 @@ def test_names_of_models_and_the_limit_group(engine: Engine, http: TestClient, m
     assert_error(wrong, 400, "invalid_value", param="model_ids")
     assert "seedance-2.0" in wrong.json()["error"]["message"]
 
-    [own] = add(http, "k2", OWN, region="cn", limit_group="studio", headers=member)["data"]
+    [own] = add(http, "k2", OWN, region="cn", limit_group="studio", headers=anna)["data"]
     assert own["limit_group"] == "studio"
     limits = ("max_images", "max_videos", "submits_per_minute")
     assert [own[name] for name in limits] == [account[name] for name in limits] == [3, 3, 60]
@@ -130,14 +114,14 @@ def test_a_session_has_none_of_these_fields(http: TestClient) -> None:
     assert_error(refused, 400, "unsupported_parameter", param="model_ids")
 
 
-def test_prices_of_one_customer_are_the_administrators(http: TestClient, member: dict[str, str]) -> None:
+def test_prices_of_one_customer_are_the_administrators(http: TestClient, anna: dict[str, str]) -> None:
     [account] = add(http, "k1", region="intl")["data"]
     url = f"{ADMIN}/{account['id']}"
     assert http.patch(url, json={"prices": {"*": {"factor": 0.8}}}).json()["prices"] == {"*": {"factor": 0.8}}
     assert_error(http.patch(url, json={"prices": {"*": {"factor": -1}}}), 400, "invalid_value", param="prices")
     assert http.patch(url, json={"prices": None}).json()["prices"] == {}
-    [own] = add(http, "k2", OWN, region="intl", headers=member)["data"]
-    changed = http.patch(f"{OWN}/{own['id']}", json={"prices": {"*": {"factor": 0}}}, headers=member)
+    [own] = add(http, "k2", OWN, region="intl", headers=anna)["data"]
+    changed = http.patch(f"{OWN}/{own['id']}", json={"prices": {"*": {"factor": 0}}}, headers=anna)
     assert changed.json().get("prices", {}) == {}
 
 

@@ -1,25 +1,16 @@
 """The free check of keys: what it learns, what refusals mean for the account, its customer and its models."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from api.accounts.schemas import AccountImportResult, CheckedAccount
-from api.app import create_app
 from tests.support.engine import Engine
 from worker.tasks.refresh_accounts import refresh_accounts
 
 ADMIN = "/admin/v1/accounts"
-
-
-@pytest.fixture
-def http(engine: Engine) -> Iterator[TestClient]:
-    with TestClient(create_app()) as client:
-        engine.sql("DELETE FROM accounts")  # the demo accounts of the pool
-        client.headers["Authorization"] = f"Bearer {engine.env['DREAMERY_ADMIN_KEY']}"
-        yield client
 
 
 @pytest.fixture

@@ -1,27 +1,18 @@
 """The proof of an upstream with an account, step by step, against the sandbox's face of the official API."""
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from api.accounts.proof_schemas import ProofStepResult
-from api.app import create_app
 from tests.support.api_client import assert_error
 from tests.support.engine import Engine
 from tests.support.platform import eventually
 
+pytestmark = pytest.mark.usefixtures("worker")  # it runs the steps
+
 ADMIN = "/admin/v1/accounts"
-
-
-@pytest.fixture
-def http(engine: Engine, worker: Callable[..., None]) -> Iterator[TestClient]:
-    del worker  # it runs the steps
-    with TestClient(create_app()) as client:
-        engine.sql("DELETE FROM accounts")  # the demo accounts of the pool
-        client.headers["Authorization"] = f"Bearer {engine.env['DREAMERY_ADMIN_KEY']}"
-        yield client
 
 
 def add(http: TestClient, key: str) -> str:
