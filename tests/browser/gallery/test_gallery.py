@@ -202,10 +202,17 @@ def test_few_thumbnails_load_at_once_and_in_the_size_of_the_tiles(page: Page, cl
     expect(loading).to_have_count(8)
     page.get_by_role("button", name="More filters").click()
     page.get_by_label("Tile size").fill("110")
+    held.clear()
+    released.clear()
     page.reload()
-    expect(page.locator('.tile img[src*="size=small"]')).to_have_count(8)
+    small = page.locator('.tile img[src*="size=small"]')
+    expect(small).to_have_count(3)
     page.get_by_role("button", name="More filters").click()
+    # Those that are on their way are too small afterwards.
     page.get_by_label("Tile size").fill("300")
+    released.append(True)
+    for route in held:
+        route.continue_()
     expect(page.locator('.tile img[src]:not([src*="size=small"])')).to_have_count(8)
 
 

@@ -2,7 +2,7 @@
 import { html, useState } from "../lib/ui/preact.js";
 import { api, session } from "../lib/api/client.js";
 import { useLoaded } from "../lib/api/loading.js";
-import { pageOf, useInfiniteScroll, usePages } from "../lib/api/pagination.js";
+import { pageOf, useLongList, usePages } from "../lib/api/pagination.js";
 import { t } from "../lib/state/language.js";
 import { Link, navigate, setQuery } from "../lib/state/router.js";
 import { mayShare, openShareByLink } from "../lib/ui/albums/dialogs.js";
@@ -62,7 +62,7 @@ export function AlbumPage({ params }) {
   const loaded = useLoaded((signal) => api.get(`/v1/albums/${params.id}`, {}, { signal }), [params.id]);
   const files = useAlbumFiles(params.id);
   const [selected, setSelected] = useState(null);
-  const end = useInfiniteScroll(files.loadMore);
+  const [drawn, end] = useLongList(files);
   const open = useViewer(files.items.map(viewerItem), { onNearEnd: files.loadMore, readOnly: true });
   const album = loaded.data;
   const toggle = (id) => {
@@ -76,7 +76,7 @@ export function AlbumPage({ params }) {
       <${AlbumActions} album=${album} files=${files} onChanged=${loaded.setData} onReload=${loaded.reload} onSelect=${() => setSelected(new Set())} /><//>
     ${selected && html`<${SelectionBar} album=${album} items=${files.items} selected=${selected} onChanged=${loaded.setData} onReload=${files.reload} onDone=${() => setSelected(null)} />`}
     ${files.error && html`<${ErrorMessage} error=${files.error} onRetry=${files.reload} />`}
-    <ul class="tiles">${files.items.map((item, index) => html`<${AlbumTile} key=${item.id} item=${item} number=${index + 1} selecting=${selected !== null} isSelected=${Boolean(selected?.has(item.id))} isCover=${album.cover?.id === item.id && files.items.length > 1}
+    <ul class="tiles">${drawn.map((item, index) => html`<${AlbumTile} key=${item.id} item=${item} number=${index + 1} selecting=${selected !== null} isSelected=${Boolean(selected?.has(item.id))} isCover=${album.cover?.id === item.id && files.items.length > 1}
       onToggle=${() => toggle(item.id)} onOpen=${() => open(index)} />`)}</ul>
     ${!files.loading && !files.error && !files.items.length && html`<div class="card"><${EmptyState} icon="image" title=${t("album.empty")}>${album.role === "viewer" ? t("album.empty_viewer") : html`<p>${t("album.empty_text")}</p><${Link} to="gallery" class="button primary">${t("nav.gallery")}<//>`}<//></div>`}
     ${files.loading && html`<${Loading} />`}

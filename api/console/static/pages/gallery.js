@@ -1,7 +1,7 @@
 // Finished pictures and videos one by one, by day: filters, favourites, selection, and actions on many at once.
 import { html, useEffect, useRef, useState } from "../lib/ui/preact.js";
 import { hasScope } from "../lib/api/client.js";
-import { useInfiniteScroll } from "../lib/api/pagination.js";
+import { useLongList } from "../lib/api/pagination.js";
 import { useResultPages } from "../lib/api/results.js";
 import { language, t } from "../lib/state/language.js";
 import { Link } from "../lib/state/router.js";
@@ -20,7 +20,7 @@ const PAGE = 60;
 export default function Gallery({ query }) {
   const pages = useResultPages(filterOf(query), PAGE);
   const { items } = pages;
-  const end = useInfiniteScroll(pages.loadMore);
+  const [drawn, end] = useLongList(pages);
   const open = useViewer(items, {
     onNearEnd: pages.loadMore,
     selection: { has: (item) => selection.value.has(item.id), toggle: (item) => toggle(item, items) },
@@ -39,7 +39,7 @@ export default function Gallery({ query }) {
     <${Filters} query=${query} />
     ${pages.error && html`<${ErrorMessage} error=${pages.error} onRetry=${pages.reload} />`}
     <div class="gallery ${selecting ? "selecting" : ""}" style=${{ "--row": `${tileSize.value}px` }} ...${grid}>
-      ${groupByDay(items).map(({ day, title, items: ofDay }) => html`<section key=${day} class="gallery-day" aria-label=${title}><h2>${title}</h2>
+      ${groupByDay(drawn).map(({ day, title, items: ofDay }) => html`<section key=${day} class="gallery-day" aria-label=${title}><h2>${title}</h2>
         <ul class="tiles">${ofDay.map((item) => resultTile(item, { selected: selected.has(item.id), tabStop: item.id === tabStop }, language.value))}</ul></section>`)}</div>
     ${!pages.loading && !pages.error && !items.length && html`<div class="card"><${EmptyState} icon=${query.favourite ? "star" : "grid"} title=${t(filtered ? "gallery.no_match" : "gallery.empty")}>
       ${filtered ? html`<${Button} onClick=${clearFilters}>${t("jobs.clear")}<//>` : html`<p>${t("gallery.empty_text")}</p>${hasScope("generate") && html`<${Link} to="" class="button primary">${t("jobs.create")}<//>`}`}<//></div>`}

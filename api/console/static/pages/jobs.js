@@ -2,7 +2,7 @@
 import { html } from "../lib/ui/preact.js";
 import { hasScope } from "../lib/api/client.js";
 import { cancelJob, isOpen, jobDuration, jobFiles, jobTitle, needsOtherPrompt, retryJob, thumbnailUrl } from "../lib/api/jobs.js";
-import { useInfiniteScroll, useJobPages } from "../lib/api/pagination.js";
+import { useJobPages, useLongList } from "../lib/api/pagination.js";
 import { editAndRemake } from "../lib/state/draft.js";
 import { formatDuration, t } from "../lib/state/language.js";
 import { Link, setQuery } from "../lib/state/router.js";
@@ -20,12 +20,12 @@ export default function Jobs({ query }) {
   const filter = Object.fromEntries(names.map((name) => [name, query[name]]));
   const pages = useJobPages(everybody ? "/admin/v1/jobs" : "/v1/jobs", { ...filter, limit: 50 }, (job) => matchesFilter(job, filter, everybody), { refreshSeconds: everybody ? REFRESH_SECONDS : 0 });
   const filtered = Object.values(filter).some(Boolean);
-  const end = useInfiniteScroll(pages.loadMore);
+  const [drawn, end] = useLongList(pages);
   return html`<${PageHeader} title=${t("nav.jobs")} lead=${t(everybody ? "jobs.lead_all" : "jobs.lead")}>${hasScope("admin") && html`<${RadioGroup} hideLabel label=${t("usage.scope")} value=${everybody ? "all" : "own"}
       onChange=${(who) => setQuery({ who: who === "all" ? who : "", user: "", account: "" })} options=${[["own", t("usage.own")], ["all", t("usage.all_users")]]} />`}<//>
     <${Filters} filter=${filter} everybody=${everybody} />
     ${pages.error && html`<${ErrorMessage} error=${pages.error} onRetry=${pages.reload} />`}
-    ${pages.items.length > 0 && html`<ol class="card job-list" aria-label=${t("nav.jobs")}>${pages.items.map((job) => jobRow(job, pages.update))}</ol>`}
+    ${pages.items.length > 0 && html`<ol class="card job-list" aria-label=${t("nav.jobs")}>${drawn.map((job) => jobRow(job, pages.update))}</ol>`}
     ${!pages.loading && !pages.error && !pages.items.length && html`<div class="card"><${EmptyState} icon="list" title=${t(filtered ? "jobs.no_match" : "jobs.empty")}>
       ${filtered ? html`<${Button} onClick=${clearFilters}>${t("jobs.clear")}<//>` : hasScope("generate") && html`<${Link} to="" class="button primary">${t("jobs.create")}<//>`}<//></div>`}
     ${pages.loading && html`<${Loading} />`}

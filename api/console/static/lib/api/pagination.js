@@ -111,19 +111,31 @@ function mergeJob({ items, hasMore }, job, deletedId, matches) {
   return items.toSpliced(index, 0, job);
 }
 
-// A ref for the element at the end of a list: `loadMore` is called when it comes near the screen.
-export function useInfiniteScroll(loadMore) {
-  const end = useRef(null);
+// Rows that a list adds in one frame: those of a whole page at once would hold up scrolling, and the first rows of the screen.
+const DRAWN_AT_ONCE = 12;
+
+// A long list on the screen: [drawn, end]. `drawn` = its first items, more with each frame; `end` = the ref of the element behind them.
+// When that comes near the screen, the next page is loaded.
+export function useLongList({ items, loading, loadMore }) {
+  const [end, setEnd] = useState(null);
+  const [count, setCount] = useState(DRAWN_AT_ONCE);
   const latest = useRef(loadMore);
   latest.current = loadMore;
+  const isDrawn = count >= items.length;
   useEffect(() => {
+    if (isDrawn) return undefined;
+    const frame = requestAnimationFrame(() => setCount(count + DRAWN_AT_ONCE));
+    return () => cancelAnimationFrame(frame);
+  }, [count, isDrawn]);
+  useEffect(() => {
+    if (items.length < count) setCount(Math.max(items.length, DRAWN_AT_ONCE));
+  }, [items.length]);
+  useEffect(() => {
+    if (!isDrawn || !end) return undefined;
     const observer = new IntersectionObserver(([entry]) => entry.isIntersecting && latest.current(), { rootMargin: "800px" });
-    observer.observe(end.current);
+    // Reports at once whether the element is near: a page that does not fill the screen is followed by the next one.
+    observer.observe(end);
     return () => observer.disconnect();
-  }, []);
-  // If the list does not fill the screen, load the next page at once.
-  useEffect(() => {
-    if (end.current.getBoundingClientRect().top < innerHeight + 800) latest.current();
-  });
-  return end;
+  }, [end, isDrawn, items.length, loading]);
+  return [isDrawn ? items : items.slice(0, count), setEnd];
 }

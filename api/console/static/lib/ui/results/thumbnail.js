@@ -23,9 +23,11 @@ function onChange(entries) {
 function isWanted(image, { width, height }) {
   const isLarge = Math.max(width, height) * devicePixelRatio > SMALL_UP_TO;
   image.wanted = image.dataset.small && !isLarge ? "small" : "src";
-  // A small one that has become larger on the screen is loaded again, never the other way round.
-  return image.loaded !== image.wanted && image.loaded !== "src" && !loading.has(image);
+  return isOutdated(image) && !loading.has(image);
 }
+
+// A small one that has become larger on the screen is loaded again, never the other way round.
+const isOutdated = (image) => image.loaded !== image.wanted && image.loaded !== "src";
 
 function loadNext() {
   for (const image of waiting) {
@@ -50,6 +52,8 @@ function onEnd(event) {
   // One that failed is tried again when it comes back to the screen.
   if (event.type === "load") image.loaded = image.started;
   else image.removeAttribute("src");
+  // It has become larger while the small picture was on its way.
+  if (image.loaded && isOutdated(image)) waiting.add(image);
   loadNext();
 }
 
