@@ -186,7 +186,7 @@ def test_a_remake_brings_back_uploaded_pictures(page: Page, client: ApiClient) -
     page.goto("/console")
     card(page, "made from an upload").get_by_role("button", name="Edit & remake").click()
     expect(page.get_by_text("1 uploaded image(s) of that job are not kept.")).to_be_visible()
-    page.get_by_role("button", name="Go on without").click()
+    page.get_by_role("button", name="Continue without").click()
     expect(page.get_by_text("are not kept")).to_have_count(0)
 
 

@@ -23,6 +23,7 @@ export default {
   "keys.key": ["API key", "API 密钥"],
   "keys.last_used": ["Last used", "上次使用"],
   "keys.lead": ["For programs and for signing in. Give each key only the rights it needs.", "用于程序调用和登录。请只授予每个密钥所需的权限。"],
+  "keys.limit_one": ["Jobs at a time of {name}", "{name} 同时进行的任务"],
   "keys.models": ["Models", "模型"],
   "keys.models_all": ["All models", "所有模型"],
   "keys.models_n": ["Selected models: {n}", "已选模型：{n}"],

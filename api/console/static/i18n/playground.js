@@ -96,7 +96,7 @@ export default {
   "play.first_frame": ["First frame", "首帧"],
   "play.generate_image": ["Generate image", "生成图片"],
   "play.generate_video": ["Generate video", "生成视频"],
-  "play.go_without": ["Go on without", "不用参考图"],
+  "play.go_without": ["Continue without", "不用参考图"],
   "play.history": ["History", "历史"],
   "play.history_empty": ["Prompts that you used appear here.", "您用过的提示词会显示在这里。"],
   "play.history_no_match": ["No matching prompts", "没有符合条件的提示词"],

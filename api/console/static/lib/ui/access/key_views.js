@@ -3,6 +3,7 @@ import { html, useEffect, useState } from "../preact.js";
 import { api, hasScope, session } from "../../api/client.js";
 import { t } from "../../state/language.js";
 import { Button, CheckboxGroup, confirm, Dialog, ErrorMessage, RelativeTime, Select, StatusBadge, TextField, toast, useAction, useSubmit } from "../components.js";
+import { KeyLimitDialog } from "./key_limit.js";
 import { SecretDialog } from "./secret_dialog.js";
 
 const EXPIRY_DAYS = ["", "7", "30", "90", "365"];
@@ -14,6 +15,7 @@ const isActive = (key) => key.status === "active";
 export function KeyTable({ base, keys, editable, onChanged }) {
   const [rotating, setRotating] = useState(null);
   const [created, setCreated] = useState(null);
+  const [limited, setLimited] = useState(null);
   const [revoke] = useAction(async (key) => {
     const text = t(key.current ? "keys.revoke_own_text" : "keys.revoke_text", { name: key.name });
     if (!(await confirm({ title: t("keys.revoke"), text, action: t("keys.revoke_action") }))) return;
@@ -27,9 +29,10 @@ export function KeyTable({ base, keys, editable, onChanged }) {
       <td data-label=${t("filter.status")}><${StatusBadge} status=${key.status} /></td>
       <td data-label=${t("keys.last_used")}>${key.last_used_at ? html`<${RelativeTime} at=${key.last_used_at} />` : t("keys.never_used")}</td>
       <td data-label=${t("keys.expires")}>${key.expires_at ? html`<${RelativeTime} at=${key.expires_at} />` : t("keys.never")}</td>
-      <td class="end">${editable && isActive(key) && html`<div class="row end"><${Button} small icon="repeat" onClick=${() => setRotating(key)} aria-label=${t("keys.rotate_one", { name: key.name })}>${t("action.rotate")}<//>
+      <td class="end">${editable && isActive(key) && html`<div class="row end">${base.startsWith("/admin/") && html`<${Button} small kind="quiet" icon="edit" label=${t("keys.limit_one", { name: key.name })} onClick=${() => setLimited(key)} />`}<${Button} small icon="repeat" onClick=${() => setRotating(key)} aria-label=${t("keys.rotate_one", { name: key.name })}>${t("action.rotate")}<//>
         <${Button} small kind="quiet" icon="trash" label=${t("keys.revoke_one", { name: key.name })} onClick=${() => revoke(key)} /></div>`}</td></tr>`)}</tbody></table></div>
     ${rotating && html`<${RotateKeyDialog} base=${base} apiKey=${rotating} onClose=${() => setRotating(null)} onCreated=${(key) => { setRotating(null); setCreated(key); onChanged(); }} />`}
+    ${limited && html`<${KeyLimitDialog} base=${base} apiKey=${limited} onClose=${() => setLimited(null)} onSaved=${() => { setLimited(null); onChanged(); }} />`}
     ${created && html`<${NewKeySecret} created=${created} onClose=${() => setCreated(null)} />`}`;
 }
 
