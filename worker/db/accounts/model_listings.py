@@ -154,9 +154,7 @@ def selected_accounts(tx: Transaction, ids: Iterable[UUID] | None, groups: Itera
     return {row.id for row in rows}
 
 
-def accounts_named(
-    tx: Transaction, *, account_id: UUID | None, label: str, user_id: UUID, pool: bool
-) -> list[UUID]:
+def accounts_named(tx: Transaction, *, account_id: UUID | None, label: str, user_id: UUID, pool: bool) -> list[UUID]:
     """Return the accounts with this id or label: those of the user, and with `pool` those of the platform."""
     rows = tx.all(
         text(

@@ -69,9 +69,7 @@ webhook_deliveries = Table(
     Column("last_status", Integer),
     Column("last_error", Text),
     timestamp_column("created_at", nullable=False, default=True),
-    CheckConstraint(
-        "job_id IS NOT NULL OR endpoint_id IS NOT NULL OR batch_id IS NOT NULL", name="of_job_or_endpoint"
-    ),
+    CheckConstraint("job_id IS NOT NULL OR endpoint_id IS NOT NULL OR batch_id IS NOT NULL", name="of_job_or_endpoint"),
     CheckConstraint("delivered_at IS NULL OR given_up_at IS NULL", name="one_end"),
     UniqueConstraint("job_id", "endpoint_id", "event"),
     Index(

@@ -195,7 +195,14 @@ def test_other_users_resources_return_404(admin, routes, create_key):
         album = owner.http.post("/v1/albums", json={"name": "boats"}).json()["id"]
         file = owner.wait_for_end(job)["output"][0]["url"].split("/")[-2]
         share = owner.http.post("/v1/shares", json={"files": [file]}).json()["id"]
-        ids = {"job_id": job, "video_id": video, "task_id": video, "endpoint_id": hook, "album_id": album, "share_id": share}
+        ids = {
+            "job_id": job,
+            "video_id": video,
+            "task_id": video,
+            "endpoint_id": hook,
+            "album_id": album,
+            "share_id": share,
+        }
         ids |= {"delivery_id": deliveries[0]["id"]} if deliveries else {}
         assert deliveries, "a test event has a delivery"
         visible, requested = [], set()

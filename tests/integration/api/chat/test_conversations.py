@@ -151,7 +151,10 @@ def test_busy_conversation_takes_no_other_message_but_repeats_join(client: ApiCl
 
 
 def test_list_is_searched_renamed_and_deleted(client: ApiClient) -> None:
-    boats, castles = begin(client, "draw [[image:1]] boats"), begin(client, "Tell me   about\ncastles" + " of stone" * 9)
+    boats, castles = (
+        begin(client, "draw [[image:1]] boats"),
+        begin(client, "Tell me   about\ncastles" + " of stone" * 9),
+    )
     assert titles(client) == [CASTLES, "draw [[image:1]] boats"]
     assert titles(client, q="BOATS") == ["draw [[image:1]] boats"]
     assert titles(client, q="you said") == [CASTLES], "answers are searched"

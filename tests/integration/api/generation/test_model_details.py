@@ -91,9 +91,7 @@ def test_models_rest_while_all_accounts_do(http: TestClient, engine: Engine) -> 
 def test_sample_is_the_newest_own_result(http: TestClient, engine: Engine) -> None:
     (alice, headers), (_, others) = add_key("alice"), add_key("bob")
     [account] = engine.sql("SELECT id FROM accounts WHERE provider = 'dreamina'")
-    older, newer = (
-        engine.add_succeeded_job(account.id, owner=f"user:{alice}", user_id=alice) for _ in range(2)
-    )
+    older, newer = (engine.add_succeeded_job(account.id, owner=f"user:{alice}", user_id=alice) for _ in range(2))
     model = engine.job_row(newer).model
     sample = details(http, headers)[model]["sample"]
     assert sample["job"] == public_id("job", max(older, newer))

@@ -485,6 +485,8 @@ class TestRemix:
         finish_video(parse_job_id(waiting["id"]), account_of(client, engine), data=VIDEO_BYTES)
         assert_error(client.post(remix, json={}), 400, "missing_required_parameter", "prompt")
         engine.sql("UPDATE job_inputs SET removed_at = now()")
-        assert "as long as its results" in assert_error(client.post(remix, json={"prompt": "a"}), 400, "input_unavailable")
+        assert "as long as its results" in assert_error(
+            client.post(remix, json={"prompt": "a"}), 400, "input_unavailable"
+        )
         failed = put(client, engine, "failed", error_code="generation_failed")
         assert_error(client.post(f"{VIDEOS}/{failed}/remix", json={"prompt": "a"}), 400, "video_failed")

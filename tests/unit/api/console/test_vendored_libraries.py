@@ -13,7 +13,9 @@ SOURCE = ROOT / "deploy" / "vendor"
 MANIFEST = json.loads((VENDOR / "manifest.json").read_text(encoding="utf-8"))["packages"]
 REQUEST = json.loads((SOURCE / "package.json").read_text(encoding="utf-8"))
 LOCK_TEXT = (SOURCE / "package-lock.json").read_text(encoding="utf-8")
-LOCKED = {path.removeprefix("node_modules/"): entry for path, entry in json.loads(LOCK_TEXT)["packages"].items() if path}
+LOCKED = {
+    path.removeprefix("node_modules/"): entry for path, entry in json.loads(LOCK_TEXT)["packages"].items() if path
+}
 
 
 def test_manifest_lists_the_packages_of_the_lock_file():
