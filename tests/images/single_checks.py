@@ -177,12 +177,14 @@ class SingleChecks:
         marker = self.volume / "postgres" / "cluster" / "PG_VERSION"
         original = marker.read_text()
         marker.write_text("17\n")
-        container = Container(self.image, log=self.folder / "refused.log", volume=self.volume)
+        env = {"PORT": str(self.port)}
+        container = Container(self.image, log=self.folder / "refused.log", volume=self.volume, env=env)
         self.container = container
-        wait_until("the refusal", lambda: "made the database" in container.output())
+        code = container.wait()
         marker.write_text(original)
-        found = re.search(r"Error: (Postgres 17 .*)", container.output())
-        assert found
+        found = re.search(r"Error: (Postgres 17 made the database .*)", container.output())
+        assert code == 1, container.output()
+        assert found, container.output()
         return found[1][:60] + " ..."
 
     def close(self) -> None:
