@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from api.http.clients.logged_paths import logged_path
 from worker.core.errors import DreameryError, ErrorKind
-from worker.core.messages.chinese import chinese_message
+from worker.core.messages.chinese import chinese_message, translate
 from worker.core.observability.logging import get_logger
 from worker.db.engine import (
     DATABASE_UNAVAILABLE_ERRORS,
@@ -102,6 +102,11 @@ def is_chinese() -> bool:
         return False
     language.used = True
     return language.chinese
+
+
+def localized_text(text: str | None) -> str | None:
+    """Return a text of ours, such as why a delivery failed, in the language of the current request."""
+    return (translate(text) or text) if text and is_chinese() else text
 
 
 def localized_message(kind: ErrorKind, message: str | None) -> str:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from api.http.errors import localized_text
 from api.http.fields import Text
 from api.jobs.schemas import JobError
 from worker.core.ids import public_id
@@ -260,7 +261,7 @@ def delivery_object(delivery: Delivery) -> dict[str, Any]:
         "url": row.url,
         "status": row.status,
         "last_status": row.last_status,
-        "last_error": row.last_error,
+        "last_error": localized_text(row.last_error),
         "next_try_at": _seconds(row.due_at) if row.status == "pending" else None,
         "delivered_at": _seconds(row.delivered_at),
         "created_at": _seconds(row.created_at),
@@ -269,7 +270,7 @@ def delivery_object(delivery: Delivery) -> dict[str, Any]:
                 "n": item.n,
                 "at": _seconds(item.at),
                 "status": item.status,
-                "error": item.error,
+                "error": localized_text(item.error),
                 "seconds": round(item.seconds, 3) if item.seconds is not None else None,
             }
             for item in delivery.attempts

@@ -58,9 +58,15 @@ def translate(text: str, depth: int = 0) -> str | None:
     if len(text) > _MAX_CHARS or depth > _MAX_DEPTH:
         return None
     for template in templates:
-        if (found := template.match(text)) is not None:
+        found = template.match(text)
+        if found is not None and not (template.parts[0] == "" and _is_unknown_sentence(found[0], depth)):
             return template.chinese.format(*(translate(part, depth + 1) or part for part in found))
     return None
+
+
+def _is_unknown_sentence(text: str, depth: int) -> bool:
+    """Return whether this is a sentence without a translation: with the rest of a template it would be a mixed text."""
+    return text.endswith(".") and translate(text, depth + 1) is None
 
 
 @lru_cache(maxsize=1)

@@ -13,7 +13,6 @@ export default {
   "audit.area_platform": ["Platform", "平台"],
   "audit.area_user": ["Users", "用户"],
   "audit.area_worker": ["Workers", "工作进程"],
-  "audit.details": ["Details", "详情"],
   "audit.filter_action": ["Show only this action", "仅显示此操作"],
   "audit.lead": ["Actions with actor, target and IP address. Entries cannot be edited.", "所有操作的操作者、对象和 IP 地址，记录不可修改。"],
   "audit.none": ["No entries", "没有记录"],

@@ -17,6 +17,7 @@ export default {
   "action.rotate": ["Rotate", "轮换"],
   "action.run_again": ["Run again", "再次生成"],
   "action.save": ["Save", "保存"],
+  "list.separator": [", ", "、"],
   "action.sign_out": ["Sign out", "退出登录"],
   "action.try_again": ["Try again", "重试"],
   "action.use_as_reference": ["Use as reference", "用作参考图"],

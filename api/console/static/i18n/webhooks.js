@@ -8,6 +8,7 @@ export default {
   "event.job_completed": ["Job completed", "任务已完成"],
   "event.job_failed": ["Job failed", "任务失败"],
   "event.job_started": ["Job started", "任务已开始"],
+  "event.webhook_test": ["Test event", "测试事件"],
 
   "webhooks.add": ["Add endpoint", "添加端点"],
   "webhooks.attempts": ["Attempts: {n}", "尝试：{n}"],

@@ -64,9 +64,11 @@ function SettingsForm({ user, path, onChanged }) {
     ${error && html`<${ErrorMessage} error=${error} />`}<div class="row end"><${Button} kind="primary" type="submit" busy=${busy}>${t("action.save")}<//></div></form></section>`;
 }
 
-const toText = (value) => (value === null || value === undefined ? "" : String(value));
+// The API's word for "no limit"; people read and write theirs.
+const UNLIMITED = "unlimited";
+const toText = (value) => (value === null || value === undefined ? "" : value === UNLIMITED ? t("limit.unlimited") : String(value));
 // The API value of a limit field: null if empty, a number, or another word, which the server validates.
-const parseLimit = (value) => (value.trim() === "" ? null : /^\d+(\.\d+)?$/.test(value.trim()) ? Number(value) : value.trim().toLowerCase());
+const parseLimit = (value) => (value.trim() === "" ? null : /^\d+(\.\d+)?$/.test(value.trim()) ? Number(value) : value.trim() === t("limit.unlimited") ? UNLIMITED : value.trim().toLowerCase());
 
 function LimitsForm({ user, path, onChanged }) {
   const initialValues = (item) => ({ hard: Object.fromEntries(HARD_LIMITS.map((name) => [name, toText(item.limits[name])])), soft: Object.fromEntries(SOFT_LIMITS.map((name) => [name, toText(item.soft_limits[name])])) });
@@ -82,8 +84,8 @@ function LimitsForm({ user, path, onChanged }) {
     event.target.setCustomValidity("");
     setForm({ ...form, [part]: { ...form[part], [name]: event.target.value } });
   };
-  const field = (part, name, label) => html`<input aria-label=${label} inputmode=${MONEY.test(name) ? "decimal" : "numeric"} pattern=${MONEY.test(name) ? "[0-9]*(\\.[0-9]{1,3})?|unlimited" : "[0-9]*|unlimited"} onInvalid=${(event) => event.target.setCustomValidity(t("limit.invalid"))} list="limit-words" value=${form[part][name]} onInput=${set(part, name)} placeholder=${t(part === "hard" ? "limit.default" : "limit.automatic")} />`;
-  return html`<section class="card"><h2>${t("limit.title")}</h2><p class="hint">${t("limit.hint")}</p><datalist id="limit-words"><option value="unlimited" /></datalist><form class="stack gap" onSubmit=${submit}>
+  const field = (part, name, label) => html`<input aria-label=${label} inputmode=${MONEY.test(name) ? "decimal" : "numeric"} pattern=${`${MONEY.test(name) ? "[0-9]*(\\.[0-9]{1,3})?" : "[0-9]*"}|${UNLIMITED}|${t("limit.unlimited")}`} onInvalid=${(event) => event.target.setCustomValidity(t("limit.invalid"))} list="limit-words" value=${form[part][name]} onInput=${set(part, name)} placeholder=${t(part === "hard" ? "limit.default" : "limit.automatic")} />`;
+  return html`<section class="card"><h2>${t("limit.title")}</h2><p class="hint">${t("limit.hint")}</p><datalist id="limit-words"><option value=${t("limit.unlimited")} /></datalist><form class="stack gap" onSubmit=${submit}>
     <div class="limit-fields"><span></span><span class="label">${t("limit.hard")}</span><span class="label">${t("limit.soft")}</span>
       ${HARD_LIMITS.map((name) => html`<span key=${name} class="label">${t(`limit.${name}`)}</span>${field("hard", name, `${t(`limit.${name}`)}: ${t("limit.hard")}`)}${SOFT_LIMITS.includes(name) ? field("soft", name, `${t(`limit.${name}`)}: ${t("limit.soft")}`) : html`<span></span>`}`)}</div>
     ${error && html`<${ErrorMessage} error=${error} />`}<div class="row end"><${Button} kind="primary" type="submit" busy=${busy}>${t("limit.save")}<//></div></form></section>`;

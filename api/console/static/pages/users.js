@@ -33,9 +33,9 @@ export default function Users() {
     ${loaded.data && !filtered.length && html`<div class="card"><${EmptyState} icon="users" title=${t("users.no_match")} /></div>`}
     ${filtered.length > 0 && html`<section class="card flush"><div class="table-wrap" tabindex="0" role="region" aria-label=${t("nav.users")}><table class="table"><thead><tr><th>${t("users.name")}</th><th>${t("users.role")}</th><th>${t("filter.status")}</th><th>${t("users.groups")}</th><th class="end">${t("users.weight")}</th><th class="end">${t("users.jobs_month")}</th><th class="end">${t("users.credits_month")}</th></tr></thead>
       <tbody>${filtered.map((user) => html`<tr key=${user.id}><td data-label=${t("users.name")}><${Link} to=${`users/${user.id}`} class="strong-link">${user.name}<//></td>
-        <td data-label=${t("users.role")}>${t(`role.${user.role}`)}</td><td data-label=${t("filter.status")}><${StatusBadge} status=${user.disabled ? "disabled" : "enabled"} /></td>
-        <td data-label=${t("users.groups")}>${user.groups.map((group) => html`<span key=${group} class="tag">${group}</span> `)}${!user.groups.length && "–"}</td>
-        <td data-label=${t("users.weight")} class="figure numeric">${formatNumber(user.weight)}${user.priority ? html` <span class="hint">${user.priority > 0 ? "+" : ""}${user.priority}</span>` : ""}</td>
+        <td data-label=${t("users.role")} class="nowrap">${t(`role.${user.role}`)}</td><td data-label=${t("filter.status")}><${StatusBadge} status=${user.disabled ? "disabled" : "enabled"} /></td>
+        <td data-label=${t("users.groups")}><span class="tags">${user.groups.map((group) => html`<span key=${group} class="tag">${group}</span>`)}${!user.groups.length && "–"}</span></td>
+        <td data-label=${t("users.weight")} class="figure numeric"><span class="nowrap">${formatNumber(user.weight)}${user.priority ? html` <span class="hint" title=${t("users.priority")}>${user.priority > 0 ? "+" : ""}${user.priority}</span>` : ""}</span></td>
         <td data-label=${t("users.jobs_month")} class="figure numeric">${formatNumber(sums.get(user.id)?.accepted ?? 0)}</td><td data-label=${t("users.credits_month")} class="figure numeric">${formatNumber(sums.get(user.id)?.credits ?? 0)}</td></tr>`)}</tbody></table></div></section>`}
     ${adding && html`<${AddUserDialog} onClose=${() => setAdding(false)} />`}`;
 }

@@ -10,6 +10,7 @@ import { SecretDialog } from "../lib/ui/access/secret_dialog.js";
 const EVENTS = [...["completed", "failed", "cancelled", "started"].map((item) => `job.${item}`), ...["completed", "failed", "expired", "cancelled"].map((item) => `batch.${item}`)];
 const STATUSES = ["pending", "sending", "delivered", "failed"];
 const BASE = "/v1/webhooks";
+const eventName = (event) => t(`event.${event.replace(".", "_")}`);
 
 export default function Webhooks({ query }) {
   const loaded = useLoaded(() => api.get(`${BASE}/endpoints`));
@@ -55,7 +56,7 @@ function Endpoint({ endpoint, editable, onEdit, onChanged, onSecret }) {
   });
   return html`<li class="card hook"><div class="row spread"><strong class="mono break">${endpoint.url}</strong><${StatusBadge} status=${endpoint.disabled ? "disabled" : endpoint.failing_since ? "failing" : "enabled"} /></div>
     ${endpoint.description && html`<p>${endpoint.description}</p>`}
-    <p class="hint">${endpoint.events.map((event) => t(`event.${event.replace(".", "_")}`)).join(", ")}${endpoint.scope === "key" ? ` · ${t("webhooks.scope_key")}` : ""}</p>
+    <p class="hint">${endpoint.events.map(eventName).join(t("list.separator"))}${endpoint.scope === "key" ? ` · ${t("webhooks.scope_key")}` : ""}</p>
     ${endpoint.disabled && html`<p class="hint">${endpoint.disabled_reason}${endpoint.disabled_at && html` · <${RelativeTime} at=${endpoint.disabled_at} />`}</p>`}
     ${!endpoint.disabled && endpoint.failing_since && html`<p class="hint">${t("webhooks.failing_since")} <${RelativeTime} at=${endpoint.failing_since} /></p>`}
     ${endpoint.previous_secret_expires_at && html`<p class="hint">${t("webhooks.old_secret")} <${RelativeTime} at=${endpoint.previous_secret_expires_at} /></p>`}
@@ -84,7 +85,7 @@ function Deliveries({ endpoints, query, editable }) {
       ${endpoints.length > 1 && html`<${Select} label=${t("webhooks.endpoint")} value=${query.endpoint ?? ""} onChange=${(endpoint) => setQuery({ endpoint })} options=${withAll(endpoints.map((item) => [item.id, item.url]))} />`}</div></header>
     ${loaded.error && !loaded.data && html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} />`}
     ${loaded.data && !rows.length && html`<p class="hint pad">${t("webhooks.no_deliveries")}</p>`}
-    ${rows.length > 0 && html`<div class="table-wrap"><table class="table"><thead><tr><th>${t("webhooks.event")}</th><th>${t("webhooks.url")}</th><th>${t("filter.status")}</th><th>${t("webhooks.response")}</th><th>${t("plot.time")}</th><th class="end"><span class="visually-hidden">${t("table.actions")}</span></th></tr></thead>
+    ${rows.length > 0 && html`<div class="table-wrap"><table class="table deliveries"><thead><tr><th>${t("webhooks.event")}</th><th>${t("filter.status")}</th><th>${t("webhooks.response")}</th><th>${t("plot.time")}</th><th class="end"><span class="visually-hidden">${t("table.actions")}</span></th></tr></thead>
       <tbody>${rows.map((item) => html`<${Delivery} key=${item.id} delivery=${item} editable=${editable} open=${open === item.id} onOpen=${() => setOpen(open === item.id ? null : item.id)} onReplayed=${loaded.reload} />`)}</tbody></table></div>`}
     ${loaded.data?.has_more && limit < 100 && html`<p class="pad"><${Button} small onClick=${() => setLimit(100)}>${t("action.more")}<//></p>`}</section>`;
 }
@@ -96,11 +97,11 @@ function Delivery({ delivery, editable, open, onOpen, onReplayed }) {
     onReplayed();
   });
   const response = delivery.last_status ? `HTTP ${delivery.last_status}` : delivery.last_error ?? "–";
-  return html`<tr><td data-label=${t("webhooks.event")}><div><code>${delivery.event}</code>${delivery.job_id && html`<p class="hint"><${Link} to=${`jobs/${delivery.job_id}`}>${t("nav.job")}<//></p>`}</div></td>
-      <td data-label=${t("webhooks.url")}><span class="mono break">${delivery.url}</span></td><td data-label=${t("filter.status")}><div><${StatusBadge} status=${delivery.status} />${delivery.next_try_at && html`<p class="hint">${t("webhooks.next_attempt")} <${RelativeTime} at=${delivery.next_try_at} /></p>`}</div></td>
+  return html`<tr><td data-label=${t("webhooks.event")}><div><strong title=${delivery.event}>${eventName(delivery.event)}</strong>${delivery.job_id && html` <${Link} to=${`jobs/${delivery.job_id}`}>${t("nav.job")}<//>`}<p class="hint mono break clamp" title=${delivery.url}>${delivery.url}</p></div></td>
+      <td data-label=${t("filter.status")}><div><${StatusBadge} status=${delivery.status} />${delivery.next_try_at && html`<p class="hint">${t("webhooks.next_attempt")} <${RelativeTime} at=${delivery.next_try_at} /></p>`}</div></td>
       <td data-label=${t("webhooks.response")}><span class="break">${response}</span></td><td data-label=${t("plot.time")}><${RelativeTime} at=${delivery.created_at} /></td>
       <td class="end"><div class="row end"><${Button} small kind="quiet" aria-expanded=${open} onClick=${onOpen}>${t("webhooks.attempts", { n: delivery.attempts.length })}<//>${editable && html`<${Button} small icon="repeat" busy=${replaying} disabled=${delivery.status === "sending"} onClick=${replay}>${t("webhooks.replay")}<//>`}</div></td></tr>
-    ${open && html`<tr class="detail"><td colspan="6"><ol class="attempts" aria-label=${t("webhooks.attempts_label")}>${delivery.attempts.map((item) => html`<li key=${item.n}><span class="numeric">${item.n}.</span> <${RelativeTime} at=${item.at} /> · ${item.status ? `HTTP ${item.status}` : item.error ?? t("webhooks.result_unknown")}${item.error && item.status ? ` · ${item.error}` : ""}${item.seconds !== null ? ` · ${formatDuration(item.seconds)}` : ""}</li>`)}${!delivery.attempts.length && html`<li class="hint">${t("webhooks.no_attempts")}</li>`}</ol><p class="hint">webhook-id <code>${delivery.id}</code></p></td></tr>`}`;
+    ${open && html`<tr class="detail"><td colspan="5"><ol class="attempts" aria-label=${t("webhooks.attempts_label")}>${delivery.attempts.map((item) => html`<li key=${item.n}><span class="numeric">${item.n}.</span> <${RelativeTime} at=${item.at} /> · ${item.status ? `HTTP ${item.status}` : item.error ?? t("webhooks.result_unknown")}${item.error && item.status ? ` · ${item.error}` : ""}${item.seconds !== null ? ` · ${formatDuration(item.seconds)}` : ""}</li>`)}${!delivery.attempts.length && html`<li class="hint">${t("webhooks.no_attempts")}</li>`}</ol><p class="hint">webhook-id <code>${delivery.id}</code></p></td></tr>`}`;
 }
 
 function EndpointDialog({ endpoint, onClose, onSaved }) {
@@ -113,7 +114,7 @@ function EndpointDialog({ endpoint, onClose, onSaved }) {
   return html`<${Dialog} title=${t(endpoint.id ? "webhooks.edit" : "webhooks.add")} onClose=${onClose}><form class="stack" onSubmit=${save}>
     <${TextField} label=${t("webhooks.url")} hint=${t("webhooks.url_hint")} type="url" required value=${form.url} onInput=${set("url")} placeholder="https://example.com/hooks/dreamery" />
     <${TextField} label=${t("webhooks.description")} value=${form.description} onInput=${set("description")} maxlength="500" />
-    <${CheckboxGroup} label=${t("webhooks.events")} options=${EVENTS.map((event) => [event, t(`event.${event.replace(".", "_")}`)])} selected=${form.events} onChange=${set("events")} />
+    <${CheckboxGroup} label=${t("webhooks.events")} options=${EVENTS.map((event) => [event, eventName(event)])} selected=${form.events} onChange=${set("events")} />
     ${!endpoint.id && html`<${Select} label=${t("webhooks.scope")} value=${form.scope} onChange=${set("scope")} options=${[["user", t("webhooks.scope_user")], ["key", t("webhooks.scope_key")]]} />`}
     ${error && html`<${ErrorMessage} error=${error} />`}
     <div class="row end"><${Button} onClick=${onClose}>${t("action.cancel")}<//><${Button} kind="primary" type="submit" busy=${busy} disabled=${!form.url.trim() || !form.events.length}>${t(endpoint.id ? "action.save" : "webhooks.add")}<//></div></form><//>`;

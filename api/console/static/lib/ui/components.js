@@ -97,11 +97,12 @@ export const Message = ({ text }) => messageParts(text).map((part) => (typeof pa
 // An error code in words, if there are words for it.
 export const CodeName = ({ code }) => (wordsOf(code) ? html`<span>${wordsOf(code)}</span>` : html`<code>${code}</code>`);
 
-// An API error with its code and request id, and a button to try again.
+// An API error, its request id for those who look into the logs, and a button to try again. A code that has words adds nothing to the message.
 export function ErrorMessage({ error, onRetry }) {
+  const details = [wordsOf(error.code) ? "" : error.code, error.requestId].filter(Boolean);
   return html`<div class="failure" role="alert"><${Icon} name="alert" /><div>
     <p class="failure-text"><${Message} text=${error.message} /></p>
-    ${(error.code || error.requestId) && html`<p class="failure-details">${[error.code, error.requestId].filter(Boolean).join(" · ")}</p>`}
+    ${details.length > 0 && html`<p class="failure-details">${details.join(" · ")}</p>`}
   </div>${onRetry && html`<${Button} small onClick=${onRetry}>${t("action.try_again")}<//>`}</div>`;
 }
 

@@ -26,10 +26,10 @@ function Row({ account, base, page, sums, defaults, onChanged }) {
   const success = successRate(sum);
   const owner = base === ADMIN_BASE && account.user ? ` · ${account.user}` : "";
   return html`<tr><td data-label=${t("accounts.account")}><div><${Link} to=${`${page}/${account.id}`} class="strong-link">${account.label}<//>
-      <p class="hint"><${AccountRegion} account=${account} />${owner}${account.groups.length ? ` · ${account.groups.join(", ")}` : ""}${account.proxy ? ` · ${t("accounts.via_proxy")} ${account.proxy}` : ""}</p></div></td>
+      <p class="hint"><${AccountRegion} account=${account} />${owner}${account.groups.length ? ` · ${account.groups.join(t("list.separator"))}` : ""}${account.proxy ? ` · ${t("accounts.via_proxy")} ${account.proxy}` : ""}</p></div></td>
     <td data-label=${t("accounts.state")}><${AccountState} account=${account} /></td>
     <td data-label=${t("accounts.load")}><${Load} account=${account} defaults=${defaults} /></td>
-    <td data-label=${t("param.credits")} class="figure numeric"><div>${formatNumber(account.credits)}${account.credits_at && html`<p class="hint"><${RelativeTime} at=${account.credits_at} /></p>`}</div></td>
+    <td data-label=${t("param.credits")} class="figure numeric"><div>${formatNumber(account.credits)}${account.credits_at && html`<p class="hint wide-only"><${RelativeTime} at=${account.credits_at} /></p>`}</div></td>
     ${sums && html`<td data-label=${t("accounts.success")} class="figure numeric"><div>${success === null ? "–" : `${success} %`}${sum && sum.succeeded + sum.failed > 0 && html`<p class="hint">${t("accounts.success_short", { n: sum.succeeded, of: sum.succeeded + sum.failed })}</p>`}</div></td>`}
     <td class="wide-only" data-label=${t("accounts.hours")}><span class="hint">${formatWorkingHours(account)}</span></td>
     <td class="end"><${AccountActions} compact account=${account} base=${base} onChanged=${onChanged} /></td></tr>`;

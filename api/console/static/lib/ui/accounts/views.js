@@ -38,7 +38,7 @@ export function AccountState({ account }) {
   if (account.key && state === "blocked") badge = html`<${StatusBadge} tone="bad">${t("accounts.stopped")}<//>`;
   else if (neverWorked(account)) badge = html`<${StatusBadge} tone="bad">${t("accounts.not_accepted")}<//>`;
   return html`<div class="account-state">${badge}
-    ${(account.state_code || resumesAt) && html`<p class="hint">${account.state_code && html`<${Reason} code=${account.state_code} /> `}${resumesAt && html`${t("accounts.available_again")} <${RelativeTime} at=${resumesAt} />`}</p>`}</div>`;
+    ${(account.state_code || resumesAt) && html`<p class="hint">${account.state_code && html`<${Reason} code=${account.state_code} />`}${account.state_code && resumesAt && " · "}${resumesAt && html`${t("accounts.available_again")} <${RelativeTime} at=${resumesAt} />`}</p>`}</div>`;
 }
 
 export function Load({ account, defaults }) {

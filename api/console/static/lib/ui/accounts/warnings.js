@@ -19,7 +19,7 @@ export function AccountWarnings({ accounts, page }) {
     ["warn_low_credits", accounts.filter(hasLowCredits)],
   ].filter(([, found]) => found.length);
   if (!groups.length) return null;
-  return html`<ul class="account-warnings" aria-label=${t("accounts.warnings")}>${groups.map(([name, found]) => html`<li key=${name} class="notice wait"><${Icon} name="alert" size=${18} /><span>${t(`accounts.${name}`, { n: formatNumber(found.length), credits: LOW_CREDITS })} ${found.slice(0, MOST_NAMES).map((account, n) => html`${n > 0 && ", "}<${Link} key=${account.id} to=${`${page}/${account.id}`}>${account.label}<//>`)}${found.length > MOST_NAMES && " …"}</span></li>`)}</ul>`;
+  return html`<ul class="account-warnings" aria-label=${t("accounts.warnings")}>${groups.map(([name, found]) => html`<li key=${name} class="notice wait"><${Icon} name="alert" size=${18} /><span>${t(`accounts.${name}`, { n: formatNumber(found.length), credits: LOW_CREDITS })} ${found.slice(0, MOST_NAMES).map((account, n) => html`${n > 0 && t("list.separator")}<${Link} key=${account.id} to=${`${page}/${account.id}`}>${account.label}<//>`)}${found.length > MOST_NAMES && " …"}</span></li>`)}</ul>`;
 }
 
 // Calls `run(account)` for all, a few at once; `onStep` after each. Returns the results; a failed call is its error.

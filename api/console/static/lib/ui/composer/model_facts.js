@@ -19,7 +19,7 @@ export function inputsText(model) {
   if (model.reference_videos) found.push(t("model.takes_clips", { n: model.reference_videos }));
   if (model.reference_audios) found.push(t("model.takes_sounds", { n: model.reference_audios }));
   if (model.omni && model.first_frame) found.push(t(model.end_frame ? "model.both_frames" : "model.one_frame"));
-  return found.length ? found.join(", ") : t("model.takes_text");
+  return found.length ? found.join(t("list.separator")) : t("model.takes_text");
 }
 
 // The sizes, ratios and lengths that it makes.

@@ -11,7 +11,7 @@ import { Icon } from "../icons.js";
 async function addFiles(files, model) {
   const { references, refused, shrunk } = await readReferences(files, model.input_limits);
   for (const change of shrunk) toast(t("play.shrunk", change), "plain");
-  if (refused.length) toast(t("play.not_pictures", { names: refused.join(", ") }), "bad");
+  if (refused.length) toast(t("play.not_pictures", { names: refused.join(t("list.separator")) }), "bad");
   const images = [...draft.value.images];
   for (const reference of references) {
     const most = mostOf(model, reference.media);

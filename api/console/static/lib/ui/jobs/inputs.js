@@ -52,7 +52,7 @@ export function DerivedJobs({ job }) {
   const loaded = useLoaded((signal) => (hasResults ? load(undefined, signal) : Promise.resolve()), [job.id, hasResults]);
   if (loaded.error) return html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} />`;
   if (!jobs.length) return null;
-  const numbers = (results) => results.map((n) => formatNumber(n + 1)).join(", ");
+  const numbers = (results) => results.map((n) => formatNumber(n + 1)).join(t("list.separator"));
   return html`<section class="card"><h2>${t("job.derived")}</h2><ul class="derived-jobs">${jobs.map((one) => html`<li key=${one.id}><${Icon} name=${one.kind} size=${16} />
     <div><${Link} to=${`jobs/${one.id}`} class="clamp-one">${one.prompt || shortId(one.id)}<//>${jobFiles(job).length > 1 && html`<span class="hint">${t("job.derived_from", { n: numbers(one.results) })}</span>`}</div></li>`)}</ul>
     ${more && html`<${Button} small kind="quiet" onClick=${() => load(jobs.at(-1).id)}>${t("action.more")}<//>`}</section>`;

@@ -16,5 +16,5 @@ export function WhyWaiting({ job }) {
   return html`<section class="card" aria-label=${t("job.why_waiting")}><h2>${t("job.why_waiting")}</h2>
     <p class="row"><${Icon} name="clock" size=${18} /><span>${waiting.text[language.value]}</span></p>
     ${waiting.data.length > 0 && html`<ul class="stack gap">${waiting.data.map((one) => html`<li key=${one.reason}><p>${one.text[language.value]}</p>
-      <p class="hint">${one.code && html`<${CodeName} code=${one.code} /> `}${one.until && html`${t(one.reason === "delay" ? "job.continues" : "accounts.available_again")} <${RelativeTime} at=${one.until} /> `}${one.labels?.length > 0 && html`<span class="break">${one.labels.join(", ")}${one.accounts > one.labels.length ? "…" : ""}</span>`}</p></li>`)}</ul>`}</section>`;
+      <p class="hint">${one.code && html`<${CodeName} code=${one.code} />`}${one.code && one.until && " · "}${one.until && html`${t(one.reason === "delay" ? "job.continues" : "accounts.available_again")} <${RelativeTime} at=${one.until} />`}${one.labels?.length > 0 && html`${(one.code || one.until) && " · "}<span class="break">${one.labels.join(t("list.separator"))}${one.accounts > one.labels.length ? "…" : ""}</span>`}</p></li>`)}</ul>`}</section>`;
 }
