@@ -53,16 +53,5 @@ function formatValue(value, names) {
   return names[value] ?? wordsOf(value) ?? String(value);
 }
 
-const MOMENT = /^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$/;
-const nameOf = (name) => wordsOf(name) ?? name.replaceAll("_", " ");
-
-// A value as text: names and words instead of ids and codes, times in the viewer's format.
-function formatValue(value, names) {
-  if (Array.isArray(value)) return value.map((item) => formatValue(item, names)).join(t("list.separator"));
-  if (value !== null && typeof value === "object") return Object.entries(value).map(([name, part]) => `${nameOf(name)} ${formatValue(part, names)}`).join(t("list.separator"));
-  if (MOMENT.test(value)) return formatDateTime(Date.parse(value.replace(" ", "T")) / 1000);
-  return names[value] ?? wordsOf(value) ?? String(value);
-}
-
 // Details as text: `{a: 1, b: null}` becomes "a: 1".
 const formatDetails = (details, names) => Object.entries(details).filter(([, value]) => value !== null && value !== "" && !(Array.isArray(value) && !value.length)).map(([name, value]) => `${nameOf(name)}: ${formatValue(value, names)}`).join(" · ");
