@@ -69,6 +69,7 @@ class Services:
         for role in roles:
             service = self._services[role]
             command = [self._ports.get(word, word) for word in service["command"]]
+            command += ["--port", str(self._flower)] if role == "flower" else []
             mounts = {"/run/secrets": self._secrets_of(role)}
             mounts |= {"/tmp": self._new_tmp(role)} if "/tmp" in service["volumes"] else {}
             volume = self.files if "files:/data" in service["volumes"] else None
@@ -110,16 +111,17 @@ class Services:
         env = dict(self.settings) if service["env_file"] else {}
         for name, value in service["environment"].items():
             env[name] = re.sub(r"\$\{(\w+):-([^}]*)\}", lambda found: self.settings.get(found[1]) or found[2], value)
-        own = {"DREAMERY_API_PORT": str(self.port), "FLOWER_PORT": str(self._flower)}
-        return env | {name: value for name, value in own.items() if name in env}
+        return env | ({"DREAMERY_API_PORT": str(self.port)} if "DREAMERY_API_PORT" in env else {})
 
     def is_healthy(self, role: str) -> bool:
         """Run the service's health check inside its container."""
+        container = self.running[role]
+        assert not container.has_ended, f"{role} has ended:\n{container.output()[-2000:]}"
         test = self._services[role]["healthcheck"]["test"][1:]
         for usual, ours in self._ports.items():
             test = [word.replace(f"127.0.0.1:{usual}", f"127.0.0.1:{ours}") for word in test]
         try:
-            return self.running[role].execute(*test).returncode == 0
+            return container.execute(*test).returncode == 0
         except subprocess.TimeoutExpired:
             return False
 

@@ -84,6 +84,11 @@ class Container:
             return 0
         return int(children[0]) if children else 0
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process 1 has ended."""
+        return self._unshare.poll() is not None
+
     def processes(self) -> list[int]:
         """The process ids of everything in the container."""
         space = self._namespace(self.init)
