@@ -24,6 +24,8 @@ from tests.integration.api.generation.batches.conftest import (
 from tests.support.api_client import assert_error
 from tests.support.engine import Engine
 from tests.support.servers.http_servers import WebhookReceiver
+from worker.db.batches import held_jobs
+from worker.db.engine import transaction
 from worker.tasks.deliver_webhooks import deliver
 from worker.tasks.dispatch import tick
 
@@ -225,6 +227,8 @@ def test_pause_holds_back_and_resume_goes_on(engine: Engine, http: TestClient) -
     assert (paused["paused"], paused["status"]) == (True, "in_progress")
     tick()
     assert states(engine) == ["held"] * 3
+    with transaction() as tx:
+        assert held_jobs.find_due_groups(tx) == [], "no tick looks at the jobs of a paused batch"
     assert http.post(f"/v1/batches/{made['id']}/resume").json()["paused"] is False
     assert run_batch(engine, http, made["id"])["request_counts"]["completed"] == 3
 
