@@ -38,5 +38,5 @@ def describe(value: Any, name: str = "", *, short_ids: bool = False) -> str:
 
 
 def _is_time(value: Any, name: str) -> bool:
-    is_named = name in {"at", "until"} or name.endswith(("_at", "_until"))
+    is_named = name in {"at", "until", "since"} or name.endswith(("_at", "_until", "_since"))
     return is_named and isinstance(value, int | float) and _EARLIEST < value < _LATEST

@@ -42,6 +42,7 @@ def test_commands_are_named_in_place_of_calls(message: str, words: str) -> None:
 def test_values_are_written_for_people() -> None:
     moment = 1_796_029_737
     assert describe(moment, "created_at") == local_time(moment)
+    assert describe(moment, "state_since") == local_time(moment)
     assert describe([{"until": moment, "code": "x"}], "rests") == f"until: {local_time(moment)}, code: x"
     assert describe(3600, "grace_seconds") == "3600"
     assert describe(12, "resets_at") == "12", "not a moment"
