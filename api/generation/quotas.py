@@ -147,13 +147,13 @@ def _check_open_jobs(tx: Transaction, caller: Caller, new_jobs: int) -> None:
 
 
 def _limit_error(one: QuotaUsage, adds: int) -> DreameryError:
-    limit, reset = one.limit, format_utc(one.resets_at)
+    limit = one.limit
     used, hard, needed = (
         limit.shown(one.used),
         limit.shown(limit.hard),
         f"; this request needs {limit.shown(adds)} more",
     )
-    message = f"The limit `{limit.name}` {_SUBJECTS[limit.scope]} is reached: {used} of {hard} used"
+    message = f"The limit '{limit.words}' {_SUBJECTS[limit.scope]} is reached: {used} of {hard} used"
     message += f"{needed}." if adds else "."
     can_never_fit = limit.hard is not None and adds > limit.hard
     headers = {"X-Budget-Limit": limit.full_name}
@@ -162,12 +162,13 @@ def _limit_error(one: QuotaUsage, adds: int) -> DreameryError:
         headers |= {"x-should-retry": "false"} if can_never_fit else {}
         return DreameryError("queue_full", f"{message} {hint}", retry_after=_QUEUE_FULL_RETRY_SECONDS, headers=headers)
     seconds = (one.resets_at - datetime.now(UTC)).total_seconds()
-    headers["X-Budget-Reset"] = str(reset)
+    headers["X-Budget-Reset"] = str(format_utc(one.resets_at))
     if can_never_fit or seconds > _MAX_SDK_RETRY_SECONDS:
         headers["x-should-retry"] = "false"
     hint = "Request less, wait, or ask an administrator for a higher limit."
+    moment = f"{one.resets_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     return DreameryError(
-        "budget_exceeded", f"{message} resets_at: {reset}. {hint}", retry_after=math.ceil(seconds), headers=headers
+        "budget_exceeded", f"{message} It resets at {moment}. {hint}", retry_after=math.ceil(seconds), headers=headers
     )
 
 

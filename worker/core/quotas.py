@@ -59,6 +59,12 @@ class Limit:
         return f"{self.scope}.{self.name}"
 
     @property
+    def words(self) -> str:
+        """What the limit counts, in the words of messages: `credits per day`, `US dollars per month`."""
+        names = {"usd": "US dollars", "cny": "yuan"}
+        return " ".join(names.get(part, part) for part in self.name.split("_"))
+
+    @property
     def counts_cost(self) -> bool:
         """Whether the limit counts what jobs cost instead of the jobs."""
         return self.name.startswith("credits_") or self.currency is not None

@@ -21,7 +21,7 @@ def admin(console_platform: CheckedPlatform) -> Iterator[ApiClient]:
 
 def test_message_has_words_and_times_of_the_viewer(page: Page) -> None:
     text = (
-        "The limit `jobs_per_day` of your user is reached: 2 of 2 used. resets_at: 2026-12-01T00:00:00Z. "
+        "The limit `jobs_per_day` of your user is 2, until 2026-12-01T00:00:00Z. "
         "See `GET /v1/usage`; `account_limited` until 2026-11-30 14:05 UTC."
     )
     parts = call(page, "lib/state/message_text.js", "messageParts", text)
@@ -53,9 +53,10 @@ def test_refused_request_shows_words_in_both_languages(context: BrowserContext, 
     page.goto(f"/console/jobs/{job['id']}")
     page.get_by_role("button", name="Retry").click()
     toast = page.locator(".toast")
-    expect(toast).to_contain_text("“Jobs per day”")
+    expect(toast).to_contain_text("'jobs per day'")
     expect(toast).not_to_contain_text("`")
-    expect(toast).not_to_contain_text("T00:00:00Z")
+    expect(toast).to_contain_text("It resets at")
+    expect(toast).not_to_contain_text("UTC")
     page.evaluate("localStorage.setItem('dreamery.language', 'zh')")
     page.reload()
     alert = page.get_by_role("alert")

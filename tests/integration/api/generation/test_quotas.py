@@ -1,6 +1,7 @@
 """Limits of users and API keys: rejections, warnings, and concurrent requests."""
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -126,18 +127,20 @@ def test_reached_limit_returns_429_with_reset_time(engine: Engine, add: Add) -> 
     assert [alice.ask().status_code for _ in range(2)] == [202, 202]
     response = alice.ask()
     message = assert_error(response, 429, "budget_exceeded")
-    assert "`jobs_per_day` of your user" in message
+    assert "The limit 'jobs per day' of your user" in message
     assert "2 of 2 used" in message
     reset = response.headers["x-budget-reset"]
-    assert f"resets_at: {reset}" in message
+    moment = f"{reset[:10]} {reset[11:16]} UTC"
+    assert f"It resets at {moment}." in message
+    assert not re.search(r"[a-z]_[a-z]", message), "no names of machines"
     assert reset.endswith("T00:00:00Z")
     assert response.json()["error"]["type"] == "insufficient_quota"
     assert response.headers["x-budget-limit"] == "user.jobs_per_day"
     assert forbids_retry(response)
     assert count(engine) == 2
     chinese = alice.ask(headers={"Accept-Language": "zh-CN"}).json()["error"]["message"]
-    assert "限额" in chinese
-    assert reset in chinese
+    assert "您的用户的限额“每日任务数”不足：已用 2，上限 2；该请求还需要 1。" in chinese
+    assert f"限额将于 {moment} 重置。" in chinese
 
 
 def test_earlier_periods_do_not_count(engine: Engine, add: Add) -> None:
@@ -191,7 +194,7 @@ def test_open_jobs_limit(engine: Engine, add: Add) -> None:
     first = alice.ask().json()["id"]
     assert alice.ask().status_code == 202
     response = alice.ask()
-    assert "`open_jobs` of your user is reached: 2 of 2" in assert_error(response, 429, "queue_full")
+    assert "The limit 'open jobs' of your user is reached: 2 of 2" in assert_error(response, 429, "queue_full")
     assert not forbids_retry(response), "a slot may be free soon"
     assert response.headers["x-budget-limit"] == "user.open_jobs"
     assert forbids_retry(alice.ask(n=24, size="2048x2048")), "three jobs never fit into two places"
