@@ -11,7 +11,7 @@ from api.http.cors_and_compression import format_utc
 from worker.core.catalog.models import ImageModel, VideoModel, get_catalog
 from worker.core.catalog.upstream_models import AccountGroup, ModelListing, may_offer
 from worker.core.errors import ERRORS, DreameryError
-from worker.core.messages.cooldown import add_cooldown
+from worker.core.messages.cooldown import cooldown_message
 from worker.db.accounts import management, model_listings
 from worker.db.accounts.eligibility import Needs
 from worker.db.accounts.model_listings import GroupedAccounts
@@ -23,9 +23,7 @@ from worker.db.scheduling import unschedulable
 from worker.db.scheduling.unschedulable import Cooldown
 
 
-def assign_accounts(
-    tx: Transaction, jobs: list[NewJob], caller: Caller, *, may_wait: bool = False
-) -> list[NewJob]:
+def assign_accounts(tx: Transaction, jobs: list[NewJob], caller: Caller, *, may_wait: bool = False) -> list[NewJob]:
     """Return the new jobs of a caller with their accounts, currency, expected price and usual duration.
 
     Raises the reason when no account can run one of them; with `may_wait`, accounts in a cooldown can. What the jobs
@@ -115,7 +113,7 @@ def cooldown_error(cooldown: Cooldown, *, has_tokens: bool) -> DreameryError:
     seconds = math.ceil((cooldown.until - cooldown.now).total_seconds())
     return DreameryError(
         cooldown.code,
-        add_cooldown(kind.message, cooldown.until, cooldown.now),
+        cooldown_message(cooldown.code, cooldown.until, cooldown.now),
         retry_after=seconds,
         # With accounts of the platform, an expired session is no fault of the caller's key.
         status=kind.status if has_tokens or kind.status != 401 else 503,

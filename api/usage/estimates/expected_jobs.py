@@ -15,8 +15,8 @@ from api.generation.account_assignment import (
 )
 from api.generation.model_availability import token_groups
 from worker.core.catalog.pricing import Price
-from worker.core.errors import ERRORS, DreameryError
-from worker.core.messages.cooldown import add_cooldown
+from worker.core.errors import DreameryError
+from worker.core.messages.cooldown import cooldown_message
 from worker.db.accounts import accounts, model_listings
 from worker.db.accounts.eligibility import Needs
 from worker.db.credits.learned_prices import PriceList
@@ -118,5 +118,5 @@ def unschedulable_error(availability: Availability) -> DreameryError | None:
     if availability.cooldown_seconds > LONGEST_COOLDOWN_SECONDS:
         code, now = availability.cooldown_code or "no_account_available", datetime.now(UTC)
         until = now + timedelta(seconds=availability.cooldown_seconds)
-        return DreameryError(code, add_cooldown(ERRORS[code].message, until, now))
+        return DreameryError(code, cooldown_message(code, until, now))
     return None
