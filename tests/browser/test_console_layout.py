@@ -88,6 +88,8 @@ def test_cells_of_several_parts_keep_them_together_on_phones(page: Page, filled:
     expect(tags).to_have_count(2)
     first, second = box(tags.nth(0)), box(tags.nth(1))
     assert second["x"] - first["x"] - first["width"] <= 8 or second["y"] > first["y"]
+    title = row(page, filled["name"]).get_by_role("link")
+    assert box(title)["x"] < 40, "the name begins at the left"
     cell = row(page, filled["name"]).get_by_text("2.5")
     assert box(cell)["width"] < 80, "weight and priority stand together"
 

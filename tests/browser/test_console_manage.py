@@ -162,11 +162,11 @@ def test_webhook_is_delivered_retried_and_replayed(page: Page, client: ApiClient
         endpoint = page.get_by_role("list", name="Endpoints").get_by_role("listitem").filter(has_text=url)
         endpoint.get_by_role("button", name="Send test").click()
         deliveries = row(page, f"{url}/hook")
-        expect(deliveries.filter(has_text="webhook.test").get_by_text("Delivered", exact=True)).to_be_visible()
-        expect(deliveries.filter(has_text="webhook.test")).to_contain_text("HTTP 200")
+        expect(deliveries.filter(has_text="Test event").get_by_text("Delivered", exact=True)).to_be_visible()
+        expect(deliveries.filter(has_text="Test event")).to_contain_text("HTTP 200")
         receiver.answers = [500]
         job = client.start_job("with webhook")["id"]
-        delivery = deliveries.filter(has_text="job.completed")
+        delivery = deliveries.filter(has_text="Job completed")
         # The first attempt failed; the retry succeeded.
         expect(delivery.get_by_text("Delivered", exact=True)).to_be_visible()
         delivery.get_by_role("button", name="Attempts: 2").click()
