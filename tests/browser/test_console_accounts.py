@@ -114,7 +114,13 @@ def test_first_run_leads_to_an_own_account(page: Page, member: Member, tmp_path:
     page.route("**/v1/accounts", lambda route: answer_unchecked(route, reason))
     field.fill(f"{new_session()}:sandbox")
     first_run.get_by_role("button", name="Add and check").click()
-    expect(page.get_by_text(f"could not be checked yet: {reason}")).to_be_visible()
+    note = page.get_by_role("alert").filter(has_text=f"could not be checked yet: {reason}")
+    expect(note).to_be_visible()
+    expect(note.get_by_role("link", name="Show the account")).to_have_attribute(
+        "href", re.compile("my-accounts/account_")
+    )
+    note.get_by_role("button", name="Close").click()
+    expect(note).to_have_count(0)
     page.unroute("**/v1/accounts")
     # A real account ends the first run; a member's own account of the sandbox does not.
     expect(first_run).to_be_visible()
@@ -155,7 +161,19 @@ def test_results_of_the_sandbox_are_labelled(page: Page) -> None:
     page.goto("/console")
     page.get_by_label("Prompt", exact=True).fill("a kite of the sandbox")
     page.get_by_role("button", name="Generate image").click()
-    expect(page.get_by_role("article", name="a kite of the sandbox")).to_contain_text("Test result of the sandbox")
+    result = page.get_by_role("article", name="a kite of the sandbox").first
+    expect(result).to_contain_text("Test result of the sandbox")
+    first_run = page.get_by_role("region", name="You are using the sandbox")
+    assert first_run.bounding_box()["y"] > result.bounding_box()["y"], "the new result is beside the form"
+
+
+def test_account_that_no_check_reached_is_not_called_working(page: Page, member: Member) -> None:
+    [account] = member.add(f"{new_session()}:sandbox", label="far away")
+    member.set_columns("check_code = 'upstream_unreachable', credits_at = NULL, credits = NULL, last_submit_at = NULL")
+    for path in ("my-accounts", f"my-accounts/{account['id']}"):
+        page.goto(f"/console/{path}")
+        expect(page.get_by_text("Not checked yet").last).to_be_visible()
+        expect(page.get_by_text("Working", exact=True).and_(page.locator(".status"))).to_have_count(0)
 
 
 def test_member_manages_own_accounts(page: Page, member: Member, tmp_path: Path) -> None:

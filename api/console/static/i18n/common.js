@@ -109,6 +109,7 @@ export default {
   "status.in_progress": ["In progress", "进行中"],
   "status.needs_login": ["Needs login", "需要登录"],
   "status.no_credits": ["No credits", "无积分"],
+  "status.unchecked": ["Not checked yet", "尚未检查"],
   "status.off_hours": ["Off hours", "非工作时间"],
   "status.ok": ["Working", "正常"],
   "status.paused": ["Paused", "已暂停"],

@@ -52,9 +52,12 @@ function Studio({ models }) {
   const results = useEndOfPage(below);
   const form = canMake && html`<${GenerationForm} models=${models} recent=${recent.jobs} />`;
   const cards = recent.jobs.map((job) => html`<${JobCard} key=${job.id} job=${job} />`);
+  // What was just asked for is beside the form, the way to an own account after it.
+  const newest = !below && cards.shift();
   return html`<div class=${canMake ? "studio" : "stack"}>
     ${!below && form}
     <section class="stack" ref=${results} aria-label=${t("play.results")}>
+      ${newest}
       <${FirstRun} />
       ${recent.error && html`<${ErrorMessage} error=${recent.error} onRetry=${recent.reload} />`}
       ${recent.loading && !recent.jobs.length && html`<${Loading} />`}

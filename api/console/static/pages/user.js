@@ -32,8 +32,8 @@ export default function UserPage({ params }) {
     <${PageHeader} title=${user.name}><${StatusBadge} status=${user.disabled ? "disabled" : "enabled"} /><${Link} to=${`jobs?who=all&user=${user.id}`} class="button"><${Icon} name="list" size=${18} /><span>${t("jobs.of_user")}</span><//><${Button} kind=${user.disabled ? "plain" : "danger"} busy=${disabling} onClick=${disable}>${t(user.disabled ? "users.enable" : "users.disable")}<//><//>
     <div class="stack"><div class="two-columns"><${SettingsForm} key=${user.id} user=${user} path=${path} onChanged=${loaded.setData} />
       <section class="card"><h2>${t("limit.current_usage")}</h2>${usage.data ? html`<${LimitList} limits=${usage.data.limits} />` : usage.error ? html`<${ErrorMessage} error=${usage.error} onRetry=${usage.reload} />` : html`<${Loading} />`}</section></div>
-      <${LimitsForm} key=${`limits-${user.id}`} user=${user} path=${path} onChanged=${(updated) => { loaded.setData(updated); usage.reload(); }} />
       <${SignInCard} key=${`sign-in-${user.id}`} user=${user} path=${path} />
+      <${LimitsForm} key=${`limits-${user.id}`} user=${user} path=${path} onChanged=${(updated) => { loaded.setData(updated); usage.reload(); }} />
       <${Keys} user=${user} />
       ${usage.data && html`<${UsagePlots} report=${usage.data} />`}</div>`;
 }

@@ -110,7 +110,7 @@ const TONES = {
   queued: "wait", in_progress: "busy", completed: "good", failed: "bad", cancelled: "off",
   ok: "good", paused: "off", resting: "wait", retired: "off", active: "good", revoked: "off", expired: "off",
   in_grace: "wait", enabled: "good", disabled: "off", pending: "wait", sending: "busy", delivered: "good", validating: "wait", finalizing: "busy", cancelling: "wait",
-  needs_login: "bad", no_credits: "wait", blocked: "bad", off_hours: "off", failing: "wait",
+  needs_login: "bad", no_credits: "wait", unchecked: "wait", blocked: "bad", off_hours: "off", failing: "wait",
 };
 
 // A coloured status. The text is `status.<status>` unless `children` are given; `tone` overrides the colour.

@@ -3,6 +3,7 @@ import { html, useState } from "../preact.js";
 import { api } from "../../api/client.js";
 import { useLoaded } from "../../api/loading.js";
 import { formatNumber, t } from "../../state/language.js";
+import { loadModels } from "../../state/models.js";
 import { Button, Dialog, ErrorMessage, Select, StatusBadge, TextArea, TextField, useAction, useSubmit } from "../components.js";
 import { loadAvailable } from "./available.js";
 import { CredentialHelp } from "./help.js";
@@ -26,6 +27,7 @@ export function AddAccountsDialog({ base, onClose, onAdded }) {
     setResult(await api.post(base, { tokens: form.tokens, label: form.label.trim(), provider: provider?.name, ...ofOwner, ...ofKeys }));
     onAdded();
     loadAvailable();
+    loadModels(0);
   });
   if (result) return html`<${ImportResults} result=${result} base=${base} onClose=${onClose} onChanged=${onAdded} />`;
   return html`<${Dialog} wide title=${t("accounts.add")} onClose=${onClose}><form class="stack" onSubmit=${add}>

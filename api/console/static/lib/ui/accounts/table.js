@@ -5,7 +5,7 @@ import { Link, setQuery } from "../../state/router.js";
 import { RelativeTime } from "../components.js";
 import { AccountActions, AccountRegion, AccountState, ADMIN_BASE, formatWorkingHours, Load, stateOf, successRate } from "./views.js";
 
-export const STATES = ["ok", "no_credits", "resting", "needs_login", "blocked", "paused"];
+export const STATES = ["ok", "unchecked", "no_credits", "resting", "needs_login", "blocked", "paused"];
 
 export function AccountSummary({ accounts, state }) {
   const count = (value) => accounts.filter((item) => stateOf(item) === value).length;

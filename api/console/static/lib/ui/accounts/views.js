@@ -14,9 +14,13 @@ export const LOW_CREDITS = 20;
 
 const creditsLeft = (account) => account.credits_left ?? account.credits;
 
-// The state that people care about: an account that works but cannot pay is not "working".
+// No check has reached upstream yet, and no job has run: nobody knows whether the credential is good.
+const isUnchecked = (account) => Boolean(account.check_code) && account.credits_at === null && account.last_submit_at === null;
+
+// The state that people care about: an account that cannot pay, or that was never checked, is not "working".
 export function stateOf(account) {
   if (account.state !== "ok") return account.state;
+  if (isUnchecked(account)) return "unchecked";
   if (!account.key && creditsLeft(account) !== null && creditsLeft(account) <= 0) return "no_credits";
   return "ok";
 }
