@@ -165,3 +165,10 @@ def test_common_validation_errors_are_chinese(fields):
     shown = translate(message)
     assert shown is not None
     assert not re.search(r"[a-z]{3,} [a-z]{3,}", shown), shown
+
+
+def test_words_of_upstream_are_not_mixed_into_a_template() -> None:
+    # "{} Try again later." fits the whole message, but what stands before it has no translation.
+    kind = ERRORS["generation_failed"]
+    message = f"{kind.message} Upstream: Generation failed. Try again later."
+    assert chinese_message(kind, message) == f"{kind.message_zh}（上游：Generation failed.请稍后再试。）"

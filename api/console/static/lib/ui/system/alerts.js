@@ -40,7 +40,7 @@ function AlertTable({ alerts, reload }) {
     reload();
   });
   if (!alerts.length) return html`<p>${t("alerts.none")}</p>`;
-  return html`<div class="table-wrap" tabindex="0" role="region" aria-label=${t("alerts.title")}><table class="table"><thead><tr><th>${t("filter.status")}</th><th>${t("alerts.alert")}</th><th>${t("alerts.since")}</th><th>${t("alerts.message")}</th><th></th></tr></thead>
+  return html`<div class="table-wrap" tabindex="0" role="region" aria-label=${t("alerts.title")}><table class="table"><thead><tr><th>${t("filter.status")}</th><th>${t("alerts.alert")}</th><th>${t("alerts.since")}</th><th>${t("alerts.message")}</th><th class="end"><span class="visually-hidden">${t("table.actions")}</span></th></tr></thead>
     <tbody>${alerts.map((item) => html`<tr key=${item.id}><td data-label=${t("filter.status")}><${StatusBadge} tone=${item.status === "firing" ? "bad" : "good"}>${t(`alerts.${item.status}`)}<//></td>
       <td data-label=${t("alerts.alert")}><div><strong>${t(`alert_rule.${item.rule}`)}</strong><p class="hint">${item.text}</p></div></td>
       <td data-label=${t("alerts.since")}><div><${RelativeTime} at=${item.started_at} />${item.resolved_at !== null && html`<p class="hint">${t("alerts.until")} <${RelativeTime} at=${item.resolved_at} /></p>`}</div></td>
@@ -87,7 +87,7 @@ function Rules({ rules, reload }) {
     await api.patch(`${BASE}/rules/${rule.name}`, values);
     reload();
   });
-  return html`<details class="more"><summary>${t("alerts.rules")}</summary><div class="table-wrap" tabindex="0" role="region" aria-label=${t("alerts.rules")}><table class="table"><thead><tr><th>${t("alerts.rule")}</th><th>${t("alerts.threshold")}</th><th>${t("alerts.repeat")}</th><th></th></tr></thead>
+  return html`<details class="more"><summary>${t("alerts.rules")}</summary><div class="table-wrap" tabindex="0" role="region" aria-label=${t("alerts.rules")}><table class="table"><thead><tr><th>${t("alerts.rule")}</th><th>${t("alerts.threshold")}</th><th>${t("alerts.repeat")}</th><th class="end"><span class="visually-hidden">${t("table.actions")}</span></th></tr></thead>
     <tbody>${rules.map((rule) => html`<tr key=${rule.name}><td data-label=${t("alerts.rule")}><div><strong>${t(`alert_rule.${rule.name}`)}</strong>${rule.enabled ? rule.firing > 0 && html`<p class="hint">${t("alerts.firing_now", { n: formatNumber(rule.firing) })}</p>` : html`<p class="hint">${t("alerts.off")}</p>`}</div></td>
       <td data-label=${t("alerts.threshold")}>${t(`alerts.${rule.fires}`)} ${formatNumber(rule.threshold)} ${t(`alert_unit.${rule.unit}`)}</td><td data-label=${t("alerts.repeat")}>${t("unit.h", { h: formatNumber(rule.repeat_hours) })}</td>
       <td class="end"><div class="row end">${rule.enabled && html`<${Mute} name=${t(`alert_rule.${rule.name}`)} until=${rule.muted_until} onChange=${(until) => change(rule, { muted_until: until })} />`}<${Button} small aria-label=${t("alerts.edit_one", { name: t(`alert_rule.${rule.name}`) })} onClick=${() => setEditing(rule)}>${t("action.edit")}<//></div></td></tr>`)}</tbody></table></div>
