@@ -8,8 +8,12 @@ sees them, also get an OpenAI error object.
 import argparse
 import asyncio
 import contextlib
+import os
 import resource
+import signal
 import socket
+import sys
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -236,8 +240,15 @@ def _raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
 
 
+def _end(_number: int, _frame: FrameType | None) -> None:
+    """End with 0 at once, as a thread may still wait for something. uvicorn raises SIGTERM again after its shutdown."""
+    sys.stdout.flush()
+    os._exit(0)
+
+
 def main() -> None:
     """Run the server until it is stopped."""
+    signal.signal(signal.SIGTERM, _end)
     settings = get_settings()
     parser = argparse.ArgumentParser(prog="python -m api.http.server", description="Serve the API.")
     parser.add_argument("--host", default=settings.api_host)

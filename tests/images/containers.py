@@ -39,6 +39,7 @@ class Container:
         host: str = "dreamery",
     ) -> None:  # fmt: skip
         self.image, self.log, self._host = image, log, host
+        self.is_older = code is not None
         base = dict(item.split("=", 1) for item in image.config["Env"])
         self.env = {**base, "HOME": "/app", **(env or {})}
         words = [*(image.config.get("Entrypoint") or []), *(command or image.config["Cmd"])]
