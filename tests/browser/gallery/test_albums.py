@@ -40,6 +40,7 @@ def test_an_album_is_made_sorted_and_emptied(page: Page, job: dict):
     make_album(page, job, name)
     tiles = page.locator(".tile")
     expect(tiles).to_have_count(3)
+    expect(tiles.nth(0).locator("img")).to_have_attribute("src", re.compile("thumbnail"))
     first = tiles.nth(0).locator("img").get_attribute("src")
     check_accessibility(page)
     page.get_by_role("button", name="Select", exact=True).click()
@@ -89,6 +90,7 @@ def test_an_album_is_shared_with_a_user_who_sees_it_until_removed(
         bob.get_by_role("link", name=re.compile(name)).click()
         expect(bob.get_by_text("3 items by admin")).to_be_visible()
         expect(bob.locator(".tile img")).to_have_count(3)
+        expect(bob.locator(".tile img").first).to_have_attribute("src", re.compile("thumbnail"))
         assert bob.locator(".tile img").first.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
         assert bob.evaluate("document.documentElement.scrollWidth <= innerWidth")
         for action in ("Select", "Delete album", "Share link"):

@@ -43,6 +43,8 @@ def test_keys_move_star_download_zoom_and_delete_one_picture(page: Page, client:
     page.goto(f"/console/gallery?q={prompt}")
     viewer = open_first(page, prompt)
     expect_position(viewer, 1, 3)
+    expect(viewer.locator(".viewer-strip img[src*=thumbnail]")).to_have_count(3)
+    expect(page.locator("img[loading=lazy]")).to_have_count(0)
     check_accessibility(page)
     page.keyboard.press("End")
     expect_position(viewer, 3, 3)

@@ -5,6 +5,7 @@ import { thumbnailUrl } from "../../api/jobs.js";
 import { useLoaded } from "../../api/loading.js";
 import { t } from "../../state/language.js";
 import { Button, ErrorMessage, Loading, RadioGroup } from "../components.js";
+import { Thumbnail } from "../results/thumbnail.js";
 import "../../../vendor/img-comparison-slider/img-comparison-slider.js";
 import { changeCompared, closeCompare, comparedFrom } from "./compare.js";
 import { zoomTogether } from "./compare_zoom.js";
@@ -78,5 +79,5 @@ function Choices({ keys }) {
   const items = comparedFrom().filter((item) => mediaOf(item.file) === "image" && itemKey(item) !== keys[0]).slice(0, MOST_CHOICES);
   if (items.length < 2) return null;
   return html`<ol class="compare-choices" aria-label=${t("compare.choose")}>${items.map((item, n) => html`<li key=${itemKey(item)}><button type="button" aria-current=${itemKey(item) === keys[1] ? "true" : undefined}
-    aria-label=${t("compare.with", { n: n + 1, title: titleOf(item).slice(0, 80) })} onClick=${() => changeCompared([keys[0], itemKey(item)])}><img src=${thumbnailUrl(item.file, { small: true })} alt="" loading="lazy" /></button></li>`)}</ol>`;
+    aria-label=${t("compare.with", { n: n + 1, title: titleOf(item).slice(0, 80) })} onClick=${() => changeCompared([keys[0], itemKey(item)])}><${Thumbnail} src=${thumbnailUrl(item.file, { small: true })} /></button></li>`)}</ol>`;
 }

@@ -7,6 +7,7 @@ import { formatDuration, formatNumber, t } from "../../state/language.js";
 import { Button, ErrorMessage, Loading } from "../components.js";
 import { Icon } from "../icons.js";
 import { FileActions, JobActions, JobParameters } from "../job_views.js";
+import { Thumbnail } from "../results/thumbnail.js";
 import { itemKey, jobIdOf, mediaOf, modelOf, sizeOf, titleOf } from "./items.js";
 
 // Thumbnails on either side of the present one: more fit on no screen.
@@ -55,7 +56,7 @@ function Strip({ items, index, onSelect }) {
     const n = first + offset;
     const thumbnail = mediaOf(item.file) === "audio" ? "" : thumbnailUrl(item.file, { small: true });
     return html`<li key=${itemKey(item)}><button type="button" ref=${n === index ? present : undefined} aria-current=${n === index ? "true" : undefined} tabindex=${n === index ? 0 : -1}
-      aria-label=${t("viewer.show", { n: n + 1 })} onClick=${() => onSelect(n)}>${thumbnail ? html`<img src=${thumbnail} alt="" loading="lazy" decoding="async" />` : html`<${Icon} name=${mediaOf(item.file) === "audio" ? "play" : "video"} />`}</button></li>`;
+      aria-label=${t("viewer.show", { n: n + 1 })} onClick=${() => onSelect(n)}>${thumbnail ? html`<${Thumbnail} src=${thumbnail} />` : html`<${Icon} name=${mediaOf(item.file) === "audio" ? "play" : "video"} />`}</button></li>`;
   })}</ol>`;
 }
 
