@@ -10,7 +10,7 @@ from tests.browser.test_console_manage import row, unique_name
 from tests.support.api_client import ApiClient, new_session
 from tests.support.platform import eventually
 
-LONG_NAME = "the account of the film department on the second floor"
+LONG_NAME = "the account of the print department on the second floor"
 # Each cell that people cannot read: (its text, its width). A column of single letters has a long text in a narrow cell.
 NARROW_CELLS = """() => [...document.querySelectorAll(".table td")].filter((cell) => cell.innerText.trim().length > 24 && cell.clientWidth < 90)
     .map((cell) => [cell.innerText, cell.clientWidth])"""
@@ -32,7 +32,7 @@ def filled(client: ApiClient) -> Iterator[dict[str, str]]:
     """A user, accounts and an endpoint with long names; the endpoint refuses the connection."""
     group = unique_name("second-floor")
     name = f"{unique_name('agency')}@creative-partners-of-the-studio.example.com"
-    groups = [group, "film"]
+    groups = [group, "print"]
     user = client.http.post("/admin/v1/users", json={"name": name, "groups": groups, "weight": 2.5, "priority": 2})
     assert user.status_code == 201, user.text
     # Accounts of a group, so that jobs of other tests do not run on them.
@@ -153,7 +153,7 @@ def test_no_limit_is_written_in_the_language_of_the_page(
     expect(field).to_have_value("不限")
 
 
-def test_failure_is_told_once_without_its_code(context: BrowserContext, client: ApiClient) -> None:
+def test_failure_is_shown_without_its_code(context: BrowserContext, client: ApiClient) -> None:
     job = client.wait_for_end(client.start_job("a broken picture [[fail:30]]")["id"])
     for language, words in (("en", "Upstream could not generate a result"), ("zh", "上游未能生成结果")):
         page = context.new_page()
