@@ -74,7 +74,7 @@ def install_openapi(app: FastAPI) -> None:
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi_document() -> Response:
-        """Built at the first call: more than a second of work, in one thread, so that other requests go on."""
+        """Built at the first call: more than a second of work, in one thread, so that other requests are served."""
         nonlocal encoded
         async with encoding:
             if encoded is None:
