@@ -114,7 +114,7 @@ def test_many_prompts_beyond_a_limit_are_refused_as_a_whole(
         page.get_by_label("Prompts", exact=True).fill("one\ntwo\nthree")
         page.get_by_role("button", name="Review 3 request(s)").click()
         dialog = page.get_by_role("dialog", name="What will be made")
-        expect(dialog.get_by_role("alert")).to_contain_text("Jobs per day")
+        expect(dialog.get_by_role("alert")).to_contain_text("jobs per day")
         expect(dialog.get_by_role("button", name="Generate all 3")).to_be_disabled()
         dialog.get_by_role("button", name="Cancel").click()
         # A line that cannot be made is marked with its reason.
