@@ -188,7 +188,7 @@ def test_system_page_shows_state_and_drains(page: Page, client: ApiClient):
     page.goto("/console/system")
     expect(row(page, "content rejected")).to_contain_text("Content")
     expect(page.get_by_role("heading", name="Finished jobs per hour")).to_be_visible()
-    expect(page.locator(".plot canvas")).to_be_attached()
+    expect(page.locator(".plot canvas").first).to_be_attached()
     expect(page.get_by_text("Accepting jobs", exact=True).first).to_be_visible()
     for name in ("Database", "Redis", "Schema", "Scheduler"):
         expect(page.get_by_text(name, exact=True).first).to_be_visible()
