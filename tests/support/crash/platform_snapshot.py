@@ -17,6 +17,11 @@ FINAL = {"succeeded", "failed", "cancelled"}
 # The allowed transitions of the state machine.
 TRANSITIONS = {
     (None, "queued"),
+    (None, "held"),
+    ("held", "queued"),
+    ("queued", "held"),
+    ("held", "failed"),
+    ("held", "cancelled"),
     ("queued", "submitting"),
     ("submitting", "running"),
     ("submitting", "queued"),

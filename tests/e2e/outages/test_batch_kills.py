@@ -1,0 +1,253 @@
+"""An API process is killed with SIGKILL at each step of a batch, before its transaction is committed and while it is.
+
+No line is lost or paid twice, the batch ends, and a client that repeats its requests notices nothing else.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Self
+
+import httpx
+import psycopg
+import pytest
+
+from tests.support.crash.platform_snapshot import PlatformSnapshot, tracebacks
+from tests.support.platform import CheckedPlatform, eventually, find_processes
+from tests.support.servers.http_servers import WebhookReceiver, WebhookReceivers
+from worker.local.platform_settings import PlatformOptions
+from worker.local.supervisor import Platform
+
+pytestmark = pytest.mark.timeout(600)
+SLOTS = 2
+LINES = 7
+ENDED = {"completed", "failed", "expired", "cancelled"}
+_numbers = count(7_001)
+_names = count(1)
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory, webhook_receivers: WebhookReceivers) -> Iterator[Platform]:
+    """One worker, and two accounts of the operator."""
+    env = {"DREAMERY_ACCOUNT_MAX_IMAGES": str(SLOTS), "DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "6000"}
+    env |= {"DREAMERY_POLL_MIN_SECONDS": "0.5", "DREAMERY_POLL_MAX_SECONDS": "2"}
+    folder = tmp_path_factory.mktemp("batch_kills")
+    options = PlatformOptions(
+        data_dir=folder / "data", flower="never", sandbox="at_start", throwaway=True, sandbox_seconds=0.5, extra_env=env
+    )  # fmt: skip
+    started = CheckedPlatform(options)
+    # The ports are known now; the processes read this setting at their start.
+    hosts = (started.sandbox_url, webhook_receivers.url)
+    env["DREAMERY_FETCH_ALLOW"] = ",".join(url.removeprefix("http://") for url in hosts)
+    with started:
+        tokens = "batch-kills-000001:sandbox,batch-kills-000002:sandbox"
+        answer = httpx.post(
+            f"{started.url}/admin/v1/accounts", json={"tokens": tokens}, headers=_headers(started), trust_env=False, timeout=60
+        )  # fmt: skip
+        assert answer.is_success, answer.text
+        yield started
+        logs = started.logs_dir
+    assert not (found := tracebacks(logs)), f"{len(found)} tracebacks\n" + "\n".join(found[:20])
+    assert not find_processes(folder)
+
+
+def _headers(platform: Platform) -> dict[str, str]:
+    return {"Authorization": f"Bearer {platform.admin_key}"}
+
+
+# ---- gates: places in the database where a step stops, so that its process can be killed there
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A change of a row that stops at the gate. `change` and `condition` are those of a trigger."""
+
+    name: str
+    table: str
+    change: str
+    condition: str
+
+
+_CREATED = Gate("the batch is made", "batches", "INSERT", "NEW.state = 'validating'")
+_CHECKED = Gate("it is claimed to be checked", "batches", "UPDATE OF holder", "NEW.state = 'validating'")
+_ACCEPTED = Gate("its jobs are accepted", "batches", "UPDATE OF state", "NEW.state = 'in_progress'")
+_CLAIMED = Gate("it is claimed to be ended", "batches", "UPDATE OF holder", "NEW.state = 'finalizing'")
+_WRITTEN = Gate("its results are stored", "batch_files", "INSERT", "NEW.purpose = 'batch_output'")
+_COMPLETED = Gate("it ends", "batches", "UPDATE OF state", "NEW.state = 'completed'")
+
+
+class Gates:
+    """Closed gates in a database. A transaction waits at each until it is opened.
+
+    With `at_commit` it waits in its COMMIT: that takes effect although its process is dead, and never learns of it.
+    """
+
+    def __init__(self, platform: Platform, gates: tuple[Gate, ...], *, at_commit: bool) -> None:
+        self._platform, self._gates = platform, gates
+        self._at_commit = at_commit
+        self._connection = psycopg.connect(platform.database_url, autocommit=True)
+
+    def __enter__(self) -> Self:
+        run = self._connection.execute
+        run(
+            """CREATE OR REPLACE FUNCTION wait_at_gate() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN PERFORM pg_advisory_xact_lock_shared(4711, TG_ARGV[0]::integer); RETURN NEW; END$$"""
+        )
+        kind = "CONSTRAINT TRIGGER {} AFTER" if self._at_commit else "TRIGGER {} BEFORE"
+        moment = "DEFERRABLE INITIALLY DEFERRED" if self._at_commit else ""
+        for number, gate in enumerate(self._gates):
+            run("SELECT pg_advisory_lock(4711, %s)", (number,))
+            condition = f"{gate.condition} AND NEW.holder IS NOT NULL" if "holder" in gate.change else gate.condition
+            run(
+                f"CREATE {kind.format(f'gate_{number}')} {gate.change} ON {gate.table} {moment}"
+                f" FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION wait_at_gate({number})"
+            )  # type: ignore[call-overload]
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._connection.execute("SELECT pg_advisory_unlock_all()")
+        for number, gate in enumerate(self._gates):
+            self._connection.execute(f"DROP TRIGGER gate_{number} ON {gate.table}")  # type: ignore[call-overload]
+        self._connection.close()
+
+    def kill_at_each(self) -> None:
+        """Wait until a transaction stands at each gate in turn, kill the API, and open the gate."""
+        api = self._platform.children["api"]
+        for number, gate in enumerate(self._gates):
+            eventually(lambda number=number: self._is_reached(number), within=180, what=gate.name)  # type: ignore[misc]
+            pid = api.pid
+            api.kill()
+            eventually(lambda pid=pid: api.pid != pid or api.exit_code is not None, what="the end of the API")  # type: ignore[misc]
+            self._connection.execute("SELECT pg_advisory_unlock(4711, %s)", (number,))
+            eventually(lambda: not self._has_open_transactions(), what="the end of the transaction")
+            # The step is done again when its lease has run out, a minute later.
+            self._connection.execute("UPDATE batches SET lease_until = now() WHERE lease_until > now()")
+
+    def _is_reached(self, number: int) -> bool:
+        query = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = 4711 AND objid = %s AND NOT granted"
+        return self._connection.execute(query, (number,)).fetchone() is not None
+
+    def _has_open_transactions(self) -> bool:
+        query = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = 4711 AND mode = 'ShareLock'"
+        return self._connection.execute(query).fetchone() is not None
+
+
+# ---- a client that repeats what failed
+
+
+class Client:
+    """A caller that repeats each request until it has an answer."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._http = httpx.Client(base_url=platform.url, headers=_headers(platform), timeout=20, trust_env=False)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Return the answer, which no fault of a process has caused."""
+        end = time.monotonic() + 240
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                answer = self._http.request(method, path, **options)
+                if answer.status_code not in {500, 502, 503, 504}:
+                    return answer
+                assert answer.status_code != 500, answer.text
+            assert time.monotonic() < end, f"{method} {path} was never answered"
+            time.sleep(0.3)
+
+    def make_batch(self, numbers: list[int], seconds: float, webhook: str) -> str:
+        """Upload the lines and make a batch of them; return its id."""
+        lines = [
+            {
+                "custom_id": f"line-{number}",
+                "method": "POST",
+                "url": "/v1/images/generations",
+                "body": {"prompt": f"a boat [[job:{number}]][[seconds:{seconds}]]", "n": 1},
+            }
+            for number in numbers
+        ]
+        file = self.request(
+            "POST", "/v1/files", data={"purpose": "batch"}, files={"file": ("boats.jsonl", "\n".join(map(json.dumps, lines)))}
+        ).json()  # fmt: skip
+        key = {"Idempotency-Key": f"batch-kills-{next(_names)}"}
+        answer = self.request(
+            "POST", "/v1/batches", json={"input_file_id": file["id"], "webhook": webhook}, headers=key
+        )
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["id"])
+
+    def wait_for(self, batch: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Read the batch until the condition is true."""
+        end = time.monotonic() + 240
+        while not condition(shown := self.request("GET", f"/v1/batches/{batch}").json()):
+            assert time.monotonic() < end, shown
+            time.sleep(0.3)
+        return shown  # type: ignore[no-any-return]
+
+    def results(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        """Return the ids of the lines in both files."""
+        found = {}
+        for name in ("output_file_id", "error_file_id"):
+            text = self.request("GET", f"/v1/files/{batch[name]}/content").text if batch[name] else ""
+            found[name] = [json.loads(line)["custom_id"] for line in text.splitlines()]
+        return found
+
+
+def _run_to_its_end(client: Client, numbers: list[int], webhook: str) -> dict[str, Any]:
+    batch = client.make_batch(numbers, 0.5, webhook)
+    return client.wait_for(batch, lambda shown: shown["status"] in ENDED)
+
+
+def _check(platform: Platform, client: Client, batch: dict[str, Any], numbers: list[int]) -> None:
+    """Each line has one job and stands in one of the files once; nothing was paid twice or written twice."""
+    snapshot = PlatformSnapshot(platform, numbers)
+    assert len(snapshot.jobs) == LINES
+    assert not snapshot.open_jobs, "\n".join(snapshot.describe_history(job["id"]) for job in snapshot.open_jobs)
+    snapshot.assert_charged_once()
+    snapshot.assert_concurrency_within(slots=SLOTS)
+    snapshot.assert_history_valid()
+    snapshot.assert_files_stored(dict.fromkeys(numbers, 1))
+    found = client.results(batch)
+    expected = sorted(f"line-{number}" for number in numbers)
+    assert sorted(found["output_file_id"] + found["error_file_id"]) == expected
+    counts = batch["request_counts"]
+    ends = (len(found["output_file_id"]), len(found["error_file_id"]))
+    assert (counts["completed"], counts["failed"], counts["total"]) == (*ends, LINES)
+    files = client.request("GET", "/v1/files?purpose=batch_output").json()["data"]
+    assert len([file for file in files if batch["id"] in file["filename"]]) == sum(map(bool, ends))
+
+
+# Each kill costs the start of an API, so not every gate is tried at both moments.
+@pytest.mark.parametrize(
+    ("at_commit", "gates"),
+    [
+        (False, (_CHECKED, _ACCEPTED, _WRITTEN)),
+        (True, (_CREATED, _CHECKED, _ACCEPTED, _CLAIMED, _COMPLETED)),
+    ],
+    ids=["before_commit", "in_commit"],
+)
+def test_api_is_killed_at_each_step(
+    platform: Platform, webhook_receivers: WebhookReceivers, at_commit: bool, gates: tuple[Gate, ...]
+) -> None:  # fmt: skip
+    receiver = webhook_receivers.new()
+    numbers = [next(_numbers) for _ in range(LINES)]
+    with contextlib.closing(Client(platform)) as client:
+        with ThreadPoolExecutor(1) as pool, Gates(platform, gates, at_commit=at_commit) as closed:
+            ended = pool.submit(_run_to_its_end, client, numbers, receiver.url)
+            closed.kill_at_each()
+            batch = ended.result(timeout=240)
+        assert batch["status"] == "completed", batch
+        _check(platform, client, batch, numbers)
+    eventually(lambda: receiver.received, what="the event of its end")
+    assert len(_events(receiver)) == 1
+
+
+def _events(receiver: WebhookReceiver) -> set[str]:
+    """Ids of the received events; one that is sent again has the same id."""
+    return {webhook.headers["webhook-id"] for webhook in receiver.received}
