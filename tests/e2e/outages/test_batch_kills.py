@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from tests.support.crash.platform_snapshot import PlatformSnapshot, tracebacks
 from tests.support.platform import CheckedPlatform, eventually, find_processes
 from tests.support.servers.http_servers import WebhookReceiver, WebhookReceivers
 from worker.local.platform_settings import PlatformOptions
+from worker.local.processes import Child
 from worker.local.supervisor import Platform
 
 pytestmark = pytest.mark.timeout(600)
@@ -80,6 +82,10 @@ _WRITTEN = Gate("its results are stored", "batch_files", "INSERT", "NEW.purpose 
 _COMPLETED = Gate("it ends", "batches", "UPDATE OF state", "NEW.state = 'completed'")
 
 
+def _has_ended(child: Child, pid: int) -> bool:
+    return child.pid != pid or child.exit_code is not None
+
+
 class Gates:
     """Closed gates in a database. A transaction waits at each until it is opened.
 
@@ -105,23 +111,23 @@ class Gates:
             run(
                 f"CREATE {kind.format(f'gate_{number}')} {gate.change} ON {gate.table} {moment}"
                 f" FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION wait_at_gate({number})"
-            )  # type: ignore[call-overload]
+            )
         return self
 
     def __exit__(self, *_error: object) -> None:
         self._connection.execute("SELECT pg_advisory_unlock_all()")
         for number, gate in enumerate(self._gates):
-            self._connection.execute(f"DROP TRIGGER gate_{number} ON {gate.table}")  # type: ignore[call-overload]
+            self._connection.execute(f"DROP TRIGGER gate_{number} ON {gate.table}")
         self._connection.close()
 
     def kill_at_each(self) -> None:
         """Wait until a transaction stands at each gate in turn, kill the API, and open the gate."""
         api = self._platform.children["api"]
         for number, gate in enumerate(self._gates):
-            eventually(lambda number=number: self._is_reached(number), within=180, what=gate.name)  # type: ignore[misc]
+            eventually(partial(self._is_reached, number), within=180, what=gate.name)
             pid = api.pid
             api.kill()
-            eventually(lambda pid=pid: api.pid != pid or api.exit_code is not None, what="the end of the API")  # type: ignore[misc]
+            eventually(partial(_has_ended, api, pid), what="the end of the API")
             self._connection.execute("SELECT pg_advisory_unlock(4711, %s)", (number,))
             eventually(lambda: not self._has_open_transactions(), what="the end of the transaction")
             # The step is done again when its lease has run out, a minute later.
@@ -185,10 +191,11 @@ class Client:
     def wait_for(self, batch: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Read the batch until the condition is true."""
         end = time.monotonic() + 240
+        shown: dict[str, Any] = {}
         while not condition(shown := self.request("GET", f"/v1/batches/{batch}").json()):
             assert time.monotonic() < end, shown
             time.sleep(0.3)
-        return shown  # type: ignore[no-any-return]
+        return shown
 
     def results(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         """Return the ids of the lines in both files."""
