@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -39,6 +40,12 @@ def row(page: Page, prompt: str) -> Locator:
     return page.get_by_role("listitem").filter(has=page.get_by_role("link", name=prompt, exact=True))
 
 
+def answer_late(route: Route) -> None:
+    answer = route.fetch()
+    time.sleep(2)
+    route.fulfill(response=answer)
+
+
 def test_keyboard_sign_in_and_sign_out(browser: Browser, console_platform: CheckedPlatform):
     with browser.new_context(base_url=console_platform.url, locale="en") as context:
         page = context.new_page()
@@ -61,8 +68,11 @@ def test_keyboard_sign_in_and_sign_out(browser: Browser, console_platform: Check
         expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
         # The list has loaded: a request during the sign-out would be a 401.
         expect(page.locator("main .spinner")).to_have_count(0)
+        # The answer is late: an event stream that were still open would be opened again and refused.
+        page.route("**/console/session", answer_late)
         page.get_by_role("button", name="Sign out").click()
         expect(page.get_by_label("API key")).to_be_visible()
+        page.unroute("**/console/session")
         page.reload()
         expect(page.get_by_label("API key")).to_be_visible()
         assert errors == []

@@ -75,11 +75,14 @@ class Nginx:
 def site(*, api_port: int = 0, apis: Sequence[str] = (), flower_port: int = 1, sub_path: bool = False) -> str:
     """The documented configuration in front of the API on this port, or of those at these addresses."""
     text = (ROOT / "deploy/proxy/nginx.conf").read_text()
+    addresses = list(apis) or [f"127.0.0.1:{api_port}"]
+    documented, ours = "server 127.0.0.1:8000;", " ".join(f"server {address};" for address in addresses)
     if sub_path:
         text = _EXISTING_SITE.format(inside=(ROOT / "deploy/proxy/nginx-sub-path.conf").read_text())
-    assert text.count("server 127.0.0.1:8000;") == 1
-    servers = " ".join(f"server {address};" for address in apis or [f"127.0.0.1:{api_port}"])
-    return text.replace("server 127.0.0.1:8000;", servers).replace("127.0.0.1:5555", f"127.0.0.1:{flower_port}")
+        (address,) = addresses
+        documented, ours = "http://127.0.0.1:8000/", f"http://{address}/"
+    assert text.count(documented) == 1, f"the documented configuration has no {documented!r}"
+    return text.replace(documented, ours).replace("127.0.0.1:5555", f"127.0.0.1:{flower_port}")
 
 
 def prepare_nginx(

@@ -11,7 +11,8 @@ import redis
 from tests.support.platform import eventually, start_platform
 
 NAMESPACE = "dreamery-redis"
-HERE, THERE = "10.213.77.1", "10.213.77.2"
+# Not the network of `test_firewall.py`, which may run at the same time.
+HERE, THERE = "10.213.78.1", "10.213.78.2"
 PORT = 6379
 PASSWORD = "dropped"
 IMAGE = {"prompt": "a lighthouse", "size": "2048x2048", "n": 1, "async": True}

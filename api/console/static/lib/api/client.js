@@ -119,9 +119,17 @@ export const signIn = (key, keep) => begin("/console/session", { keep }, { heade
 export const signInWithPassword = (name, password, keep) => begin("/console/session/password", { name, password, keep });
 export const useInvitation = (token, password) => begin("/console/session/invitation", { token, password: password || null });
 
+// True from the click until the session has ended: streams close first, because the server refuses them afterwards.
+export const isSigningOut = signal(false);
+
 export async function signOut() {
-  await api.delete("/console/session");
-  await forgetShares();
-  endedSession.value = "";
-  session.value = null;
+  isSigningOut.value = true;
+  try {
+    await api.delete("/console/session");
+    await forgetShares();
+    endedSession.value = "";
+    session.value = null;
+  } finally {
+    isSigningOut.value = false;
+  }
 }

@@ -1,7 +1,7 @@
 // Server-sent events with reconnection. `EventSource` reconnects by itself with `Last-Event-ID`; when it gives up, a new
 // one is opened with increasing delay. A hidden page closes its connection after a while.
-import { signal } from "../ui/preact.js";
-import { loadSession, platformUrl, session } from "./client.js";
+import { effect, signal } from "../ui/preact.js";
+import { isSigningOut, loadSession, platformUrl, session } from "./client.js";
 
 // False while a stream has been disconnected for a few seconds; the shell shows it.
 export const connected = signal(true);
@@ -20,7 +20,7 @@ export function subscribe(path, handlers, { keepOpen = () => false } = {}) {
   const timers = { reconnect: 0, lost: 0, hidden: 0 };
 
   function open() {
-    if (stopped || source) return;
+    if (stopped || source || isSigningOut.peek() || !session.peek()) return;
     const after = lastEventId ? `${path.includes("?") ? "&" : "?"}after=${encodeURIComponent(lastEventId)}` : "";
     source = new EventSource(platformUrl(path + after));
     source.onopen = () => {
@@ -47,7 +47,7 @@ export function subscribe(path, handlers, { keepOpen = () => false } = {}) {
   async function reconnect() {
     // `EventSource` does not tell why it was rejected: the session may have ended.
     await loadSession().catch(() => {});
-    if (session.value) open();
+    open();
   }
 
   function stop(timer) {
@@ -83,9 +83,11 @@ export function subscribe(path, handlers, { keepOpen = () => false } = {}) {
 
   const listeners = [[document, "visibilitychange", onVisibilityChange], [window, "offline", onOffline], [window, "online", onOnline]];
   for (const [target, name, listener] of listeners) target.addEventListener(name, listener);
-  open();
+  // A sign-out that fails opens it again.
+  const unwatch = effect(() => (isSigningOut.value ? close() : open()));
   return () => {
     stopped = true;
+    unwatch();
     for (const [target, name, listener] of listeners) target.removeEventListener(name, listener);
     close();
     connected.value = true;
