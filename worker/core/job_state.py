@@ -33,3 +33,9 @@ UPSTREAM = frozenset({JobState.SUBMITTING, JobState.RUNNING})
 def sql_list(states: Collection[JobState]) -> str:
     """Return the states as an SQL list with parentheses, in the order of the enum: `('queued', 'running')`."""
     return "(" + ", ".join(f"'{state}'" for state in JobState if state in states) + ")"
+
+
+def in_group(group: str, table: str = "jobs") -> str:
+    """Return the SQL condition that a row of jobs belongs to the request with this id, an SQL expression."""
+    first = f"{table}.id = {group} AND {table}.group_id = {table}.id"
+    return f"(({first}) OR ({table}.group_id = {group} AND {table}.group_id <> {table}.id))"

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from worker.core.job_state import OPEN, UPSTREAM, JobState
+from worker.core.job_state import OPEN, UPSTREAM, JobState, in_group
 from worker.db.engine import Transaction
 
 # The most requests of one conversation, replaced ones included.
@@ -232,9 +232,9 @@ def result_ids(tx: Transaction, turns: Sequence[Turn]) -> list[UUID]:
     others = [turn.job_id for turn in turns if turn.kind != "chat"]
     rows = tx.all(
         text(
-            """/* results_of_turns */
+            f"""/* results_of_turns */
             SELECT id FROM jobs WHERE parent_id = ANY(:chats) AND deleted_at IS NULL
-            UNION ALL SELECT id FROM jobs WHERE group_id = ANY(:others) AND deleted_at IS NULL"""
+            UNION ALL SELECT id FROM jobs WHERE {in_group("ANY(:others)")} AND deleted_at IS NULL"""
         ),
         {"chats": chats, "others": others},
     )

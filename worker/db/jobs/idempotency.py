@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from worker.core.errors import ERRORS, Fault
+from worker.core.job_state import in_group
 from worker.db.engine import Row, Transaction
 
 # How long an idempotency key is valid (draft-ietf-httpapi-idempotency-key-header).
@@ -25,7 +26,7 @@ _CONTENT_CODES = sorted(code for code, kind in ERRORS.items() if kind.fault is F
 _TEMPORARY_CODES = sorted(
     code for code, kind in ERRORS.items() if kind.status in {429, 503} or code == "upstream_session_expired"
 )
-_REFUSED = """NOT EXISTS (SELECT 1 FROM jobs j WHERE j.group_id = r.group_id
+_REFUSED = f"""NOT EXISTS (SELECT 1 FROM jobs j WHERE {in_group("r.group_id", "j")}
     AND (j.state <> 'failed' OR j.submitted_at IS NOT NULL OR j.error_code <> ALL(:temporary_codes)))"""
 
 
@@ -186,7 +187,7 @@ _SIMILAR = text(
             CAST(extract(epoch FROM clock_timestamp() - r.held_at) AS double precision) AS held_age,
             CAST(extract(epoch FROM clock_timestamp() - r.gives_up_at) AS double precision) AS client_timeout_age,
             CAST(extract(epoch FROM clock_timestamp() - p.seen_at) AS double precision) AS seen_age,
-            EXISTS (SELECT 1 FROM jobs c WHERE c.group_id = r.group_id AND c.state = 'cancelled') AS cancelled,
+            EXISTS (SELECT 1 FROM jobs c WHERE {in_group("r.group_id", "c")} AND c.state = 'cancelled') AS cancelled,
             r.body_digest, r.failed, f.all_failed, f.content,
             CAST(extract(epoch FROM clock_timestamp() - f.finished_at) AS double precision) AS failure_age,
             CAST(coalesce(extract(epoch FROM r.failure_repeated_at - f.finished_at), 0) AS double precision)
@@ -195,10 +196,10 @@ _SIMILAR = text(
         CROSS JOIN LATERAL (
             SELECT bool_and(m.state = 'failed') AS all_failed, max(m.finished_at) AS finished_at,
                 bool_or(m.error_code = ANY(:content_codes)) AS content
-            FROM jobs m WHERE m.group_id = r.group_id) f
+            FROM jobs m WHERE {in_group("r.group_id", "m")}) f
         WHERE r.fingerprint = s.fingerprint AND r.key IS NULL AND r.caller = :caller AND r.route = s.route
           AND r.accepted_at > clock_timestamp() - make_interval(mins => :minutes)
-          AND NOT EXISTS (SELECT 1 FROM jobs d WHERE d.group_id = r.group_id AND d.deleted_at IS NOT NULL)
+          AND NOT EXISTS (SELECT 1 FROM jobs d WHERE {in_group("r.group_id", "d")} AND d.deleted_at IS NOT NULL)
           AND NOT ({_REFUSED})
         ORDER BY r.accepted_at DESC LIMIT 100) found"""
 )

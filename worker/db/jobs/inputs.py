@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from worker.core.job_state import in_group
 from worker.db.column_values import clamp, clamp_known
 from worker.db.engine import Transaction
 
@@ -200,7 +201,7 @@ def record_upload(
 _WINDOW = 500
 # Jobs of one request share the files that it contained. A job needs them while it is open and for `hours` afterwards,
 # and keeps them as long as its results would be kept. `:days` = for users without an own retention, 0 = permanently.
-_NEEDED = """SELECT 1 FROM jobs k LEFT JOIN users u ON u.id = k.user_id WHERE k.group_id = j.group_id AND (
+_NEEDED = f"""SELECT 1 FROM jobs k LEFT JOIN users u ON u.id = k.user_id WHERE {in_group("j.group_id", "k")} AND (
         k.finished_at IS NULL OR (k.deleted_at IS NULL AND (
             k.finished_at >= now() - make_interval(hours => :hours) OR k.pinned_at IS NOT NULL
             OR coalesce(u.retention_days, :days) = 0

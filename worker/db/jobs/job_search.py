@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from worker.core.ids import first_id_at
+from worker.core.job_state import in_group
 from worker.db.engine import Transaction
 
 # A job's id is the clock of the process that accepted it, `created_at` that of the database. They differ by less.
@@ -52,7 +53,7 @@ def filter_conditions(tx: Transaction, filters: JobFilter) -> tuple[list[str], d
         (filters.kinds, "kind = ANY(CAST(:kinds AS text[]))", {"kinds": filters.kinds}),
         (filters.models, "model = ANY(CAST(:models AS text[]))", {"models": filters.models}),
         (filters.ids, "id = ANY(CAST(:ids AS uuid[]))", {"ids": filters.ids}),
-        (filters.group_id, "group_id = :group_id", {"group_id": filters.group_id}),
+        (filters.group_id, in_group(":group_id"), {"group_id": filters.group_id}),
         (filters.batch_id, "batch_id = :batch_id", {"batch_id": filters.batch_id}),
         (filters.user_id, "user_id = :of_user", {"of_user": filters.user_id}),
         (filters.account_id, "account_id = :account_id", {"account_id": filters.account_id}),

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from worker.core.job_state import OPEN, JobState, sql_list
+from worker.core.job_state import OPEN, JobState, in_group, sql_list
 from worker.core.settings import get_settings
 from worker.db.accounts import health, model_listings
 from worker.db.accounts.eligibility import candidates, free_at, names_one_of, works
@@ -198,13 +198,13 @@ def group_views(tx: Transaction, job_ids: list[UUID]) -> list[JobView]:
 
 def group_members(tx: Transaction, group_id: UUID) -> list[UUID]:
     """Return the ids of the jobs of one request, oldest first, without deleted ones."""
-    statement = text("SELECT id FROM jobs WHERE group_id = :g AND deleted_at IS NULL ORDER BY id")
+    statement = text(f"SELECT id FROM jobs WHERE {in_group(':g')} AND deleted_at IS NULL ORDER BY id")
     return [row.id for row in tx.all(statement, {"g": group_id})]
 
 
 def existing_groups(tx: Transaction, group_ids: list[UUID]) -> set[UUID]:
     """Return those of the groups that have jobs."""
-    rows = tx.all(text("SELECT DISTINCT group_id FROM jobs WHERE group_id = ANY(:groups)"), {"groups": group_ids})
+    rows = tx.all(text(f"SELECT DISTINCT group_id FROM jobs WHERE {in_group('ANY(:groups)')}"), {"groups": group_ids})
     return {row.group_id for row in rows}
 
 

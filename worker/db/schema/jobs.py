@@ -178,7 +178,8 @@ jobs = Table(
     ),
     # Covers quotas and usage reports, so that they do not read the wide rows.
     Index("ix_jobs_usage_money", "owner", "created_at", postgresql_include=_USAGE),
-    Index("ix_jobs_group_id", "group_id"),
+    # Most requests have one job, which `in_group` finds by its id: an entry here would cost each of its versions one.
+    Index("ix_jobs_later_in_group", "group_id", postgresql_where=text("group_id <> id")),
     Index("ix_jobs_favourite", "user_id", "id", postgresql_where=text("favourite")),
     Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
     Index("ix_jobs_pinned", "owner", postgresql_where=text("pinned_at IS NOT NULL")),

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
 from api.auth.caller import Caller
 from api.generation.acceptance import AcceptedRequest, GenerationPlan, accept
@@ -14,8 +15,10 @@ from tests.support import factories
 from tests.support.engine import Engine
 from tests.support.platform import eventually
 from worker.core.errors import DreameryError
+from worker.core.job_state import in_group
 from worker.db.engine import transaction
-from worker.db.jobs import idempotency
+from worker.db.jobs import idempotency, queries
+from worker.db.jobs.inputs import _NEEDED
 
 CALLER = Caller(owner="tokens:test")
 ROUTE = "POST /v1/images/generations"
@@ -319,3 +322,55 @@ def test_deleting_jobs_deletes_their_request(engine: Engine) -> None:
     run(work)
     engine.sql("DELETE FROM jobs")
     assert engine.sql("SELECT 1 FROM requests") == []
+
+
+def groups_of(engine: Engine, sizes: list[int]) -> dict[UUID, list[UUID]]:
+    """Make requests with so many jobs each; returns the ids of the jobs by group."""
+    groups: dict[UUID, list[UUID]] = {}
+    for size in sizes:
+        jobs = [engine.add_job(owner=CALLER.owner) for _ in range(size)]
+        engine.sql("UPDATE jobs SET group_id = :first WHERE id = ANY(:ids)", first=jobs[0], ids=jobs)
+        groups[jobs[0]] = sorted(jobs)
+    return groups
+
+
+def test_jobs_of_a_request_are_its_first_and_later_ones(engine: Engine) -> None:
+    groups = groups_of(engine, [1, 3, 1, 2])
+    later = [job for jobs in groups.values() for job in jobs[1:]]
+    with transaction() as tx:
+        assert {first: queries.group_members(tx, first) for first in groups} == groups
+        assert [queries.group_members(tx, job) for job in later] == [[]] * len(later)
+        assert queries.existing_groups(tx, [*groups, *later, uuid4()]) == set(groups)
+        # After the retention took the first job.
+        first = next(first for first, jobs in groups.items() if len(jobs) == 3)
+        tx.run(text("DELETE FROM job_events WHERE job_id = :id"), {"id": first})
+        tx.run(text("DELETE FROM jobs WHERE id = :id"), {"id": first})
+        assert queries.group_members(tx, first) == groups[first][1:]
+        assert queries.existing_groups(tx, [first]) == {first}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"SELECT id FROM jobs WHERE {in_group(':one')}",
+        f"SELECT id FROM jobs WHERE {in_group('ANY(:many)')}",
+        f"SELECT 1 FROM requests r WHERE r.group_id = :one AND {idempotency._REFUSED}",
+        f"SELECT 1 FROM jobs j WHERE j.id = :one AND NOT EXISTS ({_NEEDED})",
+        idempotency._SIMILAR.text,
+    ],
+    ids=["one group", "many groups", "refused requests", "needed inputs", "similar requests"],
+)
+def test_jobs_of_a_request_are_found_through_indexes(engine: Engine, statement: str) -> None:
+    groups = groups_of(engine, [1] * 150 + [3] * 10)
+    values = {"one": next(iter(groups)), "many": list(groups)[:3], "temporary_codes": ["no_accounts"], "days": 30}
+    more = {"hours": 1, "fingerprints": ["a"], "routes": [ROUTE], "caller": CALLER.owner, "minutes": 30}
+    with transaction() as tx:
+        tx.run(text("ANALYZE jobs"))
+        tx.run(text("SET LOCAL enable_seqscan = off"))
+        asked = {
+            name: value for name, value in (values | more | {"content_codes": []}).items() if f":{name}" in statement
+        }
+        plan = "\n".join(row[0] for row in tx.all(text(f"EXPLAIN {statement}"), asked))
+    assert "Index Scan on ix_jobs_later_in_group" in plan, plan
+    assert "Seq Scan on jobs" not in plan, plan
+    assert "Index Scan on pk_jobs" in plan, plan
