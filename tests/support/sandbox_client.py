@@ -6,6 +6,7 @@ import hmac
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -25,12 +26,12 @@ TOKEN = "/mweb/v1/get_upload_token"
 
 
 @contextlib.contextmanager
-def running_sandbox(*options):
-    """Run a sandbox process; yields an HTTP client for it."""
+def running_sandbox(*options, token="", stop=signal.SIGTERM):
+    """Run a sandbox process; yields an HTTP client for it. `stop` = the signal that ends it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    token = secrets.token_urlsafe()
+    token = token or secrets.token_urlsafe()
     process = subprocess.Popen(
         [sys.executable, "-m", "worker.sandbox", "--port", str(port), *options],
         cwd=ROOT,
@@ -48,7 +49,7 @@ def running_sandbox(*options):
                     time.sleep(0.05)
             yield http
     finally:
-        process.terminate()
+        process.send_signal(stop)
         process.wait(10)
 
 

@@ -12,7 +12,7 @@ from typing import IO
 from worker.local.processes import StartError
 
 TMP_NAME = "tmp"
-_KNOWN_NAMES = frozenset({"lock", "keys", "files", "postgres", "redis", "logs", "workers", TMP_NAME})
+_KNOWN_NAMES = frozenset({"lock", "keys", "files", "postgres", "redis", "logs", "workers", "sandbox", TMP_NAME})
 # In the root of a disk that is mounted as the data folder.
 _OF_THE_FILE_SYSTEM = frozenset({"lost+found"})
 
@@ -38,6 +38,19 @@ class DataDir:
             value = prefix + secrets.token_urlsafe(32)
             write_private(file, value + "\n")
         return value
+
+    def kept_port(self, name: str) -> int:
+        """Return the port that a server had before, or 0."""
+        try:
+            port = int((self.path / name / "port").read_text())
+        except (OSError, ValueError):
+            return 0
+        return port if 0 < port < 65_536 else 0
+
+    def keep_port(self, name: str, port: int) -> None:
+        """Remember the port of a server for the next start."""
+        (self.path / name).mkdir(mode=0o700, exist_ok=True)
+        write_private(self.path / name / "port", f"{port}\n")
 
 
 def write_private(file: Path, text: str) -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from worker.local.platform_settings import PlatformOptions
+
 ROOT = Path(__file__).resolve().parents[2]  # contains the packages and `alembic.ini`
 QUEUES = "fast,bulk,outbox"
 # A conversation occupies its thread for minutes. A process that runs both has more threads than conversations may use.
@@ -34,6 +36,17 @@ def worker(name: str, queues: str, threads: int) -> tuple[str, ...]:
 def scheduler() -> tuple[str, ...]:
     """Return the command of the scheduler (Celery beat). It keeps no file."""
     return (*_BEAT, "-S", "worker.messaging.celery_beat:PacedScheduler", "--pidfile=", *_QUIET)
+
+
+def sandbox(port: int, fd: int, options: PlatformOptions, data_dir: Path) -> tuple[str, ...]:
+    """Return the command of the sandbox, whose listening socket is `fd`. That of a throwaway platform keeps no file."""
+    credit_args = () if options.sandbox_credits is None else ("--credits", str(options.sandbox_credits))
+    state_args = () if options.throwaway else ("--state", str(data_dir / "sandbox" / "state.sqlite"))
+    return (
+        "worker.sandbox", "--host", "127.0.0.1", "--port", str(port), "--fd", str(fd),
+        "--seconds", str(options.sandbox_seconds), "--spread", str(options.sandbox_spread),
+        *credit_args, *state_args, *options.sandbox_args,
+    )  # fmt: skip
 
 
 def flower(host: str, port: int, *, url_prefix: str = "", fd: int | None = None) -> tuple[str, ...]:

@@ -249,6 +249,8 @@ class Platform:
         self._master_key = settings.master_key or data.key("master")
         self._admin_key = settings.admin_key or data.key("admin", prefix="sk-dreamery-")
         self._sandbox_token = data.key("sandbox")
+        # Jobs hold links to its results.
+        self._sandbox_port = data.kept_port("sandbox") or self._sandbox_port
 
     def _check_ports(self) -> None:
         # The port of an API that was just killed can still be in use.
@@ -269,8 +271,11 @@ class Platform:
             self._on_demand["flower"] = open_port_or_another("127.0.0.1", port)
             self._flower_port = self._on_demand["flower"].port
         if not self._settings.sandbox_url:
-            server = self._on_demand["sandbox"] = OnDemandServer("127.0.0.1", self._sandbox_port)
-            command = self._sandbox_command(server.fd)
+            server = self._on_demand["sandbox"] = open_port_or_another("127.0.0.1", self._sandbox_port)
+            self._sandbox_port = server.port
+            if self._data is not None:
+                self._data.keep_port("sandbox", server.port)
+            command = process_commands.sandbox(server.port, server.fd, self.options, self.data_dir)
             self._start_helper("sandbox", command, self.options.sandbox or self._settings.sandbox_start)
         if self._flower_port:
             fd = self._on_demand["flower"].fd
@@ -389,12 +394,3 @@ class Platform:
         # In the environment, as `ps` shows command lines to all users.
         env["FLOWER_BASIC_AUTH"] = f"admin:{self._settings.flower_password or self._admin_key}"
         return env | dict(self.options.extra_env)
-
-    def _sandbox_command(self, fd: int) -> tuple[str, ...]:
-        options = self.options
-        credit_args = () if options.sandbox_credits is None else ("--credits", str(options.sandbox_credits))
-        return (
-            "worker.sandbox", "--host", "127.0.0.1", "--port", str(self._sandbox_port), "--fd", str(fd),
-            "--seconds", str(options.sandbox_seconds), "--spread", str(options.sandbox_spread),
-            *credit_args, *options.sandbox_args,
-        )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`python -m worker.sandbox --port N`: runs one process with its state in memory."""
+"""`python -m worker.sandbox --port N`: runs one process with its state in memory, or in a file with `--state`."""
 
 import argparse
 import contextlib
@@ -29,6 +29,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--sign", choices=["enforce", "warn", "off"], default=default.sign)
+    parser.add_argument("--state", default="", help="file that keeps orders and accounts across a restart")
     return parser.parse_args(argv)
 
 
@@ -42,6 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         video_slots=arguments.video_slots,
         seed=arguments.seed,
         sign=arguments.sign,
+        state_file=arguments.state,
         # Not an argument, as `ps` shows command lines to all users.
         control_token=os.environ.get(CONTROL_TOKEN_VARIABLE, ""),
     )

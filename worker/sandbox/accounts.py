@@ -23,6 +23,7 @@ def _china_day(now: float) -> int:
 class Account:
     name: str
     uid: str
+    digest: str  # hash of the session id
     behaviour: AccountBehaviour
     cluster: str | None
     purchased: int
@@ -38,10 +39,10 @@ class Account:
     _first_poll: float | None = None
     _last_poll: float | None = None
     _last_submit: float | None = None
-    _gift_day: int = -1
+    gift_day: int = -1
     _finish_times: list[float] = field(default_factory=list)
     _video_finish_times: list[float] = field(default_factory=list)
-    _refunds: list[tuple[float, int, str]] = field(default_factory=list)
+    refunds: list[tuple[float, int, str]] = field(default_factory=list)
     spent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_HISTORY))
 
     @property
@@ -56,10 +57,14 @@ class Account:
 
     def start_job(self, now: float, end: float, *, video: bool) -> None:
         running = self.in_flight(now) + 1
+        self.continue_job(end, video=video)
+        self.max_in_flight = max(self.max_in_flight, running)
+
+    def continue_job(self, end: float, *, video: bool) -> None:
+        """Occupy a slot until `end`."""
         heapq.heappush(self._finish_times, end)
         if video:
             heapq.heappush(self._video_finish_times, end)
-        self.max_in_flight = max(self.max_in_flight, running)
 
     def slots(self, default: int) -> int:
         """Return the number of concurrent jobs; 0 = unlimited."""
@@ -74,15 +79,17 @@ class Account:
         self._record(amount, submit_id, now, title)
 
     def schedule_refund(self, at: float, amount: int, submit_id: str) -> None:
-        heapq.heappush(self._refunds, (at, amount, submit_id))
+        heapq.heappush(self.refunds, (at, amount, submit_id))
 
-    def pay_refunds(self, now: float) -> None:
-        """Pay the refunds that are due."""
-        while self._refunds and self._refunds[0][0] <= now:
-            at, amount, submit_id = heapq.heappop(self._refunds)
+    def pay_refunds(self, now: float) -> bool:
+        """Pay the refunds that are due, and return whether there were any."""
+        count = len(self.refunds)
+        while self.refunds and self.refunds[0][0] <= now:
+            at, amount, submit_id = heapq.heappop(self.refunds)
             self.purchased += amount
             self.charged -= amount
             self._record(-amount, submit_id, at, "refund")
+        return len(self.refunds) < count
 
     def _record(self, amount: int, submit_id: str, at: float, title: str) -> None:
         line = {"amount": amount, "create_time": int(at), "title": title, "submit_id": submit_id, "status": 1}
@@ -90,9 +97,9 @@ class Account:
 
     def receive_gift(self, now: float) -> dict[str, Any]:
         today = _china_day(now)
-        gained = GIFT if self.behaviour.gift and self._gift_day != today else 0
+        gained = GIFT if self.behaviour.gift and self.gift_day != today else 0
         if gained:
-            self._gift_day = today
+            self.gift_day = today
             self.gifted += gained
         return {
             "cur_total_credits": self.credits,
@@ -156,12 +163,18 @@ def _minimum(previous: float | None, new: float) -> float:
     return new if previous is None else min(previous, new)
 
 
+def digest_of(session: str) -> str:
+    """Return the hash that accounts are found by: a session id is a secret, and the state can be in a file."""
+    return hashlib.sha256(session.encode()).hexdigest()
+
+
 def create_account(session: str, default_credits: int) -> Account:
     """Create the account of a session id. Its public name is a hash of the id."""
-    digest = hashlib.sha256(session.encode()).hexdigest()
+    digest = digest_of(session)
     behaviour = read_behaviour(session)
     return Account(
         name=digest[:12],
+        digest=digest,
         uid="7" + str(int(digest[12:28], 16) % 10**18).zfill(18),
         behaviour=behaviour,
         cluster=cluster_of(session),

@@ -20,3 +20,4 @@ class Options:
     seed: int = 1
     sign: SignMode = "enforce"
     control_token: str = ""  # empty = control routes refuse every call
+    state_file: str = ""  # empty = the state is in memory only

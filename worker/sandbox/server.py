@@ -9,6 +9,7 @@ import hmac
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -23,6 +24,7 @@ from worker.sandbox import responses as sandbox_responses
 from worker.sandbox.agent import converse
 from worker.sandbox.ark.routes import ArkInterface
 from worker.sandbox.ark.state import ArkState
+from worker.sandbox.kept.state_file import StateFile
 from worker.sandbox.ledger import MEDIA
 from worker.sandbox.models.hosts import HOSTS, Host, family_of
 from worker.sandbox.options import CONTROL_HEADER, Options
@@ -30,7 +32,7 @@ from worker.sandbox.requests.fields import RefusedError
 from worker.sandbox.requests.signature import check_app, check_sign
 from worker.sandbox.scripts import AccountBehaviour, Fault, Faults
 from worker.sandbox.state import Call, SandboxState
-from worker.sandbox.upload_server import upload_routes
+from worker.sandbox.uploads.server import upload_routes
 
 Handler = Callable[[SandboxState, Call], Response]
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -242,12 +244,14 @@ def _unknown_path(state: SandboxState) -> Callable[[Request, Exception], Awaitab
 
 def create_app(options: Options | None = None) -> Starlette:
     """Create a sandbox with its own state; tests in the same process read it as `app.state.sandbox`."""
-    state = SandboxState(options or Options())
+    options = options or Options()
+    kept = StateFile(Path(options.state_file)) if options.state_file else None
+    state = SandboxState(options, kept)
     routes = [Route(path, _api_endpoint(state, path, handler), methods=["POST"]) for path, handler in API.items()]
     routes.append(Route("/_media/{path:path}", _media_endpoint(state)))
     routes += upload_routes(state, _respond_with_fault)
     routes += _control_routes(state)
-    ark = ArkState(state.options)
+    ark = ArkState(options, kept)
     routes += ArkInterface(ark, state.results).routes(partial(_guarded, state))
     unknown_path = _unknown_path(state)
     app = Sandbox(routes=routes, exception_handlers={404: unknown_path, 405: unknown_path})

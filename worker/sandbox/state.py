@@ -12,8 +12,9 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from worker.sandbox import responses as sandbox_responses
-from worker.sandbox.accounts import Account, create_account
+from worker.sandbox.accounts import Account, create_account, digest_of
 from worker.sandbox.jobs import QUEUE_POSITION_SECONDS, Job, history_of_item
+from worker.sandbox.kept.state_file import StateFile
 from worker.sandbox.ledger import KEEP, Ledger
 from worker.sandbox.models import hosts, model_lists
 from worker.sandbox.options import Options
@@ -53,14 +54,24 @@ class Call:
 class SandboxState:
     """Accounts, jobs, uploads, results, ledger and faults of one sandbox."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, kept: StateFile | None = None) -> None:
         self.options = options
-        self.results = ResultStore()
-        self.reset()
+        self.results = ResultStore(options.control_token)
+        self._kept = kept
+        self._begin()
+        if kept is not None:
+            self._continue(kept)
 
     def reset(self) -> None:
+        """Forget everything. Earlier links to results become invalid."""
+        self._begin()
+        self.results.clear()
+        if self._kept is not None:
+            self._kept.clear("accounts", "orders", "uploads", "pictures")
+
+    def _begin(self) -> None:
         self.ledger = Ledger()
-        self.uploads = UploadStore()
+        self.uploads = UploadStore(self._kept)
         self.faults = Faults(seed=self.options.seed, rng=random.Random(self.options.seed))
         self.accounts: OrderedDict[str, Account] = OrderedDict()
         self._by_submit: OrderedDict[tuple[str, str], Job] = OrderedDict()
@@ -69,14 +80,28 @@ class SandboxState:
         self._rng = random.Random(self.options.seed)
         self._count = 0
         self._list_calls = 0
-        self.results.clear()
+
+    def _continue(self, kept: StateFile) -> None:
+        """Continue with the orders, accounts and uploads of an earlier process. Its ledger begins with the orders."""
+        now, pictures = time.time(), kept.load_pictures()
+        self.accounts.update(kept.load_accounts())
+        self.uploads.load(kept.load_uploads(pictures))
+        for job in kept.load_orders(self.accounts, pictures):
+            self._count = job.number
+            if job.finish_at > now:
+                job.account.continue_job(job.finish_at, video=job.order.kind == "video")
+            elif job.status(now) == 50:
+                list_items(job, now, self.results, "")  # so that earlier links lead to the results again
+            self._add(job)
 
     def get_account(self, session: str) -> Account:
-        account = self.accounts.get(session)
+        digest = digest_of(session)
+        account = self.accounts.get(digest)
         if account is None:
-            account = self.accounts[session] = create_account(session, self.options.credits)
+            account = self.accounts[digest] = create_account(session, self.options.credits)
             _evict_oldest(self.accounts)
-        account.pay_refunds(time.time())
+        if account.pay_refunds(time.time()) and self._kept is not None:
+            self._kept.save_account(account)
         return account
 
     def user_info(self, call: Call) -> Response:
@@ -97,7 +122,10 @@ class SandboxState:
     def credit_receive(self, call: Call) -> Response:
         if call.account.behaviour.shark:
             return sandbox_responses.refusal("commerce", "-6", call.now)
-        return sandbox_responses.commerce(call.account.receive_gift(call.now), call.now)
+        answer = call.account.receive_gift(call.now)
+        if self._kept is not None and answer["receive_quota"]:
+            self._kept.save_account(call.account)
+        return sandbox_responses.commerce(answer, call.now)
 
     def user_credit_history(self, call: Call) -> Response:
         body = _body(call.body)
@@ -250,12 +278,17 @@ class SandboxState:
         account.charge(order.price, order.submit_id, now, title=title)
         if script.refund and script.ending != "50":
             account.schedule_refund(job.finish_at, order.price, order.submit_id)
-        self._by_submit[account.name, order.submit_id] = job
+        self._add(job)
+        if self._kept is not None:
+            self._kept.save_order(job)
+        return job
+
+    def _add(self, job: Job) -> None:
+        self._by_submit[job.account.name, job.order.submit_id] = job
         self._by_history[job.history_id] = job
         _evict_oldest(self._by_submit)
         _evict_oldest(self._by_history)
         self.ledger.record_accepted(job)
-        return job
 
     def draw_seconds(self) -> float:
         """Return the duration of the next generation without a script: uniform around `--seconds`."""

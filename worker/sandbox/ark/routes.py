@@ -161,21 +161,21 @@ class ArkInterface:
         life = float(words["life"]) if "life" in words else None
         failure = words.get("fail", "")
         task = self._state.create_task(main, order, script, now, key_words=key_words, failure=failure, life=life)
-        self._add_results(task, _base(request), not_ready=float(words.get("notready", 0)))
+        self._add_results(task, _base(request))
         self._callbacks.watch(task, twice="twice" in words)
         if after := self._state.take_fault(order.prompt, script.after):
             return sandbox_responses.fault_response(after)
         identifier = {"safety_identifier": order.safety_identifier} if order.safety_identifier else {}
         return await self._deliver("creates", json_response({"id": task.id, **identifier}))
 
-    def _add_results(self, task: Task, base: str, *, since: float | None = None, not_ready: float = 0.0) -> None:
+    def _add_results(self, task: Task, base: str, *, since: float | None = None) -> None:
         order = task.order
         seconds = LINK_SECONDS if task.script.link_seconds is None else task.script.link_seconds
         expires = (task.created_at if since is None else since) + seconds
         text, colour = plain_text(order.prompt), len(task.id) % 4
         video = self._results.add(VideoDrawing(text, colour, order.width, order.height, order.seconds))
-        if not_ready:
-            self._results.hold_back(video, task.finish_at + not_ready)
+        if not_ready := script_words(order.prompt).get("notready"):
+            self._results.hold_back(video, task.finish_at + float(not_ready))
         lines = min(order.width, order.height)
         task.video_url = self._results.video_link(base, video, expires)(lines)
         if order.last_frame:
@@ -188,8 +188,12 @@ class ArkInterface:
         task = _find(main, request)
         if "resigned" in script_words(task.order.prompt):
             self._add_results(task, _base(request), since=now)
-        view = task.view(now, echoes="noecho" not in key)
-        return await self._deliver("gets", json_response(view))
+        return await self._deliver("gets", json_response(self._view(task, request, key, now)))
+
+    def _view(self, task: Task, request: Request, key: str, now: float) -> dict[str, Any]:
+        if not task.video_url:  # a task of an earlier process
+            self._add_results(task, _base(request))
+        return task.view(now, echoes="noecho" not in key)
 
     async def _list_tasks(self, request: Request, main: MainAccount, key: str, _: dict[str, Any]) -> Response:
         query, now = request.query_params, time.time()
@@ -209,7 +213,7 @@ class ArkInterface:
             and (not status or task.status(now) == status)
         ]
         shown = found[(page - 1) * size : page * size]
-        items = [task.view(now, echoes="noecho" not in key) for task in shown]
+        items = [self._view(task, request, key, now) for task in shown]
         return await self._deliver("lists", json_response({"items": items, "total": len(found)}))
 
     async def _delete_task(self, request: Request, main: MainAccount, _: str, __: dict[str, Any]) -> Response:
@@ -218,13 +222,13 @@ class ArkInterface:
         task = _find(main, request)
         status = task.status(now)
         if status == "queued":
-            task.cancelled_at = now
+            self._state.cancel(task, now)
         elif status == "running":
             raise RefusedError("OperationDenied.Running", "The task is running and can not be deleted.")
         elif status == "cancelled":
             raise RefusedError("OperationDenied.InvalidState", "The task is cancelled.")
         elif status in FINAL:
-            del main.tasks[task.id]
+            self._state.remove(main, task)
         return json_response({})
 
     # ---- models and control

@@ -4,12 +4,14 @@ from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from worker.sandbox.accounts import digest_of
 from worker.sandbox.ark.keys import LAG_SECONDS
 from worker.sandbox.ark.lost import LostAnswers
 from worker.sandbox.ark.prices import currency_of, image_cost, video_cost
 from worker.sandbox.ark.refusals import RefusedError
 from worker.sandbox.ark.requests import ImageOrder, VideoOrder
 from worker.sandbox.ark.tasks import FINAL, Task
+from worker.sandbox.kept.state_file import StateFile
 from worker.sandbox.options import Options
 from worker.sandbox.scripts import Script
 
@@ -170,14 +172,23 @@ class ArkLedger:
 
 
 class ArkState:
-    """Main accounts by name, the ledger, and the faults that prompts have used up."""
+    """Main accounts by the hash of their name, the ledger, and the faults that prompts have used up."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, kept: StateFile | None = None) -> None:
         self.options = options
-        self.clear()
+        self._kept = kept
+        self._begin()
+        for digest, task in kept.load_tasks() if kept else []:
+            self.mains.setdefault(digest, MainAccount(task.main)).tasks[task.id] = task
+            self.ledger.record_video(task)
 
     def clear(self) -> None:
         """Forget everything."""
+        self._begin()
+        if self._kept is not None:
+            self._kept.clear("tasks")
+
+    def _begin(self) -> None:
         self.mains: OrderedDict[str, MainAccount] = OrderedDict()
         self.ledger = ArkLedger()
         self.lost = LostAnswers()
@@ -186,12 +197,32 @@ class ArkState:
     def main_of(self, key: str) -> MainAccount:
         """Return the main account of a key."""
         name = key.partition(".")[0]
-        main = self.mains.get(name)
+        digest = digest_of(name)
+        main = self.mains.get(digest)
         if main is None:
-            main = self.mains[name] = MainAccount(name)
+            main = self.mains[digest] = MainAccount(name)
             while len(self.mains) > KEEP:
                 self.mains.popitem(last=False)
+        if main.name != name:  # of an earlier process, which kept only the hash
+            main.name = name
+            for task in main.tasks.values():
+                task.main = name
         return main
+
+    def cancel(self, task: Task, now: float) -> None:
+        """Cancel a task that waits."""
+        task.cancelled_at = now
+        self._save(task)
+
+    def remove(self, main: MainAccount, task: Task) -> None:
+        """Remove a task that has ended."""
+        del main.tasks[task.id]
+        if self._kept is not None:
+            self._kept.remove_task(task)
+
+    def _save(self, task: Task) -> None:
+        if self._kept is not None:
+            self._kept.save_task(task, digest_of(task.main))
 
     def create_task(
         self,
@@ -224,6 +255,7 @@ class ArkState:
         main.tasks[task.id] = task
         self._forget_old(main, now)
         self.ledger.record_video(task)
+        self._save(task)
         return task
 
     def _forget_old(self, main: MainAccount, now: float) -> None:

@@ -29,8 +29,9 @@ def render(work: Drawing) -> bytes:
 class ResultStore:
     """Stores descriptions of results, signs links to them and renders their bytes."""
 
-    def __init__(self) -> None:
-        self._secret = secrets.token_bytes(16)
+    def __init__(self, secret: str = "") -> None:
+        """`secret` = links stay valid in the next process with the same one; "" = a random one."""
+        self._secret = secret.encode() or secrets.token_bytes(16)
         self._drawings: OrderedDict[str, Drawing] = OrderedDict()
         self._cache: OrderedDict[Drawing, bytes] = OrderedDict()
         self._cached_bytes = 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs
 
+from worker.sandbox.kept.state_file import StateFile
 from worker.sandbox.models.hosts import STORE_HOST, UPLOAD_HOSTS, VOD_HOST
 from worker.sandbox.uploads.file_inspection import FileInfo, Thumbnail
 from worker.sandbox.uploads.sigv4 import canonical_request, read_authorization, signature
@@ -71,7 +72,8 @@ class Upload:
 class UploadStore:
     """All uploads of this process. Keeps facts and thumbnails instead of the bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: StateFile | None = None) -> None:
+        self._kept = kept
         self._credentials: OrderedDict[str, Credential] = OrderedDict()
         self._by_uri: OrderedDict[str, Upload] = OrderedDict()
         self._by_key: OrderedDict[str, Upload] = OrderedDict()
@@ -196,7 +198,24 @@ class UploadStore:
         if upload.file_info is None:
             raise UploadError(400, 100006, "InvalidFormat", "the uploaded bytes cannot be read")
         upload.committed = True
+        if self._kept is not None:
+            self._kept.save_upload(upload.uri, upload.vid, credential.account, upload.file_info)
         return upload
+
+    def load(self, rows: list[tuple[str, str, str, FileInfo]]) -> None:
+        """Add committed uploads of an earlier process: uri, vid, account and facts. Their credentials are gone."""
+        for uri, vid, account, file_info in rows:
+            service = "vod" if vid else "imagex"
+            gone = Credential(
+                account, key="", secret="", token="", service=service, space="", domain="", store="", store_host="",
+                expires=0.0,
+            )  # fmt: skip
+            upload = Upload(gone, uri, vid, auth=secrets.token_hex(16), session_key="", size=file_info.size)
+            self.add_file_info(upload, file_info)
+            upload.committed = True
+            _store(self._by_uri, uri, upload)
+            if vid:
+                _store(self._by_vid, vid, upload)
 
     def image(self, account: str, uri: str) -> FileInfo | None:
         """Return a committed image of this account, or None."""
