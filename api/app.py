@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 
 import anyio
@@ -148,6 +149,12 @@ def _bootstrap(settings: Settings) -> None:
                 accounts.add_account(tx, replace(account, label=label), pool=True)
 
 
+def _release(app: FastAPI) -> None:
+    """End waits and streams, because this process stops."""
+    app.state.job_watcher.release_waiters()
+    app.state.feeds.release()
+
+
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings = get_settings()
@@ -169,7 +176,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await app.state.request_tracker.start()
     app.state.batch_runner = BatchRunner()
     app.state.batch_runner.start()
-    with on_shutdown_signal(app.state.job_watcher.release_waiters):
+    with on_shutdown_signal(partial(_release, app)):
         yield
     await mcp_routes.stop_mcp(app)
     await app.state.batch_runner.stop()

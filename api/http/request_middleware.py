@@ -1,5 +1,6 @@
 """The outermost middleware: request id, body limits, response headers, access log, crashes as error objects."""
 
+import asyncio
 import re
 import time
 from contextlib import AbstractContextManager
@@ -150,6 +151,11 @@ class _RequestHandler:
                 with Interruption(self._waits_or_streams) as self._state["interruption"]:
                     await app(self._scope, self._body.receive, self._send_with_headers)
                 await self._end_if_interrupted(self._state["interruption"].error)
+        except asyncio.CancelledError:
+            # uvicorn cancels what is still open at the end of its patience, and would log each with its frames.
+            if not self._process_stops():
+                raise
+            await self._end_with_process()
         except Exception:
             log.exception("unhandled_exception", path=logged_path(self._scope["path"]))
             if self._status:
@@ -166,6 +172,19 @@ class _RequestHandler:
                 seconds=round(time.monotonic() - self._started, 4),
                 **({"job_id": self._state["job_id"]} if "job_id" in self._state else {}),
             )
+
+    def _process_stops(self) -> bool:
+        watcher = getattr(self._scope["app"].state, "job_watcher", None)
+        return watcher is not None and watcher.stopping
+
+    async def _end_with_process(self) -> None:
+        """Answer a request that is cancelled because this process ends. A response that has begun ends incomplete."""
+        if (task := asyncio.current_task()) is not None:
+            task.uncancel()
+        log.info("request_cut", path=logged_path(self._scope["path"]))
+        if not self._status:
+            error = DreameryError("restarting", "This server restarts. Send the request again.", retry_after=1)
+            await self._respond(error_response(error, headers={"Connection": "close"}))
 
     def _waits_or_streams(self) -> bool:
         return bool(self._status or self._state.get("accepted") or self._scope["method"] in {"GET", "HEAD"})

@@ -13,6 +13,8 @@ from worker.core.settings import get_settings
 
 # A comment line with one newline: a blank line after it would be read as an empty event.
 HEARTBEAT = b": ka\n"
+# The last line of a stream that ends because this process stops: clients connect again with their `Last-Event-ID`.
+RESTARTING = b": this server restarts\n"
 SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 _MIN_WAIT_SECONDS = 0.01

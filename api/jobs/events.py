@@ -10,7 +10,7 @@ from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
 
-from api.http.sse import sse, stream_events
+from api.http.sse import RESTARTING, sse, stream_events
 from api.jobs.serialization import job_object
 from api.jobs.watcher import JobWatcher, Watch
 from worker.core.job_state import JobState
@@ -19,8 +19,6 @@ from worker.db.engine import transaction
 from worker.db.jobs import queries
 from worker.db.jobs.queries import JobView, Viewer
 
-# The last line of a stream without a final event: clients connect again with their `Last-Event-ID`.
-_RESTARTING = b": this server restarts\n"
 # Fields of a note about platform accounts; the timeline decides who sees them.
 _PLATFORM_ACCOUNT_FIELDS = ("account", "score", "passed_over")
 _FINAL_EVENT = {JobState.SUCCEEDED: "completed", JobState.FAILED: "failed", JobState.CANCELLED: "cancelled"}
@@ -86,7 +84,7 @@ class _JobEventSource:
 
     def release(self) -> bytes:
         """Return a comment: the client reconnects without losing an event."""
-        return _RESTARTING
+        return RESTARTING
 
     def expire(self) -> bytes:
         """Return nothing: the stream of one job has no deadline."""

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
 
-from api.http.sse import HEARTBEAT, sse, stream_events
+from api.http.sse import HEARTBEAT, RESTARTING, sse, stream_events
 from api.jobs.serialization import job_object
 from api.jobs.watcher import JobWatcher
 from worker.core.ids import public_id
@@ -48,10 +48,11 @@ _DEADLINE_SECONDS = 300.0
 class Feed:
     """The subscription of one client to all jobs that it may see."""
 
-    __slots__ = ("_account_ids", "_changed", "_event", "viewer")
+    __slots__ = ("_account_ids", "_changed", "_event", "released", "viewer")
 
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, viewer: Viewer, *, released: bool = False) -> None:
         self.set_viewer(viewer)
+        self.released = released  # this process stops
         self._changed: set[UUID] = set()
         self._event = asyncio.Event()
 
@@ -66,6 +67,11 @@ class Feed:
         if own:
             self._changed.add(job_id)
             self._event.set()
+
+    def release(self) -> None:
+        """End the feed: its client connects again, to a process that does not stop."""
+        self.released = True
+        self._event.set()
 
     async def wait_for_changes(self, timeout_seconds: float) -> set[UUID]:
         """Return the jobs that changed; empty after the timeout."""
@@ -98,10 +104,15 @@ class JobFeeds:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    def release(self) -> None:
+        """End all feeds, because this process stops."""
+        for feed in self._feeds:
+            feed.release()
+
     @contextlib.contextmanager
     def subscribe(self, viewer: Viewer) -> Iterator[Feed]:
         """Register a feed. Register it before the first read, so that no change is lost in between."""
-        feed = Feed(viewer)
+        feed = Feed(viewer, released=self._job_watcher.stopping)
         self._feeds.add(feed)
         try:
             yield feed
@@ -201,12 +212,12 @@ class _FeedSource:
         return False
 
     def is_released(self) -> bool:
-        """Return False: the server closes the connection of a feed when it stops."""
-        return False
+        """Return whether this process stops. Without it the server cuts the connection at the end of its patience."""
+        return self._feed.released
 
     def release(self) -> bytes:
-        """Return nothing: a feed is never released."""
-        return b""
+        """Return the last line of the feed: its client connects again with its `Last-Event-ID`."""
+        return RESTARTING
 
     def expire(self) -> bytes:
         """Return nothing: the stream ends and the client reconnects."""
