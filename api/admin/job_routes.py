@@ -23,6 +23,7 @@ from api.http.responses import base_url, json_response
 from api.jobs.routes import job_not_found, parse_job_id, parse_kinds, parse_statuses, resolve_model_ids
 from api.jobs.schemas import AcceptedJob, RetryRequest
 from api.jobs.serialization import job_object
+from api.jobs.timeline.cancelling import administrator
 from api.jobs.timeline.entries import timeline_object
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
@@ -113,21 +114,22 @@ def list_jobs(
 
 
 @router.get("/{job_id}", summary="Get a job of any user", responses={200: {"model": AdminJobDetails}})
-def get_job(request: Request, job_id: str, _admin: AdminDep) -> Response:
+def get_job(request: Request, job_id: str, admin: AdminDep) -> Response:
     """Returns the job with its user, API key, account, and a timeline with account labels."""
     with transaction() as tx:
         view = _find_job(tx, job_id)
         [job] = _job_objects(tx, [view], base_url(request))
         rows = queries.transitions(tx, view.job.id)
     set_job_id_header(request, job_id)
-    return json_response({**job, "timeline": timeline_object(view, rows, shows_labels=True)})
+    return json_response({**job, "timeline": timeline_object(view, rows, admin, shows_labels=True)})
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job of any user", responses={200: {"model": AdminJob}})
 def cancel_job(request: Request, job_id: str, admin: AdminDep) -> Response:
     """Cancels a queued job immediately, and a running job at its next poll."""
-    note = partial(_record_action, audit_actor(request, admin), "job.cancel", job_id)
-    view = cancel_job_now(_all_jobs_viewer, parse_job_id(job_id), extra_write=note)
+    actor = audit_actor(request, admin)
+    note = partial(_record_action, actor, "job.cancel", job_id)
+    view = cancel_job_now(_all_jobs_viewer, parse_job_id(job_id), by=administrator(actor), extra_write=note)
     set_job_id_header(request, job_id)
     with transaction() as tx:
         [job] = _job_objects(tx, [view], base_url(request))

@@ -25,6 +25,7 @@ from api.batches.validation import BatchLimits, CheckedBatch, check_lines
 from api.generation.job_action_routes import cancel_job_now
 from api.generation.media.reference_images import delete_stored_inputs
 from api.http.clients.storage_threads import in_storage_thread
+from api.jobs.timeline.cancelling import BATCH
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.observability.faults import UnexpectedError
@@ -254,14 +255,14 @@ def _cancel_jobs(row: "Row[Any]", holder: UUID) -> None:
     more = True
     while more:
         with transaction() as tx:
-            changed, more = held_jobs.cancel_waiting(tx, row.id, limit=_CANCELS_PER_TRANSACTION)
+            changed, more = held_jobs.cancel_waiting(tx, row.id, by=BATCH, limit=_CANCELS_PER_TRANSACTION)
         pubsub.publish_job_changes(changed)
         _renew(row.id, holder)
     with transaction() as tx:
         running = batches.running_jobs(tx, row.id, limit=_CANCELS_PER_TRANSACTION)
     for job_id in running:
         with contextlib.suppress(DreameryError):  # deleted meanwhile
-            cancel_job_now(lambda _tx: Viewer(all_jobs=True), job_id)
+            cancel_job_now(lambda _tx: Viewer(all_jobs=True), job_id, by=BATCH)
     _give_back(row.id, holder, 1.0)
 
 

@@ -28,6 +28,7 @@ from api.jobs.results.removal import erase_files
 from api.jobs.routes import find_job, job_not_found, parse_job_id
 from api.jobs.schemas import AcceptedJob, DeletedJob, Job, RetryRequest
 from api.jobs.serialization import job_object
+from api.jobs.timeline.cancelling import OWNER
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.job_state import JobState
@@ -46,17 +47,19 @@ _MAX_FILES = 1000
 def cancel_job_now(
     get_viewer: Callable[[Transaction], Viewer],
     job_id: UUID,
+    *,
+    by: dict[str, Any] = OWNER,
     extra_write: Callable[[Transaction], object] | None = None,
 ) -> JobView:
     """Cancel a job or request its cancellation, and return it. Raises `job_not_found`.
 
-    `extra_write` runs in the same transaction.
+    `by` = who asks for it (`api/jobs/timeline/cancelling.py`). `extra_write` runs in the same transaction.
     """
     with transaction() as tx:
         viewer = get_viewer(tx)
         if queries.job_view(tx, job_id, viewer) is None:
             raise job_not_found(public_id("job", job_id))
-        row = state_machine.cancel(tx, job_id)
+        row = state_machine.cancel(tx, job_id, by=by)
         if extra_write is not None:
             extra_write(tx)
         if row is not None:

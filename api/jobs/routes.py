@@ -261,7 +261,7 @@ def _timeline(caller: Caller, job_id: UUID) -> dict[str, Any]:
         rows = queries.transitions(tx, job_id)
         # Jobs of session ids ran on accounts of the caller itself, but a user may have registered one with a label.
         is_callers = view.job.user_id is None and not accounts.any_has_owner(tx, view.job.account_ids)
-    return timeline_object(view, rows, shows_labels=is_callers or caller.role == "admin")
+    return timeline_object(view, rows, caller, shows_labels=is_callers or caller.role == "admin")
 
 
 @router.get(

@@ -6,7 +6,9 @@ callers see `pool` for accounts of the platform.
 
 from typing import Any
 
+from api.auth.caller import Caller
 from api.jobs.serialization import STATUS_OF, job_route
+from api.jobs.timeline import cancelling
 from worker.core.errors import ERRORS
 from worker.core.ids import public_id
 from worker.core.job_state import JobState
@@ -26,7 +28,6 @@ _TEXTS = {
     JobState.SAVING: ("Upstream has finished; saving the results.", "上游已完成，正在保存结果。"),
     JobState.SUCCEEDED: ("Completed; the results are stored.", "完成，结果已保存。"),
     JobState.FAILED: ("Failed", "失败"),
-    JobState.CANCELLED: ("Cancelled on request.", "已按要求取消。"),
 }
 # Remarks in events without a change of state.
 _REMARKS = {
@@ -91,8 +92,9 @@ _RETRY_REASONS = {
 }
 
 
-def timeline_object(view: JobView, rows: list["Row[Any]"], *, shows_labels: bool) -> dict[str, Any]:
+def timeline_object(view: JobView, rows: list["Row[Any]"], reader: Caller, *, shows_labels: bool) -> dict[str, Any]:
     """Build the body of `GET /v1/jobs/{id}/timeline` from the transitions of the job, oldest first."""
+    cancel_request: dict[str, Any] = {}
     entries: list[dict[str, Any]] = []
     seconds_in_state: dict[str, float] = {}
     attempt = 0
@@ -107,8 +109,17 @@ def timeline_object(view: JobView, rows: list["Row[Any]"], *, shows_labels: bool
         if waited is not None:
             seconds_in_state[row.from_state] = round(seconds_in_state.get(row.from_state, 0.0) + waited, 3)
         visible_account = account if shows_labels or is_own or account is None else "pool"
+        requested = row.note.get("remark") == cancelling.REMARK
+        if requested:
+            cancel_request = row.note
+        if requested or row.to_state == JobState.CANCELLED:
+            by = row.note if "by" in row.note else cancel_request
+            texts = cancelling.cancel_texts(by, reader, is_owner=view.job.owner == reader.owner, requested=requested)
+        else:
+            texts = _texts(row)
         entries.append(
-            _entry(row, attempt, visible_account, waited) | {"choice": _choice(row.note, shows_labels=shows_labels)}
+            _entry(row, attempt, visible_account, waited, texts)
+            | {"choice": _choice(row.note, shows_labels=shows_labels)}
         )
         previous = row
         if row.to_state == JobState.QUEUED:
@@ -124,9 +135,11 @@ def timeline_object(view: JobView, rows: list["Row[Any]"], *, shows_labels: bool
     }
 
 
-def _entry(row: "Row[Any]", attempt: int, account: str | None, waited: float | None) -> dict[str, Any]:
+def _entry(
+    row: "Row[Any]", attempt: int, account: str | None, waited: float | None, texts: tuple[str, str]
+) -> dict[str, Any]:
     note = row.note
-    english, chinese = _texts(row)
+    english, chinese = texts
     return {
         "seq": row.seq,
         "at": round(row.at.timestamp(), 3),

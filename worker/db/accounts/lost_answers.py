@@ -13,6 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from worker.core.job_state import UPSTREAM, sql_list
 from worker.db.accounts import polling
 from worker.db.engine import Transaction
 
@@ -108,6 +109,22 @@ def doubt_charge(tx: Transaction, job_id: UUID, *, detail: str) -> Row[Any] | No
     """Record that the job may have been charged more than once."""
     note = json.dumps({"remark": "charged_twice_possible", "detail": detail})
     return tx.first(_DOUBT, {"id": job_id, "actor": "poll", "note": note})
+
+
+_REQUEST_CANCEL = text(
+    f"""/* request_cancel */
+    WITH upd AS (
+        UPDATE jobs SET cancel_requested_at = clock_timestamp(), event_seq = event_seq + 1
+        WHERE id = :id AND cancel_requested_at IS NULL AND state IN {sql_list(UPSTREAM)}
+        RETURNING id, state, event_seq, account_id),
+    {_REMARK}"""
+)
+
+
+def request_cancel(tx: Transaction, job_id: UUID, *, by: Mapping[str, Any]) -> None:
+    """Record that the job is to be cancelled as soon as upstream allows it. `by` = who asked for it."""
+    note = json.dumps({"remark": "cancel_requested", **by})
+    tx.run(_REQUEST_CANCEL, {"id": job_id, "actor": "api", "note": note})
 
 
 _REFUSE_CANCEL = text(

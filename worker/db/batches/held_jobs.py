@@ -250,7 +250,7 @@ def fail_overdue(tx: Transaction, *, limit: int) -> list[Row[Any]]:
     return list(changed.values())
 
 
-def cancel_waiting(tx: Transaction, batch_id: UUID, *, limit: int) -> tuple[list[Row[Any]], bool]:
+def cancel_waiting(tx: Transaction, batch_id: UUID, *, by: dict[str, Any], limit: int) -> tuple[list[Row[Any]], bool]:
     """held, queued -> cancelled: jobs of a batch that no account has claimed. Return them, and whether more may wait.
 
     Jobs that were claimed before and wait again may have cost something: `state_machine.cancel` ends those.
@@ -264,7 +264,7 @@ def cancel_waiting(tx: Transaction, batch_id: UUID, *, limit: int) -> tuple[list
             ),
             {"id": batch_id, "state": state, "limit": limit},
         )
-        changes = [{"id": str(row.id), "attempt": row.attempt, "note": {}} for row in rows]
+        changes = [{"id": str(row.id), "attempt": row.attempt, "note": by} for row in rows]
         changed = state_machine.apply_many(tx, _CANCEL, changes, from_state=state, actor="batch", event="job.cancelled")
         found += changed.values()
         if len(rows) == limit:

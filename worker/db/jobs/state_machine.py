@@ -24,10 +24,11 @@ from sqlalchemy import Row, TextClause, text
 
 from worker.core.catalog.provider_data import first_provider
 from worker.core.ids import new_id
-from worker.core.job_state import OPEN, UPSTREAM, JobState, sql_list
+from worker.core.job_state import OPEN, JobState, sql_list
 from worker.core.observability import metrics
 from worker.core.observability.job_context import Origin, current_origin
 from worker.core.settings import get_settings
+from worker.db.accounts import lost_answers
 from worker.db.accounts.available_credits import SET_CHARGED, SET_CHARGED_IF_TAKEN
 from worker.db.column_values import clamp_known, finite
 from worker.db.engine import Transaction
@@ -519,31 +520,27 @@ _CANCEL = _change(
 
 
 def _cancel(
-    tx: Transaction, *, job_id: UUID, from_states: Collection[JobState], attempt: int | None, actor: str
+    tx: Transaction,
+    *,
+    job_id: UUID,
+    from_states: Collection[JobState],
+    attempt: int | None,
+    actor: str,
+    note: dict[str, Any] | None = None,
 ) -> Row[Any] | None:
-    return _apply(
-        tx,
-        _CANCEL,
-        job_id=job_id,
-        attempt=attempt,
-        from_states=from_states,
-        actor=actor,
-        code=None,
-        event="job.cancelled",
-    )
+    where: dict[str, Any] = {"job_id": job_id, "from_states": from_states, "attempt": attempt}
+    return _apply(tx, _CANCEL, actor=actor, note=note, code=None, event="job.cancelled", **where)
 
 
-def cancel(tx: Transaction, job_id: UUID) -> Row[Any] | None:
-    """held, queued -> cancelled at once. For a job upstream only record the request, for poll and requeue."""
-    row = _cancel(tx, job_id=job_id, from_states=(JobState.HELD, JobState.QUEUED), attempt=None, actor="api")
+def cancel(tx: Transaction, job_id: UUID, *, by: dict[str, Any] | None = None) -> Row[Any] | None:
+    """held, queued -> cancelled at once. For a job upstream only record the request, for poll and requeue.
+
+    `by` = who asked for it, as its event keeps it (`api/jobs/timeline/cancelling.py`).
+    """
+    from_states = (JobState.HELD, JobState.QUEUED)
+    row = _cancel(tx, job_id=job_id, from_states=from_states, attempt=None, actor="api", note=by)
     if row is None:
-        tx.run(
-            text(
-                """UPDATE jobs SET cancel_requested_at = clock_timestamp()
-                   WHERE id = :id AND cancel_requested_at IS NULL AND state = ANY(:open)"""
-            ),
-            {"id": job_id, "open": list(UPSTREAM)},
-        )
+        lost_answers.request_cancel(tx, job_id, by=by or {})
     return row
 
 

@@ -63,6 +63,31 @@ def list_job_ids(admin: ApiClient, **query: Any) -> list[str]:
     return [job["id"] for job in answer.json()["data"]]
 
 
+def last_text(answer: Any) -> str:
+    return answer.json()["data"][-1]["text"]["en"]
+
+
+def test_timeline_says_who_cancelled(admin, add: Add) -> None:
+    _, one = add()
+    mine, theirs = (one.start_job("a boat [[queue:60]]")["id"] for _ in range(2))
+    one.cancel(mine)
+    admin.http.post(f"/admin/v1/jobs/{theirs}/cancel")
+    for job in (mine, theirs):
+        one.wait_for_end(job)
+    assert last_text(one.http.get(f"/v1/jobs/{mine}/timeline")) == "Cancelled by you."
+    owners = one.http.get(f"/v1/jobs/{theirs}/timeline")
+    assert last_text(owners) == "Cancelled by an administrator."
+    assert "name" not in owners.text, "only administrators see each other's names"
+    answers = [admin.http.get(f"/admin/v1/jobs/{job}").json()["timeline"]["data"][-1] for job in (mine, theirs)]
+    assert [answer["text"]["en"] for answer in answers] == ["Cancelled by its owner.", "Cancelled by you."]
+    name = f"second {time.time_ns()}"
+    admin.http.post("/admin/v1/users", json={"name": name, "role": "admin"})
+    key = admin.http.post("/admin/v1/keys", json={"user": name, "scopes": ["admin", "read"]}).json()["key"]
+    with admin.as_caller(key) as second:
+        shown = second.http.get(f"/admin/v1/jobs/{theirs}").json()["timeline"]["data"][-1]["text"]
+    assert shown["en"] == "Cancelled by admin, an administrator."
+
+
 def test_jobs_of_all_users_are_listed_and_filtered(admin, add: Add) -> None:
     (alice, one), (bob, other) = add(), add()
     mine = one.wait_for_end(one.start_job("a boat")["id"])["id"]

@@ -442,7 +442,7 @@ def test_i1_cancel_without_attempt_changes_queued_jobs_only(engine: Engine) -> N
         before = whole(engine, job)
         with transaction() as tx:
             assert (state_machine.cancel(tx, job) is not None) == (state == "queued"), state
-        assert (whole(engine, job) != before) == (state == "queued"), state
+        assert (whole(engine, job) != before) == (state in {"queued", *UPSTREAM}), state
         assert (engine.job_row(job).cancel_requested_at is not None) == (state in {"queued", *UPSTREAM}), state
 
 
