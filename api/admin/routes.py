@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Query, Request, Response
 
-from api.admin.audit_names import names_in
+from api.admin.audit_names import names_in, users_of_keys
 from api.admin.key_accounts import read_accounts, shown_accounts
 from api.admin.schemas import (
     ApiKey,
@@ -326,7 +326,7 @@ def read_audit(
     since_time = datetime.fromtimestamp(min(since, 4e9), UTC) if since is not None else None
     with transaction() as tx:
         rows = audit_log.read_log(tx, action=action, since=since_time, after=after_id("act", after), limit=limit + 1)
-        names = names_in(tx, rows)
+        names, users = names_in(tx, rows), users_of_keys(tx, rows)
     entries = [
         {
             "id": public_id("act", row.id),
@@ -337,7 +337,8 @@ def read_audit(
             "target": row.target,
             "details": row.details,
             "names": named,
+            "users": owners,
         }
-        for row, named in zip(rows, names, strict=True)
+        for row, named, owners in zip(rows, names, users, strict=True)
     ]
     return page_response(entries, limit)

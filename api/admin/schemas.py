@@ -297,7 +297,10 @@ class AuditEntry(BaseModel):
     action: str
     target: str
     details: dict[str, Any]
-    names: dict[str, str] = Field(description="current names of users, keys and accounts that it mentions, by id")
+    names: dict[str, str] = Field(
+        description="current names of users, keys, accounts and albums that it mentions, by id; of a job, its prompt"
+    )
+    users: dict[str, str] = Field(description="the user of each key that it mentions, both as ids")
 
 
 class AuditList(BaseModel):

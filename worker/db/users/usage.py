@@ -127,8 +127,24 @@ def _statement(filters: UsageFilter, groups: Sequence[str], *, counted: bool = T
         FROM jobs j {keys} {files} WHERE {" AND ".join(conditions)} {order} LIMIT :limit"""
 
 
+# The table and the name of each kind of object.
+_NAMES = {
+    "user": ("users", "name"),
+    "key": ("api_keys", "name"),
+    "account": ("accounts", "label"),
+    "album": ("albums", "name"),
+    "job": ("jobs", "left(params -> 'order' ->> 'prompt', 80)"),
+}
+
+
 def get_names(tx: Transaction, kind: str, ids: list[UUID]) -> dict[UUID, str]:
-    """Return the names of users, keys or accounts, by id."""
-    table, column = {"user": ("users", "name"), "key": ("api_keys", "name"), "account": ("accounts", "label")}[kind]
-    rows = tx.all(text(f"SELECT id, {column} AS name FROM {table} WHERE id = ANY(:ids)"), {"ids": ids})
-    return {row.id: row.name for row in rows}
+    """Return the names of users, keys, accounts, albums or jobs (the beginning of the prompt), by id."""
+    table, name = _NAMES[kind]
+    rows = tx.all(text(f"SELECT id, {name} AS name FROM {table} WHERE id = ANY(:ids)"), {"ids": ids})
+    return {row.id: row.name for row in rows if row.name}
+
+
+def get_key_users(tx: Transaction, ids: list[UUID]) -> dict[UUID, UUID]:
+    """Return the users of keys, by the id of the key."""
+    rows = tx.all(text("SELECT id, user_id FROM api_keys WHERE id = ANY(:ids)"), {"ids": ids})
+    return {row.id: row.user_id for row in rows}

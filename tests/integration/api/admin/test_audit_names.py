@@ -11,11 +11,18 @@ def test_entries_name_their_objects(api_platform) -> None:
         user = admin.http.post("/admin/v1/users", json={"name": name}).json()["id"]
         key = admin.http.post("/admin/v1/keys", json={"user": name, "name": "laptop"}).json()["id"]
         new = admin.http.post(f"/admin/v1/keys/{key}/rotate", json={"grace_seconds": 0}).json()["id"]
+        job = admin.start_job("a paper boat")["id"]
+        admin.http.post(f"/admin/v1/jobs/{job}/cancel")
+        album = admin.http.post("/v1/albums", json={"name": "Boats"}).json()["id"]
         entries = admin.http.get("/admin/v1/audit", params={"limit": 100}).json()["data"]
     named = {(entry["action"], entry["target"]): entry["names"] for entry in entries}
     assert named["user.add", user] == {user: name}
     assert named["key.make", key] == {key: "laptop"}
     assert named["key.rotate", key] == {key: "laptop", new: "laptop"}
+    assert named["job.cancel", job] == {job: "a paper boat"}
+    assert named["album.create", album] == {album: "Boats"}
+    [rotated] = [entry for entry in entries if (entry["action"], entry["target"]) == ("key.rotate", key)]
+    assert rotated["users"] == {key: user, new: user}
     # Names in details and targets without an object stay as they are.
     assert all(set(names) <= {target, *entry_values(entries)} for (_, target), names in named.items())
 
