@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.api_client import Client, Json
+from api.cli.display.added_accounts import print_added
 from api.cli.display.output import (
     JsonOption,
     KeyOption,
@@ -25,7 +26,6 @@ _COLUMNS = (
     *("id", "label", "provider", "region", "state", "state_code", "user", "groups"),
     *("credits", "credits_left", "in_flight", "polling", "resting models"),
 )
-_IMPORTED = ("line", "id", "label", "outcome", "state", "live", "region", "credits", "models", "error")
 # The API accepts this many session ids per request.
 _BATCH_SIZE = 100
 AccountId = Annotated[str, typer.Argument(help="Label or id, see `dreamery accounts list`.")]
@@ -137,31 +137,18 @@ def accounts_add(
         warnings += response["warnings"]
     for warning in dict.fromkeys(warnings):
         typer.echo(f"warning: {warning}", err=True)
-    _print_import(added, refused, as_json=as_json)
+    _print_import(added, refused, own=own, as_json=as_json)
 
 
-def _print_import(added: list[Json], refused: list[Json], *, as_json: bool) -> None:
-    if len(added) == 1 and not refused:
-        print_object(added[0], as_json=as_json)
-        return
-    if as_json:
-        print_list([*added, *refused], (), as_json=True)
+def _print_import(added: list[Json], refused: list[Json], *, own: bool, as_json: bool) -> None:
+    if not as_json:
+        print_added(added, refused, own=own)
+    elif len(added) == 1 and not refused:
+        print_object(added[0], as_json=True)
     else:
-        rows = [{**one, **(one["check"] or {}), "state": one["state"]} for one in added]
-        rows += [{**one, "outcome": "refused"} for one in refused]
-        print_list(sorted(map(_as_text, rows), key=_line), _IMPORTED, as_json=False)
+        print_list([*added, *refused], (), as_json=True)
     if refused:
         raise typer.Exit(1)
-
-
-def _line(row: Json) -> int:
-    return int(row["line"])
-
-
-def _as_text(row: Json) -> Json:
-    error, models = row.get("error"), row.get("models")
-    model_counts = ", ".join(f"{count} {kind}" for kind, count in models.items()) if models else None
-    return {**row, "error": error["message"] if error else None, "models": model_counts}
 
 
 @accounts_app.command("list", epilog="Example: dreamery accounts list --all --json")

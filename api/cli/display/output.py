@@ -12,7 +12,7 @@ from rich.text import Text
 
 from api.cli.api_client import Client, Json
 from api.cli.display.error_words import GIVE_A_KEY
-from api.cli.display.values import describe
+from api.cli.display.values import describe, is_quantity
 
 _MIN_CUT_WIDTH = 22
 SANDBOX_KEY = "demo:sandbox"
@@ -101,11 +101,19 @@ def print_list(items: list[Json], columns: tuple[str, ...], *, as_json: bool, cu
     if sum(widths) > screen.width + 2 and screen.is_terminal:
         _print_records(screen, rows, columns)
         return
-    table = Table(*columns, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if _holds_numbers(items, column) else "left")
     for row in rows:
         table.add_row(*map(Text, row))
     # Rich ignores the width if the height is not given and the terminal size is unknown.
     Console(width=max(sum(widths), screen.width), height=screen.height).print(table)
+
+
+def _holds_numbers(items: list[Json], column: str) -> bool:
+    """Return whether a column has only numbers, apart from empty cells. Times are no numbers for a reader."""
+    values = [item[column] for item in items if item.get(column) is not None]
+    return bool(values) and all(is_quantity(value, column) for value in values)
 
 
 def _print_records(screen: Console, rows: list[list[str]], columns: tuple[str, ...]) -> None:
@@ -124,7 +132,8 @@ def print_with_secret(item: Json, field: str, title: str, *, as_json: bool) -> N
     if as_json:
         print_object(item, as_json=True)
         return
-    print_object({name: value for name, value in item.items() if name != field}, as_json=False)
+    shown = {name: value for name, value in item.items() if name != field and describe(value) != "-"}
+    print_object(shown, as_json=False)
     print(f"\n{title}, shown only this once:\n{item[field]}")
 
 

@@ -37,6 +37,11 @@ def describe(value: Any, name: str = "", *, short_ids: bool = False) -> str:
     return short_id(text) if short_ids else text
 
 
+def is_quantity(value: Any, name: str) -> bool:
+    """Return whether a value is a number to compare with others, and not a time or a truth."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and not _is_time(value, name)
+
+
 def _is_time(value: Any, name: str) -> bool:
     is_named = name in {"at", "until", "since"} or name.endswith(("_at", "_until", "_since"))
     return is_named and isinstance(value, int | float) and _EARLIEST < value < _LATEST

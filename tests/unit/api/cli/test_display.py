@@ -7,8 +7,10 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from api.cli.display.added_accounts import print_added
 from api.cli.display.error_words import in_command_words
 from api.cli.display.help_panels import _PANELS
+from api.cli.display.output import print_list, print_with_secret
 from api.cli.display.values import describe, local_time, short_id
 from api.cli.main import app
 from api.cli.models import _makes, _takes
@@ -92,3 +94,41 @@ def test_a_model_says_what_it_takes_and_makes() -> None:
     assert _makes(model(durations=[5, 10])) == "5/10 s, 1k 2k"
     assert _makes(model(durations=[4, 5, 6, 7])) == "4-7 s, 1k 2k"
     assert _makes(model(counts=[], resolutions=[])) == "text, pictures and videos"
+
+
+def test_numbers_and_their_headers_are_right_aligned(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"name": "a", "credits": 12345, "at": 1_796_029_737}, {"name": "long name", "credits": None, "at": None}]
+    print_list(rows, ("name", "credits", "at"), as_json=False)
+    head, first, second = capsys.readouterr().out.splitlines()
+    end = head.index("credits") + len("credits")
+    assert first[:end].endswith(" 12345")
+    assert second[:end].endswith("      -")
+    assert first.index("2026") == head.index("at"), "times are no numbers"
+
+
+def test_a_secret_comes_last_and_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    print_with_secret({"id": ID, "key": "sk-1", "limits": {"x": None}, "models": None}, "key", "Key", as_json=False)
+    assert capsys.readouterr().out.rstrip().endswith("Key, shown only this once:\nsk-1")
+
+
+ACCOUNT = {"id": f"account_{'0' * 24}12345678", "label": "studio", "provider": "dreamina", "region": "us", "line": 1}
+
+
+def test_adding_prints_what_a_person_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    good = {**ACCOUNT, "state": "ok", "credits": 1200, "models": {"images": 25}, "outcome": "added", "user": None}
+    print_added([{**good, "check": {"done": True, "live": True, "error": None}}], [], own=False)
+    text = capsys.readouterr().out
+    assert text.startswith("Added: studio (12345678)\n")
+    assert "1,200" in text
+    assert len(text.splitlines()) == 6
+    refused = {"done": True, "live": False, "error": {"code": "x", "message": "Upstream does not know it."}}
+    dead = {**good, "state": "needs_login", "credits": None, "models": None, "check": refused}
+    print_added([dead], [], own=True)
+    text = capsys.readouterr().out
+    assert text.startswith("Not accepted: studio (12345678)\n")
+    assert "Upstream does not know it." in text
+    assert "dreamery accounts login 12345678 - --own" in text
+    print_added([good | {"check": None}], [{"line": 2, "error": {"message": "wrong form"}}], own=False)
+    text = capsys.readouterr().out
+    assert "studio: Next: `dreamery accounts check 12345678`" in text
+    assert "Line 2: Next: correct the entry" in text
