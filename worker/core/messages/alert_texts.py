@@ -28,8 +28,8 @@ _RULES: dict[str, dict[str, tuple[str, str]]] = {
         "zh": ("任务未结束", "有任务超过截止时间 {value} 分钟仍未结束。"),
     },
     "storage_low": {
-        "en": ("Storage is full", "{value} % of the storage is free; the limit is {threshold} %. {label}"),
-        "zh": ("存储空间不足", "存储剩余空间 {value} %，低于 {threshold} %。{label}"),
+        "en": ("Storage is {full} % full", "{value} % of the storage is free; the limit is {threshold} %. {label}"),
+        "zh": ("存储空间已用 {full} %", "存储剩余空间 {value} %，低于 {threshold} %。{label}"),
     },
     "workers_away": {
         "en": ("Workers are away", "No worker has processed the queue {label} for {value} minutes."),
@@ -62,14 +62,14 @@ _MORE = {"en": "and {n} more", "zh": "另有 {n} 条"}
 _PLATFORM = {"en": "The platform was stopped, or had no worker.", "zh": "平台曾停止运行，或没有工作进程。"}
 
 
-def rule_title(rule: str, language: str) -> str:
-    """Return the title of a rule."""
-    return _RULES[rule][language][0]
+def rule_title(rule: str, language: str, threshold: float) -> str:
+    """Return the title of a rule. That of the storage names how full it is: its threshold counts what is free."""
+    return _RULES[rule][language][0].format(full=number(100 - threshold))
 
 
 def number(value: float) -> str:
-    """Return a number without needless digits."""
-    return f"{value:.0f}" if value == round(value) or abs(value) >= 100 else f"{value:.1f}"
+    """Return a number without needless digits, as the console formats it in both languages."""
+    return f"{value:,.0f}" if value == round(value) or abs(value) >= 100 else f"{value:.1f}"
 
 
 def alert_line(alert: Mapping[str, Any], language: str) -> str:
@@ -95,4 +95,5 @@ def message(
     if total > len(alerts):
         lines.append(_MORE[language].format(n=total - len(alerts)))
     mark = "：" if language == "zh" else ": "
-    return f"{title}{mark}{rule_title(rule, language)}", "\n".join(lines)
+    threshold = float(alerts[0]["threshold"])
+    return f"{title}{mark}{rule_title(rule, language, threshold)}", "\n".join(lines)

@@ -205,5 +205,14 @@ def test_each_rule_has_texts_in_both_languages(name: str) -> None:
     from worker.core.messages.alert_texts import alert_line, rule_title
 
     for language in ("en", "zh"):
-        assert rule_title(name, language)
+        assert rule_title(name, language, 10)
         assert "{" not in alert_line({"rule": name, "label": "x", "value": 1.0, "threshold": 2.0}, language)
+
+
+def test_texts_of_alerts_name_the_threshold_and_group_digits() -> None:
+    from worker.core.messages.alert_texts import alert_line, rule_title
+
+    assert rule_title("storage_low", "en", 20.0) == "Storage is 80 % full"
+    assert rule_title("storage_low", "zh", 20.0) == "存储空间已用 80 %"
+    alert = {"rule": "pool_credits_low", "label": "", "value": 1234.0, "threshold": 50000.0}
+    assert alert_line(alert, "en") == "All platform accounts have 1,234 credits; the limit is 50,000."
