@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from worker.core.job_state import FINAL, UNFINISHED, sql_list
+from worker.core.job_state import FINAL, UNFINISHED, in_group, sql_list
 from worker.db.engine import Transaction
 
 LEASE_SECONDS = 60
@@ -339,8 +339,9 @@ def lines_page(tx: Transaction, batch_id: UUID, *, after: int, limit: int) -> li
     """Return lines with the ids of their jobs (`job_ids`, oldest first) in order, behind line number `after`."""
     return tx.all(
         text(
-            """/* lines_page */
-            SELECT l.*, (SELECT array_agg(j.id ORDER BY j.id) FROM jobs j WHERE j.group_id = l.group_id) AS job_ids
+            f"""/* lines_page */
+            SELECT l.*,
+                (SELECT array_agg(j.id ORDER BY j.id) FROM jobs j WHERE {in_group("l.group_id", "j")}) AS job_ids
             FROM batch_lines l WHERE l.batch_id = :id AND l.n > :after ORDER BY l.n LIMIT :limit"""
         ),
         {"id": batch_id, "after": after, "limit": limit},
