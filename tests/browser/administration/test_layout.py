@@ -52,7 +52,8 @@ def filled(client: ApiClient) -> Iterator[dict[str, str]]:
         ),
         what="a refused delivery",
     )
-    yield {"user": user.json()["id"], "name": name, "endpoint": endpoint["id"]}
+    account = added.json()["data"][0]["id"]
+    yield {"user": user.json()["id"], "name": name, "endpoint": endpoint["id"], "account": account}
     client.http.delete(f"/v1/webhooks/endpoints/{endpoint['id']}")
 
 
@@ -71,6 +72,23 @@ def test_columns_of_tables_stay_readable_and_inside(page: Page, filled: dict[str
         assert page.evaluate(NARROW_CELLS) == [], width
         assert page.evaluate(SCROLLED_TABLES) == [], width
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+
+
+def test_state_of_an_account_is_above_its_settings(page: Page, filled: dict[str, str]) -> None:
+    page.goto(f"/console/accounts/{filled['account']}")
+    settings = page.get_by_role("heading", name="Settings")
+    replace = page.get_by_role("button", name="Replace session", exact=True).last
+    for width in (390, 1100):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert box(replace)["y"] < box(settings)["y"], width
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+    page.set_viewport_size({"width": 1440, "height": 900})
+    assert box(replace)["x"] > box(settings)["x"] + 400, "beside it where there is room"
+    page.get_by_label("Concurrent images").fill("3")
+    page.get_by_role("link", name="Users", exact=True).first.click()
+    question = page.get_by_role("dialog", name="Leave without saving?")
+    question.get_by_role("button", name="Leave").click()
+    expect(page.get_by_role("heading", name="Users", level=1)).to_be_visible()
 
 
 def test_fields_in_tables_show_their_words(page: Page) -> None:

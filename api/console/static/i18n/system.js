@@ -8,7 +8,7 @@ export default {
   "alert_rule.pool_credits_low": ["Low credits of all accounts", "全部账号积分不足"],
   "alert_rule.queue_stuck": ["Queue is stuck", "队列停滞"],
   "alert_rule.session_expired": ["Account needs attention", "账号需要处理"],
-  "alert_rule.storage_low": ["Storage is full", "存储空间不足"],
+  "alert_rule.storage_low": ["Storage is {full} % full", "存储空间已用 {full} %"],
   "alert_rule.workers_away": ["Workers are away", "工作进程离线"],
   "alert_unit.credits": ["credits", "积分"],
   "alert_unit.hours": ["hours", "小时"],

@@ -4,6 +4,7 @@ import { api } from "../lib/api/client.js";
 import { useLoaded, usePolling } from "../lib/api/loading.js";
 import { formatNumber, t } from "../lib/state/language.js";
 import { Link } from "../lib/state/router.js";
+import { useUnsaved } from "../lib/state/unsaved.js";
 import { ReplaceDialog } from "../lib/ui/accounts/replace.js";
 import { AccountActions, AccountState, ADMIN_BASE, formatWorkingHours, Load, OWN_BASE, Reason, RestingModels, splitList } from "../lib/ui/accounts/views.js";
 import { AccountWarnings } from "../lib/ui/accounts/warnings.js";
@@ -33,13 +34,14 @@ function OneAccount({ base, page, id, defaults }) {
   return html`${back}
     <${PageHeader} title=${account.label}>${base === ADMIN_BASE && html`<${Link} to=${`jobs?who=all&account=${account.id}`} class="button small"><${Icon} name="list" size=${16} /><span>${t("jobs.of_account")}</span><//>`}<${AccountActions} account=${account} base=${base} onChanged=${changed} /><//>
     <${AccountWarnings} accounts=${[account]} page=${page} />
-    <div class="with-sidebar"><div class="stack">
+    <div class="with-sidebar sidebar-first"><aside class="stack" aria-label=${t("accounts.account")}><section class="card"><h2>${t("accounts.state")}</h2><${AccountState} account=${account} /><div class="gap"><${Load} account=${account} defaults=${defaults} /></div>
+      <div class="gap"><${Button} icon="key" onClick=${() => setReplacing(true)}>${t(account.key ? "accounts.replace_key" : "accounts.replace")}<//></div><${Facts} account=${account} />
+      <p class="hint gap break"><code>${account.id}</code></p></section></aside>
+    <div class="stack">
       <${RestingModels} account=${account} base=${base} onChanged=${changed} />
       <${CreditHistory} credits=${credits} />
       <${LimitsForm} key=${account.id} account=${account} defaults=${defaults} path=${path} onChanged=${changed} />
-    </div><aside class="stack" aria-label=${t("accounts.account")}><section class="card"><h2>${t("accounts.state")}</h2><${AccountState} account=${account} /><div class="gap"><${Load} account=${account} defaults=${defaults} /></div><${Facts} account=${account} />
-      <p class="hint gap break"><code>${account.id}</code></p>
-      <div class="gap"><${Button} icon="key" onClick=${() => setReplacing(true)}>${t(account.key ? "accounts.replace_key" : "accounts.replace")}<//></div></section></aside></div>
+    </div></div>
     ${replacing && html`<${ReplaceDialog} account=${account} path=${path} onClose=${() => setReplacing(false)} onChanged=${changed} />`}`;
 }
 
@@ -102,6 +104,7 @@ function LimitsForm({ account, defaults, path, onChanged }) {
     model_ids: Object.entries(item.model_ids).map((pair) => pair.join(" = ")).join("\n"),
   });
   const [form, setForm] = useState(() => initialValues(account));
+  useUnsaved(JSON.stringify(form) !== JSON.stringify(initialValues(account)));
   const set = (name) => (value) => setForm({ ...form, [name]: value });
   const [save, busy, error] = useSubmit(async () => {
     const changes = {

@@ -45,7 +45,7 @@ function AlbumForm({ album, onSaved, onClose }) {
     onSaved(await (album ? api.patch(`/v1/albums/${album.id}`, body) : api.post("/v1/albums", body)));
     onClose();
   });
-  return html`<${Dialog} title=${t(album ? "album.change" : "album.new")} onClose=${onClose}><form class="stack" onSubmit=${save}>
+  return html`<${Dialog} title=${t(album ? "album.change" : "album.new")} unsaved=${(name !== (album?.name ?? "") || showPrompts !== (album?.show_prompts ?? false)) && !busy} onClose=${onClose}><form class="stack" onSubmit=${save}>
     <${TextField} label=${t("album.name")} maxlength="120" required value=${name} onInput=${setName} />
     <label class="check"><input type="checkbox" checked=${showPrompts} onChange=${(event) => setShowPrompts(event.target.checked)} /><span>${t("album.show_prompts")}</span></label>
     ${error && html`<${ErrorMessage} error=${error} />`}

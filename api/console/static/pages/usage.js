@@ -5,7 +5,8 @@ import { useLoaded } from "../lib/api/loading.js";
 import { formatNumber, t } from "../lib/state/language.js";
 import { setQuery } from "../lib/state/router.js";
 import { ErrorMessage, Loading, PageHeader, RadioGroup } from "../lib/ui/components.js";
-import { costsOf, formatCost, lastDays, LimitList, UsageByGroup, UsagePlots } from "../lib/ui/charts/usage_views.js";
+import { LimitList } from "../lib/ui/charts/limits.js";
+import { costsOf, formatCost, lastDays, UsageByGroup, UsagePlots } from "../lib/ui/charts/usage_views.js";
 
 const PERIODS = ["7", "30", "90"];
 

@@ -3,14 +3,16 @@ import { html, useState } from "../lib/ui/preact.js";
 import { api } from "../lib/api/client.js";
 import { useLoaded } from "../lib/api/loading.js";
 import { t } from "../lib/state/language.js";
-import { Link, useUnsaved } from "../lib/state/router.js";
+import { Link } from "../lib/state/router.js";
+import { useUnsaved } from "../lib/state/unsaved.js";
 import { splitList } from "../lib/ui/accounts/views.js";
 import { Button, confirm, ErrorMessage, Loading, PageHeader, Select, StatusBadge, TextField, toast, useAction, useSubmit } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
 import { KeyTable, NewKeyDialog, NewKeySecret } from "../lib/ui/access/key_views.js";
 import { SecretDialog } from "../lib/ui/access/secret_dialog.js";
 import { SessionTable } from "../lib/ui/access/sign_in_views.js";
-import { lastDays, LimitList, UsagePlots } from "../lib/ui/charts/usage_views.js";
+import { LimitList } from "../lib/ui/charts/limits.js";
+import { lastDays, UsagePlots } from "../lib/ui/charts/usage_views.js";
 
 const HARD_LIMITS = ["requests_per_minute", "open_jobs", "concurrent_jobs", "jobs_per_day", "jobs_per_month", "credits_per_day", "credits_per_month", "usd_per_day", "usd_per_month", "cny_per_day", "cny_per_month", "max_cost", "own_accounts"];
 const WITHOUT_WARNING = ["requests_per_minute", "concurrent_jobs", "max_cost", "own_accounts"];

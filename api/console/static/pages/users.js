@@ -48,7 +48,7 @@ function AddUserDialog({ onClose }) {
     const user = await api.post("/admin/v1/users", { name, role, groups: splitList(groups) });
     navigate(`users/${user.id}`);
   });
-  return html`<${Dialog} title=${t("users.add")} onClose=${onClose}><form class="stack" onSubmit=${add}>
+  return html`<${Dialog} title=${t("users.add")} unsaved=${Boolean(name || groups) && !busy} onClose=${onClose}><form class="stack" onSubmit=${add}>
     <${TextField} label=${t("users.name")} value=${name} onInput=${setName} maxlength="100" required autocomplete="off" />
     <${Select} label=${t("users.role")} hint=${t(`role.${role}_text`)} value=${role} onChange=${setRole} options=${["member", "viewer", "admin"].map((item) => [item, t(`role.${item}`)])} />
     <${TextField} label=${t("users.groups")} hint=${t("users.groups_hint")} value=${groups} onInput=${setGroups} />

@@ -105,13 +105,14 @@ function Delivery({ delivery, editable, open, onOpen, onReplayed }) {
 }
 
 function EndpointDialog({ endpoint, onClose, onSaved }) {
-  const [form, setForm] = useState({ url: endpoint.url ?? "", description: endpoint.description ?? "", events: endpoint.events ?? EVENTS.slice(0, 3), scope: "user" });
+  const before = { url: endpoint.url ?? "", description: endpoint.description ?? "", events: endpoint.events ?? EVENTS.slice(0, 3), scope: "user" };
+  const [form, setForm] = useState(before);
   const set = (name) => (value) => setForm({ ...form, [name]: value });
   const [save, busy, error] = useSubmit(async () => {
     const body = { url: form.url.trim(), description: form.description, events: form.events };
     onSaved(await (endpoint.id ? api.patch(`${BASE}/endpoints/${endpoint.id}`, body) : api.post(`${BASE}/endpoints`, { ...body, scope: form.scope })));
   });
-  return html`<${Dialog} title=${t(endpoint.id ? "webhooks.edit" : "webhooks.add")} onClose=${onClose}><form class="stack" onSubmit=${save}>
+  return html`<${Dialog} title=${t(endpoint.id ? "webhooks.edit" : "webhooks.add")} unsaved=${JSON.stringify(form) !== JSON.stringify(before) && !busy} onClose=${onClose}><form class="stack" onSubmit=${save}>
     <${TextField} label=${t("webhooks.url")} hint=${t("webhooks.url_hint")} type="url" required value=${form.url} onInput=${set("url")} placeholder="https://example.com/hooks/dreamery" />
     <${TextField} label=${t("webhooks.description")} value=${form.description} onInput=${set("description")} maxlength="500" />
     <${CheckboxGroup} label=${t("webhooks.events")} options=${EVENTS.map((event) => [event, eventName(event)])} selected=${form.events} onChange=${set("events")} />

@@ -1,7 +1,7 @@
 // Maps URLs below /console to pages. A page gets `params` and `query`; links are ordinary links.
-import { html, signal, useEffect } from "../ui/preact.js";
-import { confirm } from "../ui/components.js";
-import { t } from "./language.js";
+import { html, signal } from "../ui/preact.js";
+import { askToLeave } from "../ui/components.js";
+import { hasUnsaved, hasUnsavedDialog } from "./unsaved.js";
 
 const root = new URL("console", document.baseURI).pathname;
 
@@ -12,37 +12,14 @@ function readLocation() {
 
 export const route = signal(readLocation());
 
-// Forms on the page whose changes are not saved.
-const unsaved = new Set();
-
-// Leaving the page asks first while `isChanged`.
-export function useUnsaved(isChanged) {
-  useEffect(() => {
-    if (!isChanged) return undefined;
-    const form = {};
-    unsaved.add(form);
-    return () => unsaved.delete(form);
-  }, [isChanged]);
-}
-
-const leavesForm = (path) => unsaved.size > 0 && path !== route.value.path;
-
-async function askToLeave() {
-  const leave = await confirm({ title: t("unsaved.title"), text: t("unsaved.text"), action: t("unsaved.leave") });
-  if (leave) unsaved.clear();
-  return leave;
-}
-
-addEventListener("beforeunload", (event) => {
-  if (unsaved.size) event.preventDefault();
-});
+const leavesForm = (path) => hasUnsaved() && path !== route.value.path;
 
 // The address that the page has; Back has already changed it when the page receives the event.
 let shown = location.href;
 
 addEventListener("popstate", async () => {
   const next = readLocation();
-  if (leavesForm(next.path)) {
+  if (leavesForm(next.path) || hasUnsavedDialog()) {
     history.pushState(null, "", shown);
     if (await askToLeave()) history.back();
     return;

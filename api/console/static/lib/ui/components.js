@@ -2,6 +2,7 @@
 import { html, signal, useEffect, useId, useRef, useState } from "./preact.js";
 import { formatAgo, formatDateTime, formatUntil, t } from "../state/language.js";
 import { messageParts, wordsOf } from "../state/message_text.js";
+import { dropUnsaved, useUnsaved } from "../state/unsaved.js";
 import { Icon } from "./icons.js";
 
 export function Button({ kind = "plain", icon, busy = false, small = false, label, children, ...rest }) {
@@ -86,8 +87,9 @@ export function Loading({ label }) {
   return html`<div class="state" role="status"><span class="spinner large" aria-hidden="true"></span><p>${label ?? t("state.loading")}</p></div>`;
 }
 
-export function EmptyState({ icon = "spark", title, children }) {
-  return html`<div class="state empty"><span class="state-icon"><${Icon} name=${icon} size=${28} /></span><h2>${title}</h2>
+// `heading` = "h1" where it is the whole page.
+export function EmptyState({ icon = "spark", title, heading = "h2", children }) {
+  return html`<div class="state empty"><span class="state-icon"><${Icon} name=${icon} size=${28} /></span><${heading}>${title}<//>
     ${children && html`<div class="state-text">${children}</div>`}</div>`;
 }
 
@@ -181,19 +183,22 @@ export function Toasts() {
 
 // --- dialogs: native, so that focus stays inside and Escape closes them ---
 
-export function Dialog({ title, onClose, wide = false, drawer = false, sheet = false, children, actions }) {
+// `unsaved` = what was typed would be lost: closing it asks first. Its Cancel button does not ask: it says what it does.
+export function Dialog({ title, onClose, unsaved = false, wide = false, drawer = false, sheet = false, children, actions }) {
   const element = useRef(null);
   const titleId = useId();
+  useUnsaved(unsaved, { inDialog: true });
+  const close = async () => (!unsaved || (await askToLeave())) && onClose();
   useEffect(() => {
     const focused = document.activeElement;
     element.current.showModal();
     return () => focused?.isConnected && focused.focus();
   }, []);
-  const closeOnBackdrop = (event) => event.target === element.current && onClose();
+  const closeOnBackdrop = (event) => event.target === element.current && close();
   return html`<dialog ref=${element} class="dialog ${wide ? "wide" : ""} ${drawer ? "drawer" : ""} ${sheet ? "sheet" : ""}" aria-labelledby=${titleId}
-    onClick=${closeOnBackdrop} onCancel=${(event) => { event.preventDefault(); onClose(); }}>
+    onClick=${closeOnBackdrop} onCancel=${(event) => { event.preventDefault(); close(); }}>
     <div class="dialog-content"><header><h2 id=${titleId}>${title}</h2>
-      <${Button} kind="quiet" icon="close" label=${t("action.close")} onClick=${onClose} /></header>
+      <${Button} kind="quiet" icon="close" label=${t("action.close")} onClick=${close} /></header>
       <div class="dialog-body">${children}</div>
       ${actions && html`<footer>${actions}</footer>`}</div>
   </dialog>`;
@@ -206,6 +211,13 @@ export const confirm = ({ title, text, action, danger = true }) =>
   new Promise((resolve) => {
     pendingConfirmation.value = { title, text, action, danger, resolve };
   });
+
+// Whether to leave without saving.
+export async function askToLeave() {
+  const leave = await confirm({ title: t("unsaved.title"), text: t("unsaved.text"), action: t("unsaved.leave") });
+  if (leave) dropUnsaved();
+  return leave;
+}
 
 export function ConfirmDialog() {
   const request = pendingConfirmation.value;

@@ -30,7 +30,7 @@ export function AddAccountsDialog({ base, onClose, onAdded }) {
     loadModels(0);
   });
   if (result) return html`<${ImportResults} result=${result} base=${base} onClose=${onClose} onChanged=${onAdded} />`;
-  return html`<${Dialog} wide title=${t("accounts.add")} onClose=${onClose}><form class="stack" onSubmit=${add}>
+  return html`<${Dialog} wide title=${t("accounts.add")} unsaved=${Boolean(form.tokens.trim() || form.label || form.groups || form.user) && !busy} onClose=${onClose}><form class="stack" onSubmit=${add}>
     ${providers.length > 1 && html`<div class="fields"><${Select} label=${t("accounts.provider")} value=${provider.name} onChange=${set("provider")} options=${providers.map((item) => [item.name, item.title])} />
       ${keys && html`<${Select} label=${t("fact.region")} value=${region} onChange=${set("region")} options=${provider.regions.map((item) => [item, provider.currencies[item] ? `${item} (${provider.currencies[item]})` : item])} />`}</div>`}
     <${TextArea} label=${t(keys ? "accounts.keys" : "accounts.tokens")} hint=${t(keys ? "accounts.keys_hint" : "accounts.tokens_hint")} value=${form.tokens} onInput=${set("tokens")} class="mono" rows=${keys ? "3" : "6"} required spellcheck="false" autocomplete="off" placeholder=${keys ? "" : "us-SESSIONID\nSESSIONID:cn\nsocks5://user:password@host:1080@SESSIONID"} />

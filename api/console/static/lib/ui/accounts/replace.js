@@ -18,7 +18,7 @@ export function ReplaceDialog({ account, path, onClose, onChanged }) {
     toast(t("accounts.replaced"));
     onClose();
   });
-  return html`<${Dialog} title=${title} onClose=${onClose}><form class="stack" onSubmit=${replace}><p>${t(account.key ? "accounts.replace_key_text" : "accounts.replace_text", { name: account.label })}</p>
+  return html`<${Dialog} title=${title} unsaved=${Boolean(session.trim()) && !busy} onClose=${onClose}><form class="stack" onSubmit=${replace}><p>${t(account.key ? "accounts.replace_key_text" : "accounts.replace_text", { name: account.label })}</p>
     <${TextField} label=${t(account.key ? "accounts.new_key" : "accounts.session")} type="password" autocomplete="off" spellcheck="false" required value=${session} onInput=${setSession} />
     <${CredentialHelp} sites=${sites} />
     ${error && html`<${ErrorMessage} error=${error} />`}

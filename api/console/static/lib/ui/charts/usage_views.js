@@ -1,7 +1,6 @@
 // Views of usage and limits.
 import { html } from "../preact.js";
 import { formatMoney, formatNumber, t } from "../../state/language.js";
-import { RelativeTime, StatusBadge } from "../components.js";
 import { Plot } from "./plot.js";
 
 const DAY = 86400e3;
@@ -66,22 +65,4 @@ export function UsageByGroup({ title, rows, group }) {
   return html`<section class="card"><h2>${title}</h2>${sums.length ? html`<div class="table-wrap" tabindex="0" role="region" aria-label=${title}><table class="table"><thead><tr><th>${title}</th><th class="end">${t("nav.jobs")}</th><th class="end">${t("status.failed")}</th><th class="end">${t("kind.images")}</th>${costs.map((name) => html`<th key=${name} class="end">${costLabel(name)}</th>`)}</tr></thead>
     <tbody>${sums.map(([name, sum]) => html`<tr key=${name}><td data-label=${title}><div class="share"><span>${name ?? t("usage.unassigned")}</span><i aria-hidden="true" style=${{ width: `${(100 * sum.accepted) / maximum}%` }}></i></div></td>
       ${[["nav.jobs", sum.accepted], ["status.failed", sum.failed], ["kind.images", sum.pictures]].map(([key, value]) => html`<td key=${key} data-label=${t(key)} class="figure numeric">${formatNumber(value)}</td>`)}${costs.map((name) => html`<td key=${name} data-label=${costLabel(name)} class="figure numeric">${formatCost(name, sum[name])}</td>`)}</tr>`)}</tbody></table></div>` : html`<p class="hint">${t("usage.empty")}</p>`}</section>`;
-}
-
-const TONE = { ok: "good", warning: "wait", reached: "bad" };
-
-const formatLimit = (item, value) => (/^(usd|cny)_/.test(item.name) ? formatMoney(value, item.name.slice(0, 3)) : formatNumber(value));
-
-// Each limit with its usage and reset time.
-export function LimitList({ limits }) {
-  const effective = limits.filter((item) => item.hard !== null || item.soft !== null);
-  if (!effective.length) return html`<p class="hint">${t("limit.none")}</p>`;
-  return html`<ul class="limits">${effective.map((item) => {
-    const full = item.hard ?? item.soft;
-    const share = item.used === null ? null : full ? Math.min((100 * item.used) / full, 100) : 100;
-    const name = `${t(`limit.${item.name}`)}${item.scope === "key" ? ` (${t("limit.of_key")})` : ""}`;
-    return html`<li key=${item.scope + item.name}><div class="row spread"><strong>${name}</strong>${item.state !== "ok" && html`<${StatusBadge} tone=${TONE[item.state]}>${t(`limit.state_${item.state}`)}<//>`}</div>
-      <div class="meter tone-${TONE[item.state]}" role="meter" aria-label=${name} aria-valuemin="0" aria-valuemax=${full} aria-valuenow=${item.used ?? 0}><i style=${{ width: `${share ?? 0}%` }}></i></div>
-      <p class="hint numeric">${t("limit.used", { used: formatLimit(item, item.used), of: formatLimit(item, full) })}${item.resets_at && item.name !== "requests_per_minute" ? html` · ${t("limit.resets")} <${RelativeTime} at=${item.resets_at} />` : ""}</p></li>`;
-  })}</ul>`;
 }

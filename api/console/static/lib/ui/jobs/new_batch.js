@@ -55,7 +55,7 @@ export function NewBatchDialog({ onClose, onMade }) {
     if (estimate?.valid) accept();
     else check();
   };
-  return html`<${Dialog} title=${t("batches.new")} onClose=${onClose}><form class="stack" onSubmit=${submit}>
+  return html`<${Dialog} title=${t("batches.new")} unsaved=${Boolean(file || name.trim()) && !busy} onClose=${onClose}><form class="stack" onSubmit=${submit}>
     <${Field} label=${t("batches.file")} hint=${t("batches.file_hint")}>${(id, describedBy) => html`<input id=${id} aria-describedby=${describedBy} type="file" accept=".jsonl,.ndjson,.csv,application/jsonl,text/csv" onChange=${choose} />`}<//>
     ${file && html`<p class="hint">${formatBytes(file.size)}</p>`}
     <${TextField} label=${t("keys.name")} value=${name} onInput=${setName} maxlength="100" />

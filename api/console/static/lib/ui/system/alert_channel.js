@@ -1,16 +1,20 @@
 // The form of an alert channel: a webhook, or mail over a server of the operator.
 import { html, useState } from "../preact.js";
 import { api } from "../../api/client.js";
-import { language, t } from "../../state/language.js";
+import { formatNumber, language, t } from "../../state/language.js";
 import { Button, CheckboxGroup, Dialog, ErrorMessage, RadioGroup, Select, TextField, useSubmit } from "../components.js";
 
 const BASE = "/admin/v1/alerts/channels";
 const PORTS = { starttls: 587, tls: 465, none: 25 };
 
+// The title of a rule. That of the storage names how full it is, as its threshold counts what is free.
+export const ruleTitle = (name, threshold) => t(`alert_rule.${name}`, { full: threshold == null ? "…" : formatNumber(100 - threshold) });
+
 export function ChannelDialog({ channel, rules, onClose, onSaved }) {
   const mail = channel.mail ?? { host: "", port: PORTS.starttls, security: "starttls", username: "", sender: "", recipients: [] };
-  const [form, setForm] = useState({ ...mail, kind: channel.kind ?? "webhook", name: channel.name ?? "", language: channel.language ?? language.value, url: channel.url ?? "", recipients: mail.recipients.join(", "), password: "",
-    all: String(!channel.rules), rules: channel.rules ?? rules.map((rule) => rule.name) });
+  const before = { ...mail, kind: channel.kind ?? "webhook", name: channel.name ?? "", language: channel.language ?? language.value, url: channel.url ?? "", recipients: mail.recipients.join(", "), password: "",
+    all: String(!channel.rules), rules: channel.rules ?? rules.map((rule) => rule.name) };
+  const [form, setForm] = useState(before);
   const set = (name) => (value) => setForm({ ...form, [name]: value });
   const [save, busy, error] = useSubmit(async () => {
     const body = { name: form.name.trim(), language: form.language, rules: form.all === "true" ? null : form.rules };
@@ -21,13 +25,13 @@ export function ChannelDialog({ channel, rules, onClose, onSaved }) {
     }
     onSaved(await (channel.id ? api.patch(`${BASE}/${channel.id}`, body) : api.post(BASE, { ...body, kind: form.kind })));
   });
-  return html`<${Dialog} title=${t(channel.id ? "alerts.edit_channel" : "alerts.add_channel")} onClose=${onClose}><form class="stack" onSubmit=${save}>
+  return html`<${Dialog} title=${t(channel.id ? "alerts.edit_channel" : "alerts.add_channel")} unsaved=${JSON.stringify(form) !== JSON.stringify(before) && !busy} onClose=${onClose}><form class="stack" onSubmit=${save}>
     ${!channel.id && html`<${RadioGroup} label=${t("alerts.kind")} value=${form.kind} onChange=${set("kind")} options=${[["webhook", t("alerts.kind_webhook"), "webhook"], ["email", t("alerts.kind_email"), "send"]]} />`}
     <${TextField} label=${t("alerts.name")} required maxlength="80" value=${form.name} onInput=${set("name")} />
     ${form.kind === "webhook" ? html`<${TextField} label=${t("webhooks.url")} hint=${t("alerts.url_hint")} type="url" required value=${form.url} onInput=${set("url")} placeholder="https://example.com/hooks/alerts" />` : html`<${MailFields} form=${form} setForm=${setForm} isNew=${!channel.id} />`}
     <${Select} label=${t("alerts.language")} value=${form.language} onChange=${set("language")} options=${[["en", "English"], ["zh", "中文"]]} />
     <${Select} label=${t("alerts.rules")} value=${form.all} onChange=${set("all")} options=${[["true", t("alerts.all_rules")], ["false", t("alerts.some_rules")]]} />
-    ${form.all === "false" && html`<${CheckboxGroup} hideLabel label=${t("alerts.rules")} options=${rules.map((rule) => [rule.name, t(`alert_rule.${rule.name}`)])} selected=${form.rules} onChange=${set("rules")} />`}
+    ${form.all === "false" && html`<${CheckboxGroup} hideLabel label=${t("alerts.rules")} options=${rules.map((rule) => [rule.name, ruleTitle(rule.name, rule.threshold)])} selected=${form.rules} onChange=${set("rules")} />`}
     ${error && html`<${ErrorMessage} error=${error} />`}
     <div class="row end"><${Button} onClick=${onClose}>${t("action.cancel")}<//><${Button} kind="primary" type="submit" busy=${busy}>${t("action.save")}<//></div></form><//>`;
 }

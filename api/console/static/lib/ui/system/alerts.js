@@ -3,9 +3,9 @@ import { html, useState } from "../preact.js";
 import { api } from "../../api/client.js";
 import { usePolling } from "../../api/loading.js";
 import { formatNumber, t } from "../../state/language.js";
-import { Button, confirm, Dialog, ErrorMessage, Loading, RelativeTime, Select, StatusBadge, TextField, toast, useAction } from "../components.js";
+import { Button, confirm, Dialog, ErrorMessage, Loading, RelativeTime, Select, StatusBadge, TextField, toast, useAction, useSubmit } from "../components.js";
 import { SecretDialog } from "../access/secret_dialog.js";
-import { ChannelDialog } from "./alert_channel.js";
+import { ChannelDialog, ruleTitle } from "./alert_channel.js";
 
 const BASE = "/admin/v1/alerts";
 const HOUR = 3600;
@@ -42,10 +42,10 @@ function AlertTable({ alerts, reload }) {
   if (!alerts.length) return html`<p>${t("alerts.none")}</p>`;
   return html`<div class="table-wrap" tabindex="0" role="region" aria-label=${t("alerts.title")}><table class="table"><thead><tr><th>${t("filter.status")}</th><th>${t("alerts.alert")}</th><th>${t("alerts.since")}</th><th>${t("alerts.message")}</th><th class="end"><span class="visually-hidden">${t("table.actions")}</span></th></tr></thead>
     <tbody>${alerts.map((item) => html`<tr key=${item.id}><td data-label=${t("filter.status")}><${StatusBadge} tone=${item.status === "firing" ? "bad" : "good"}>${t(`alerts.${item.status}`)}<//></td>
-      <td data-label=${t("alerts.alert")}><div><strong>${t(`alert_rule.${item.rule}`)}</strong><p class="hint">${item.text}</p></div></td>
+      <td data-label=${t("alerts.alert")}><div><strong>${ruleTitle(item.rule, item.threshold)}</strong><p class="hint">${item.text}</p></div></td>
       <td data-label=${t("alerts.since")}><div><${RelativeTime} at=${item.started_at} />${item.resolved_at !== null && html`<p class="hint">${t("alerts.until")} <${RelativeTime} at=${item.resolved_at} /></p>`}</div></td>
       <td data-label=${t("alerts.message")}>${item.notified_at === null ? "–" : html`<${RelativeTime} at=${item.notified_at} />`}</td>
-      <td class="end">${item.status === "firing" && html`<${Mute} name=${t(`alert_rule.${item.rule}`)} until=${item.muted_until} onChange=${(until) => mute(item, until)} />`}</td></tr>`)}</tbody></table></div>`;
+      <td class="end">${item.status === "firing" && html`<${Mute} name=${ruleTitle(item.rule, item.threshold)} until=${item.muted_until} onChange=${(until) => mute(item, until)} />`}</td></tr>`)}</tbody></table></div>`;
 }
 
 const MESSAGE_TONE = { pending: "wait", delivered: "good", failed: "bad" };
@@ -53,6 +53,7 @@ const MESSAGE_TONE = { pending: "wait", delivered: "good", failed: "bad" };
 function Channels({ channels, rules, reload }) {
   const [editing, setEditing] = useState(null); // a channel, or {} for a new one
   const [secret, setSecret] = useState(null);
+  const thresholds = new Map(rules.map((rule) => [rule.name, rule.threshold]));
   const [act, busy] = useAction(async (action) => {
     await action();
     reload();
@@ -72,7 +73,7 @@ function Channels({ channels, rules, reload }) {
   return html`<div><div class="row spread"><h3>${t("alerts.channels")}</h3><${Button} icon="plus" onClick=${() => setEditing({})}>${t("alerts.add_channel")}<//></div>
     ${!channels.length && html`<p class="hint">${t("alerts.no_channels")}</p>`}
     <ul class="workers">${channels.map((item) => html`<li key=${item.id}><div class="row spread"><strong class="break">${item.name}</strong><span class="row">${item.disabled && html`<${StatusBadge} tone="off">${t("alerts.paused")}<//>`}${item.last_message && html`<${StatusBadge} tone=${MESSAGE_TONE[item.last_message.status]}>${t(`alerts.last_${item.last_message.status}`)}<//>`}</span></div>
-      <p class="hint break">${[t(`alerts.kind_${item.kind}`), item.url ?? item.mail.recipients.join(t("list.separator")), item.rules ? item.rules.map((name) => t(`alert_rule.${name}`)).join(t("list.separator")) : t("alerts.all_rules")].join(" · ")}</p>
+      <p class="hint break">${[t(`alerts.kind_${item.kind}`), item.url ?? item.mail.recipients.join(t("list.separator")), item.rules ? item.rules.map((name) => ruleTitle(name, thresholds.get(name))).join(t("list.separator")) : t("alerts.all_rules")].join(" · ")}</p>
       ${item.last_message?.error && html`<p class="failure small break">${item.last_message.error}</p>`}${item.disabled_reason && html`<p class="hint break">${item.disabled_reason}</p>`}
       <div class="row end"><${Button} small busy=${busy} aria-label=${t("alerts.test_one", { name: item.name })} onClick=${() => test(item)}>${t("alerts.test")}<//>
         <${Button} small busy=${busy} aria-label=${t(item.disabled ? "alerts.resume_one" : "alerts.pause_one", { name: item.name })} onClick=${() => act(() => api.patch(`${BASE}/channels/${item.id}`, { disabled: !item.disabled }))}>${t(item.disabled ? "system.resume" : "system.pause")}<//>
@@ -88,29 +89,24 @@ function Rules({ rules, reload }) {
     reload();
   });
   return html`<details class="more"><summary>${t("alerts.rules")}</summary><div class="table-wrap" tabindex="0" role="region" aria-label=${t("alerts.rules")}><table class="table"><thead><tr><th>${t("alerts.rule")}</th><th>${t("alerts.threshold")}</th><th>${t("alerts.repeat")}</th><th class="end"><span class="visually-hidden">${t("table.actions")}</span></th></tr></thead>
-    <tbody>${rules.map((rule) => html`<tr key=${rule.name}><td data-label=${t("alerts.rule")}><div><strong>${t(`alert_rule.${rule.name}`)}</strong>${rule.enabled ? rule.firing > 0 && html`<p class="hint">${t("alerts.firing_now", { n: formatNumber(rule.firing) })}</p>` : html`<p class="hint">${t("alerts.off")}</p>`}</div></td>
+    <tbody>${rules.map((rule) => html`<tr key=${rule.name}><td data-label=${t("alerts.rule")}><div><strong>${ruleTitle(rule.name, rule.threshold)}</strong>${rule.enabled ? rule.firing > 0 && html`<p class="hint">${t("alerts.firing_now", { n: formatNumber(rule.firing) })}</p>` : html`<p class="hint">${t("alerts.off")}</p>`}</div></td>
       <td data-label=${t("alerts.threshold")}>${t(`alerts.${rule.fires}`)} ${formatNumber(rule.threshold)} ${t(`alert_unit.${rule.unit}`)}</td><td data-label=${t("alerts.repeat")}>${t("unit.h", { h: formatNumber(rule.repeat_hours) })}</td>
-      <td class="end"><div class="row end">${rule.enabled && html`<${Mute} name=${t(`alert_rule.${rule.name}`)} until=${rule.muted_until} onChange=${(until) => change(rule, { muted_until: until })} />`}<${Button} small aria-label=${t("alerts.edit_one", { name: t(`alert_rule.${rule.name}`) })} onClick=${() => setEditing(rule)}>${t("action.edit")}<//></div></td></tr>`)}</tbody></table></div>
+      <td class="end"><div class="row end">${rule.enabled && html`<${Mute} name=${ruleTitle(rule.name, rule.threshold)} until=${rule.muted_until} onChange=${(until) => change(rule, { muted_until: until })} />`}<${Button} small aria-label=${t("alerts.edit_one", { name: ruleTitle(rule.name, rule.threshold) })} onClick=${() => setEditing(rule)}>${t("action.edit")}<//></div></td></tr>`)}</tbody></table></div>
     ${editing && html`<${RuleDialog} rule=${editing} onClose=${() => setEditing(null)} onSaved=${() => { setEditing(null); reload(); }} />`}</details>`;
 }
 
 function RuleDialog({ rule, onClose, onSaved }) {
-  const [form, setForm] = useState({ enabled: String(rule.enabled), threshold: rule.threshold, repeat: rule.repeat_hours });
-  const [error, setError] = useState(null);
+  const before = { enabled: String(rule.enabled), threshold: String(rule.threshold), repeat: String(rule.repeat_hours) };
+  const [form, setForm] = useState(before);
   const set = (name) => (value) => setForm({ ...form, [name]: value });
-  const save = async (event) => {
-    event.preventDefault();
-    try {
-      await api.patch(`${BASE}/rules/${rule.name}`, { enabled: form.enabled === "true", threshold: Number(form.threshold), repeat_hours: Number(form.repeat) });
-      onSaved();
-    } catch (failure) {
-      setError(failure);
-    }
-  };
-  return html`<${Dialog} title=${t(`alert_rule.${rule.name}`)} onClose=${onClose}><form class="stack" onSubmit=${save}>
+  const [save, busy, error] = useSubmit(async () => {
+    await api.patch(`${BASE}/rules/${rule.name}`, { enabled: form.enabled === "true", threshold: Number(form.threshold), repeat_hours: Number(form.repeat) });
+    onSaved();
+  });
+  return html`<${Dialog} title=${ruleTitle(rule.name, rule.threshold)} unsaved=${JSON.stringify(form) !== JSON.stringify(before) && !busy} onClose=${onClose}><form class="stack" onSubmit=${save}>
     <${Select} label=${t("alerts.state")} value=${form.enabled} onChange=${set("enabled")} options=${[["true", t("alerts.on")], ["false", t("alerts.off")]]} />
     <${TextField} label=${`${t("alerts.threshold")} (${t(`alert_unit.${rule.unit}`)})`} hint=${t("alerts.default", { n: formatNumber(rule.default_threshold) })} type="number" required step="any" min=${rule.least} max=${rule.most} value=${form.threshold} onInput=${set("threshold")} />
     <${TextField} label=${t("alerts.repeat_hours")} hint=${t("alerts.repeat_hint")} type="number" required step="any" min="0.25" max="720" value=${form.repeat} onInput=${set("repeat")} />
     ${error && html`<${ErrorMessage} error=${error} />`}
-    <div class="row end"><${Button} onClick=${onClose}>${t("action.cancel")}<//><${Button} kind="primary" type="submit">${t("action.save")}<//></div></form><//>`;
+    <div class="row end"><${Button} onClick=${onClose}>${t("action.cancel")}<//><${Button} kind="primary" type="submit" busy=${busy}>${t("action.save")}<//></div></form><//>`;
 }

@@ -15,7 +15,8 @@ export function AnnouncementButton() {
 }
 
 function AnnouncementDialog({ current, onClose }) {
-  const [form, setForm] = useState({ text: current?.text ?? "", level: current?.level ?? "info", until: current?.until ? "keep" : "" });
+  const before = { text: current?.text ?? "", level: current?.level ?? "info", until: current?.until ? "keep" : "" };
+  const [form, setForm] = useState(before);
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
   const set = (name) => (value) => setForm({ ...form, [name]: value });
@@ -37,7 +38,7 @@ function AnnouncementDialog({ current, onClose }) {
     finish(() => api.put(PATH, { text: form.text.trim(), level: form.level, until: until() }), "notice.announced");
   };
   const ends = [["", t("notice.until_removed")], ...Object.keys(HOURS).map((item) => [item, t(`notice.for_${item}`)]), ...(current?.until ? [["keep", formatDateTime(current.until)]] : [])];
-  return html`<${Dialog} title=${t("notice.announce")} onClose=${onClose}><form class="stack" onSubmit=${submit}>
+  return html`<${Dialog} title=${t("notice.announce")} unsaved=${JSON.stringify(form) !== JSON.stringify(before) && !busy} onClose=${onClose}><form class="stack" onSubmit=${submit}>
     <${TextArea} label=${t("notice.text")} hint=${t("notice.text_hint")} value=${form.text} onInput=${set("text")} rows="4" maxlength="500" required />
     <${RadioGroup} label=${t("notice.level")} value=${form.level} onChange=${set("level")} options=${[["info", t("notice.info")], ["warning", t("notice.warning")]]} />
     <${Select} label=${t("notice.end")} value=${form.until} onChange=${set("until")} options=${ends} />
