@@ -106,6 +106,33 @@ def test_each_user_has_a_draft(browser: Browser, console_platform: CheckedPlatfo
         expect(page.get_by_label("Prompt", exact=True)).to_have_value("words of the first")
 
 
+@pytest.mark.parametrize("locale", ["en", "zh-CN"])
+def test_a_soft_limit_is_named_before_something_is_made(
+    browser: Browser, console_platform: CheckedPlatform, client: ApiClient, locale: str
+) -> None:
+    name = f"saver-{random.SystemRandom().randrange(10**9)}"
+    limits = {"limits": {"jobs_per_day": 5000}, "soft_limits": {"jobs_per_day": 1}}
+    assert client.http.post("/admin/v1/users", json={"name": name, **limits}).status_code == 201
+    key = client.http.post("/admin/v1/keys", json={"user": name}).json()["key"]
+    with browser.new_context(base_url=console_platform.url, locale=locale) as context:
+        context.set_default_timeout(TIMEOUT_MS)
+        page = context.new_page()
+        context.request.post("/console/session", headers={"Authorization": f"Bearer {key}"})
+        page.goto("/console")
+        expect(page.locator(".studio-form, .phone-composer")).to_be_visible()
+        note = page.get_by_role("status").filter(has_text="5,000")
+        expect(note).to_have_count(0)
+        with client.as_caller(key) as caller:
+            caller.start_job("a boat")
+        expect(note).to_contain_text(
+            "每日任务数：已用 1 / 5,000" if locale != "en" else "Jobs per day: 1 of 5,000 used · resets"
+        )
+        page.set_viewport_size({"width": 390, "height": 844})
+        expect(note).to_be_visible()
+        page.goto("/console?mode=agent")
+        expect(note).to_be_visible()
+
+
 def test_an_outage_keeps_the_draft(context: BrowserContext, picture: Path) -> None:
     page = context.new_page()
     page.goto("/console")

@@ -14,6 +14,7 @@ export default {
   "limit.jobs_per_day": ["Jobs per day", "每日任务数"],
   "limit.jobs_per_month": ["Jobs per month", "每月任务数"],
   "limit.max_cost": ["Most money per request", "单次请求费用上限"],
+  "limit.near": ["{limit}: {used} of {of} used", "{limit}：已用 {used} / {of}"],
   "limit.none": ["No limits.", "没有限额。"],
   "limit.of_key": ["this key", "此密钥"],
   "limit.concurrent_jobs": ["Jobs at a time (others wait)", "同时进行的任务（其余等待）"],

@@ -1,11 +1,11 @@
 // The field for the next message: it grows with the text, keeps the draft of each conversation, takes pictures, and names the model.
 import { html, useEffect, useRef, useState } from "../preact.js";
-import { hasScope } from "../../api/client.js";
 import { changeDraft, clearDraft, draftOf } from "../../state/chat_drafts.js";
 import { sendMessage, stopAnswer } from "../../state/conversations.js";
 import { openDraft } from "../../state/draft.js";
 import { t } from "../../state/language.js";
 import { accountHeaders, RunOn, useAvailable } from "../accounts/available.js";
+import { BudgetNote } from "../composer/budget.js";
 import { Button, ErrorMessage, Select, useAction, useGrowth } from "../components.js";
 import { Icon } from "../icons.js";
 import { AttachButton, Attachments, useDrop, useResultPicker } from "./attachments.js";
@@ -34,7 +34,7 @@ export function Composer({ id, turns, models, editing, onEditEnd, onAccepted }) 
   useEffect(() => setError(null), [id]);
   const [stop, stopping] = useAction(() => stopAnswer(newest));
   const tooMany = images.length > model.references;
-  const isReady = hasScope("generate") && !isBusy && !tooMany && (text.trim() || images.length) && images.every(({ source }) => source);
+  const isReady = !isBusy && !tooMany && (text.trim() || images.length) && images.every(({ source }) => source);
   const submit = async (event) => {
     event.preventDefault();
     if (!isReady) return;
@@ -66,11 +66,12 @@ export function Composer({ id, turns, models, editing, onEditEnd, onAccepted }) 
   return html`<form class="chat-form ${dragging ? "dragging" : ""}" onSubmit=${submit} ...${drop}>
     ${error && html`<${ErrorMessage} error=${error} />`}
     ${editing && html`<p class="hint row spread"><span>${t("agent.editing")}</span><${Button} small kind="quiet" onClick=${onEditEnd}>${t("action.cancel")}<//></p>`}
+    <${BudgetNote} />
     ${images.length > 0 && html`<${Attachments} id=${id} images=${images} />`}
     ${tooMany && html`<${TooMany} id=${id} model=${model} models=${models} text=${text} images=${images} />`}
     <div class="chat-line"><label class="visually-hidden" for="message">${t("agent.message")}</label>
       <${AttachButton} id=${id} />
-      <div class="prompt-field"><textarea ref=${field} id="message" rows="1" placeholder=${t("agent.placeholder")} value=${text} disabled=${!hasScope("generate")} ...${picker.aria}
+      <div class="prompt-field"><textarea ref=${field} id="message" rows="1" placeholder=${t("agent.placeholder")} value=${text} ...${picker.aria}
         onInput=${onInput} onKeyDown=${onKeyDown} onBlur=${picker.onBlur}></textarea>${picker.list}</div>
       ${isBusy ? html`<${Button} icon="stop" busy=${stopping} label=${t("agent.stop")} onClick=${stop} />`
         : html`<${Button} kind="primary" type="submit" icon="send" label=${t("agent.send")} disabled=${!isReady} />`}</div>

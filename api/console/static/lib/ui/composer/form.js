@@ -7,6 +7,7 @@ import { commonModel } from "../../state/models.js";
 import { isPhone } from "../../state/screen.js";
 import { accountHeaders, RunOn } from "../accounts/available.js";
 import { Button, CodeBlock, Dialog, ErrorMessage, Progress, Select, TextField, useAction } from "../components.js";
+import { BudgetNote } from "./budget.js";
 import { Estimate } from "./estimate.js";
 import { ManyDialog, ManySummary, useMany } from "./many.js";
 import { FurtherModels, ModelField } from "./model_picker.js";
@@ -62,7 +63,7 @@ export function GenerationForm({ models, recent }) {
     <${Shape} values=${values} model=${common} />
     <${MoreSettings} values=${values} model=${common} />`;
   const estimate = values.many ? html`<${ManySummary} many=${many} />` : html`<${Estimate} request=${request} version=${version} ready=${isReady} recent=${recent} model=${model} refused=${error !== null} />`;
-  const notes = html`${error && html`<${ErrorMessage} error=${error} />`}${estimate}
+  const notes = html`${error && html`<${ErrorMessage} error=${error} />`}<${BudgetNote} />${estimate}
       ${sent !== null && html`<${Progress} value=${sent * 100} label=${t("play.uploading")} />`}`;
   const curl = html`<${Button} icon="code" label=${t("play.curl")} onClick=${() => setShowCurl(true)} />`;
   const dialogs = html`${showCurl && html`<${Dialog} wide title=${t("play.curl")} onClose=${() => setShowCurl(false)}><p class="muted">${t("play.curl_text")}</p><${CodeBlock} label="curl" text=${curlCommand(request)} /><//>`}
