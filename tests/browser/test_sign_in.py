@@ -78,6 +78,12 @@ def test_an_invited_user_sets_a_password_and_returns_with_it(
         page.get_by_role("button", name="Remove password").click()
         page.get_by_role("dialog").get_by_role("button", name="Remove password").click()
         expect(page.get_by_text("Not signed in anywhere.")).to_be_visible()
+        # The form offers the way first that worked the last time.
+        expect(again.get_by_role("status").filter(has_text="session has ended")).to_be_visible()
+        expect(again.get_by_label("Name", exact=True)).to_be_visible()
+        again.get_by_role("radio", name="By key").check()
+        again.reload()
+        expect(again.get_by_label("Name", exact=True)).to_be_visible()
 
 
 def test_a_session_that_ended_says_why_and_keeps_the_prompt(

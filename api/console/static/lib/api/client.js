@@ -1,6 +1,7 @@
 // Client of the platform's API. Uses the session cookie; failed requests throw ApiError.
 import { signal } from "../ui/preact.js";
 import { language, t } from "../state/language.js";
+import { persistentSignal } from "../state/preferences.js";
 import { forgetShares } from "../state/shared_files.js";
 
 const base = new URL(document.baseURI);
@@ -109,15 +110,19 @@ export async function loadSession() {
   }
 }
 
-async function begin(path, body, options) {
+// How the person signed in the last time: "key" or "password". The form offers it first.
+export const lastSignIn = persistentSignal("sign-in", "key");
+
+async function begin(way, path, body, options) {
   session.value = await api.post(path, body, options);
   endedSession.value = "";
+  lastSignIn.value = way;
 }
 
 // `keep` = the browser keeps the session when it closes.
-export const signIn = (key, keep) => begin("/console/session", { keep }, { headers: { Authorization: `Bearer ${key}` } });
-export const signInWithPassword = (name, password, keep) => begin("/console/session/password", { name, password, keep });
-export const useInvitation = (token, password) => begin("/console/session/invitation", { token, password: password || null });
+export const signIn = (key, keep) => begin("key", "/console/session", { keep }, { headers: { Authorization: `Bearer ${key}` } });
+export const signInWithPassword = (name, password, keep) => begin("password", "/console/session/password", { name, password, keep });
+export const useInvitation = (token, password) => begin(password ? "password" : lastSignIn.value, "/console/session/invitation", { token, password: password || null });
 
 // True from the click until the session has ended: streams close first, because the server refuses them afterwards.
 export const isSigningOut = signal(false);

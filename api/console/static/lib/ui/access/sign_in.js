@@ -1,6 +1,6 @@
 // The sign-in form: a key, a name and a password, or the OpenID provider of the platform.
 import { html, useEffect, useState } from "../preact.js";
-import { endedSession, platformUrl, signIn, signInWithPassword } from "../../api/client.js";
+import { endedSession, lastSignIn, platformUrl, signIn, signInWithPassword } from "../../api/client.js";
 import { t } from "../../state/language.js";
 import { persistentSignal } from "../../state/preferences.js";
 import { route } from "../../state/router.js";
@@ -8,7 +8,6 @@ import { Brand, Preferences } from "../system/brand.js";
 import { Button, ErrorMessage, Field, RadioGroup, TextField, useSubmit } from "../components.js";
 import { Icon } from "../icons.js";
 
-const method = persistentSignal("sign-in", "key");
 const keep = persistentSignal("keep-signed-in", "yes");
 // Set by the server: the text of the button of the OpenID provider, or "".
 const providerLabel = document.documentElement.dataset.oidc;
@@ -33,7 +32,8 @@ export function SignInFrame({ title, children }) {
 export function SignIn() {
   const [values, setValues] = useState({ name: "", password: "", key: "" });
   const set = (name) => (value) => setValues({ ...values, [name]: value });
-  const byKey = method.value === "key";
+  const [method, setMethod] = useState(lastSignIn.value);
+  const byKey = method === "key";
   const complete = byKey ? values.key.trim() : values.name.trim() && values.password;
   const failure = route.value.query.sign_in_error;
   const [submit, busy, error, setError] = useSubmit(async () => {
@@ -45,8 +45,8 @@ export function SignIn() {
     ${endedSession.value && html`<p class="notice" role="status"><${Icon} name="alert" size=${18} /><span>${t("signin.ended_kept", { reason: endedSession.value })}</span></p>`}
     ${failure && html`<p class="notice" role="alert"><${Icon} name="alert" size=${18} /><span>${t(`signin.error_${failure}`)}</span></p>`}
     ${providerLabel && html`<a class="button primary" href=${platformUrl("console/oidc/start")}><span>${providerLabel}</span></a><p class="divider"><span>${t("signin.or")}</span></p>`}
-    <${RadioGroup} hideLabel label=${t("signin.method")} value=${method.value} options=${[["key", t("signin.with_key")], ["password", t("signin.with_password")]]}
-      onChange=${(value) => { method.value = value; setError(null); }} />
+    <${RadioGroup} hideLabel label=${t("signin.method")} value=${method} options=${[["key", t("signin.with_key")], ["password", t("signin.with_password")]]}
+      onChange=${(value) => { setMethod(value); setError(null); }} />
     ${byKey ? html`<${SecretField} label=${t("signin.key")} hint=${t("signin.hint")} name="api-key" autocomplete="current-password" required placeholder="sk-dreamery-…" value=${values.key} onInput=${set("key")} />`
       : html`<${TextField} label=${t("signin.name")} name="username" autocomplete="username" required value=${values.name} onInput=${set("name")} />
         <${SecretField} label=${t("signin.password")} hint=${t("signin.password_hint")} name="password" autocomplete="current-password" required value=${values.password} onInput=${set("password")} />`}
