@@ -71,6 +71,18 @@ def test_audit_log_names_its_objects(page: Page, admin: ApiClient) -> None:
     expect(page.get_by_text(user)).to_have_count(0)
     page.get_by_role("link", name=name).click()
     expect(page.get_by_role("heading", name=name, level=1)).to_be_visible()
+    key = admin.http.post("/admin/v1/keys", json={"user": name, "name": "laptop"}).json()["id"]
+    job = admin.start_job("a harbour for the log")["id"]
+    admin.http.post(f"/admin/v1/jobs/{job}/cancel")
+    page.goto("/console/audit")
+    for hidden in (user, key, job):
+        expect(page.locator("tbody").get_by_text(hidden)).to_have_count(0)
+    expect(page.get_by_role("link", name="a harbour for the log").first).to_have_attribute(
+        "href", f"/console/jobs/{job}"
+    )
+    # A key is on the page of its user.
+    page.get_by_role("row").filter(has_text="key.make").get_by_role("link", name="laptop").first.click()
+    expect(page.get_by_role("heading", name=name, level=1)).to_be_visible()
 
 
 def test_wrong_limit_has_words_of_its_own(page: Page, admin: ApiClient) -> None:

@@ -2,9 +2,11 @@
 import { html } from "../lib/ui/preact.js";
 import { api, platformUrl } from "../lib/api/client.js";
 import { pageOf, useLongList, usePages } from "../lib/api/pagination.js";
-import { formatDateTime, t } from "../lib/state/language.js";
+import { formatDateTime, language, t } from "../lib/state/language.js";
+import { lookup } from "../i18n/index.js";
 import { wordsOf } from "../lib/state/message_text.js";
 import { Link, setQuery } from "../lib/state/router.js";
+import { ruleTitle } from "../lib/ui/system/alert_channel.js";
 import { Button, EmptyState, ErrorMessage, Loading, PageHeader, Select, TextField } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
 
@@ -27,31 +29,56 @@ export default function Audit({ query }) {
     ${!state.loading && !state.error && !state.items.length && html`<div class="card"><${EmptyState} icon="book" title=${t("audit.none")} /></div>`}
     ${state.items.length > 0 && html`<section class="card flush"><div class="table-wrap" tabindex="0" role="region" aria-label=${t("nav.audit")}><table class="table"><thead><tr><th>${t("plot.time")}</th><th>${t("audit.actor")}</th><th>${t("audit.action")}</th><th>${t("audit.target")}</th></tr></thead>
       <tbody>${drawn.map((entry) => html`<tr key=${entry.id}><td data-label=${t("plot.time")} class="numeric nowrap">${formatDateTime(entry.at)}</td><td data-label=${t("audit.actor")}><div>${entry.actor}${entry.address && html`<p class="hint numeric">${entry.address}</p>`}</div></td>
-        <td data-label=${t("audit.action")}><button type="button" class="audit-action mono" title=${t("audit.filter_action")} onClick=${() => setQuery({ action: entry.action })}>${entry.action}</button></td><td data-label=${t("audit.target")}><div><${Named} id=${entry.target} names=${entry.names} /><p class="details">${formatDetails(entry.details, entry.names)}</p></div></td></tr>`)}</tbody></table></div></section>`}
+        <td data-label=${t("audit.action")}><button type="button" class="audit-action mono" title=${t("audit.filter_action")} onClick=${() => setQuery({ action: entry.action })}>${entry.action}</button></td><td data-label=${t("audit.target")}><div><${Target} entry=${entry} /><p class="details">${formatDetails(detailsBeside(entry), entry.names)}</p></div></td></tr>`)}</tbody></table></div></section>`}
     ${state.loading && html`<${Loading} />`}
     <div ref=${end}></div>`;
 }
 
-// Pages of the objects that an entry may be about.
+// Pages of the objects that an entry may be about. Albums and webhooks are pages of their owners only.
 const PAGES = { user: "users", account: "accounts", job: "jobs" };
+const ID = /^([a-z]+)_[0-9a-f]{32}$/;
+const SHORT = 8;
+const shortId = (id) => id.slice(-SHORT);
 
-// An object by its name, or its id if it has none, with a link to its page.
-function Named({ id, names }) {
-  const page = PAGES[id.split("_")[0]];
-  const text = names[id] ? html`<span>${names[id]}</span>` : html`<span class="mono break">${id}</span>`;
-  return page && (names[id] || page === "jobs") ? html`<${Link} to=${`${page}/${id}`}>${text}<//>` : text;
+// Where an object of an entry is shown; null = nowhere. A key is on the page of its user, what belongs to alerts on that of the system.
+function pageOfObject(id, { names, users, action }) {
+  const kind = ID.exec(id)?.[1];
+  if (action.startsWith("alert.")) return "system";
+  if (kind === "key") return users[id] ? `users/${users[id]}` : null;
+  if (kind === "job") return names[id] ? `jobs/${id}` : null;
+  return PAGES[kind] && names[id] ? `${PAGES[kind]}/${id}` : null;
+}
+
+// The name of the object that an entry is about; undefined without one.
+function nameOfTarget({ target, action, names, details }) {
+  if (action === "alert.rule") return ruleTitle(target, details.threshold);
+  return names[target] ?? (ID.test(target) ? details.name : undefined);
+}
+
+// An object by its name, or the end of its id if it has none, with a link to its page.
+function Target({ entry }) {
+  const id = entry.target;
+  const [page, name] = [pageOfObject(id, entry), nameOfTarget(entry)];
+  const text = name ? html`<span class="break">${name}</span>` : html`<span class="mono" title=${id}>${ID.test(id) ? shortId(id) : id}</span>`;
+  return page ? html`<${Link} to=${page} title=${id}>${text}<//>` : text;
 }
 
 const MOMENT = /^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$/;
-const nameOf = (name) => wordsOf(name) ?? name.replaceAll("_", " ");
+const nameOf = (name) => lookup(`detail.${name}`, language.value) ?? wordsOf(name) ?? name.replaceAll("_", " ");
 
 // A value as text: names and words instead of ids and codes, times in the viewer's format.
 function formatValue(value, names) {
   if (Array.isArray(value)) return value.map((item) => formatValue(item, names)).join(t("list.separator"));
   if (value !== null && typeof value === "object") return Object.entries(value).map(([name, part]) => `${nameOf(name)} ${formatValue(part, names)}`).join(t("list.separator"));
   if (MOMENT.test(value)) return formatDateTime(Date.parse(value.replace(" ", "T")) / 1000);
-  return names[value] ?? wordsOf(value) ?? String(value);
+  return names[value] ?? wordsOf(value) ?? (ID.test(value) ? shortId(value) : String(value));
+}
+
+// The details without the name that is shown as the target.
+function detailsBeside(entry) {
+  const { name, ...others } = entry.details;
+  return name === nameOfTarget(entry) ? others : entry.details;
 }
 
 // Details as text: `{a: 1, b: null}` becomes "a: 1".
-const formatDetails = (details, names) => Object.entries(details).filter(([, value]) => value !== null && value !== "" && !(Array.isArray(value) && !value.length)).map(([name, value]) => `${nameOf(name)}: ${formatValue(value, names)}`).join(" · ");
+const formatDetails = (details, names) => Object.entries(details).filter(([, value]) => value !== null && value !== "" && !(Array.isArray(value) && !value.length)).map(([name, value]) => `${nameOf(name)}: ${name === "role" ? t(`role.${value}`) : formatValue(value, names)}`).join(" · ");
