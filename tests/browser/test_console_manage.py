@@ -262,5 +262,14 @@ def test_member_has_no_access_to_administration(browser: Browser, console_platfo
         expect(menu.get_by_role("link", name="Usage")).to_be_visible()
         expect(menu.get_by_role("link", name="Upstream accounts")).to_have_count(0)
         page.goto("/console/system")
-        expect(page.get_by_text("This page requires an administrator key.")).to_be_visible()
+        expect(page.get_by_text("This page is for administrators.")).to_be_visible()
+        expect(page.get_by_role("heading", name="No access", level=1)).to_be_visible()
+        # A viewer gets no controls that cannot work.
+        client.http.patch(f"/admin/v1/users/{name}", json={"role": "viewer"})
+        for mode in ("image", "agent"):
+            page.goto(f"/console?mode={mode}")
+            expect(page.get_by_text("You can look, not create")).to_be_visible()
+            expect(page.locator("textarea, .state.empty + .state.empty")).to_have_count(0)
+        page.goto("/console/my-accounts")
+        expect(page.get_by_text("does not have the right for this page")).to_be_visible()
         assert errors == []

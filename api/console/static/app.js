@@ -67,8 +67,8 @@ function Page({ found }) {
   useEffect(() => {
     pageTitle.value = `${t(page ? `nav.${page.name}` : "page.unknown")} · Dreamery`;
   });
-  if (!page) return html`<${EmptyState} icon="search" title=${t("page.unknown")}><${Link} to="">${t("page.home")}<//><//>`;
-  if (page.scope && !hasScope(page.scope)) return html`<${EmptyState} icon="key" title=${t("page.forbidden")}>${t("page.forbidden_text")}<//>`;
+  if (!page) return html`<${EmptyState} heading="h1" icon="search" title=${t("page.unknown")}><${Link} to="">${t("page.home")}<//><//>`;
+  if (page.scope && !hasScope(page.scope)) return html`<${EmptyState} heading="h1" icon="lock" title=${t("page.forbidden")}><p>${t(page.scope === "admin" ? "page.forbidden_text" : "page.forbidden_scope")}</p><${Link} to="">${t("page.home")}<//><//>`;
   if (error) return html`<${ErrorMessage} error=${error} onRetry=${reload} />`;
   if (loaded?.page !== page) return html`<${Loading} />`;
   return html`<${loaded.Body} key=${page.path + JSON.stringify(found.params)} params=${found.params} query=${route.value.query} />`;

@@ -12,7 +12,7 @@ export const PAGES = [
   { path: "my-accounts/:id", name: "account", parent: "my_accounts", scope: "generate", load: () => import("./pages/account.js").then((page) => ({ default: page.OwnAccount })) },
   { path: "usage", name: "usage", group: "account", icon: "chart", load: () => import("./pages/usage.js") },
   { path: "keys", name: "keys", group: "account", icon: "key", scope: "read", load: () => import("./pages/keys.js") },
-  { path: "access", name: "access", group: "account", icon: "key", load: () => import("./pages/access.js") },
+  { path: "access", name: "access", group: "account", icon: "lock", load: () => import("./pages/access.js") },
   { path: "webhooks", name: "webhooks", group: "account", icon: "webhook", scope: "read", load: () => import("./pages/webhooks.js") },
   { path: "accounts", name: "accounts", group: "admin", icon: "database", scope: "admin", load: () => import("./pages/accounts.js") },
   { path: "accounts/:id", name: "account", parent: "accounts", scope: "admin", load: () => import("./pages/account.js") },

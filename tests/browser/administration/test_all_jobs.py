@@ -55,6 +55,9 @@ def test_administrator_finds_and_cancels_the_job_of_a_user(page: Page, admin: Ap
     row(page, prompt).get_by_role("button", name="Cancel job").click()
     expect(row(page, prompt)).to_contain_text("Cancelled")
     assert client.job(job["id"])["status"] == "cancelled"
+    row(page, prompt).get_by_role("link", name=prompt, exact=True).click()
+    expect(page.get_by_text("Cancelled by you.")).to_be_visible()
+    page.go_back()
     # It is not one of the administrator's own jobs.
     select_option(page, "Mine")
     expect(row(page, prompt)).to_have_count(0)
@@ -155,3 +158,5 @@ def test_unknown_job_leads_to_the_list(context: BrowserContext):
     expect(page.get_by_role("alert")).to_contain_text("No job")
     page.get_by_role("link", name="Go to the jobs").click()
     expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
+    page.goto("/console/nowhere")
+    expect(page.get_by_role("heading", name="Page not found", level=1)).to_be_visible()

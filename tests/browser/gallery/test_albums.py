@@ -59,6 +59,18 @@ def test_an_album_is_made_sorted_and_emptied(page: Page, job: dict):
     page.get_by_role("button", name="Select 1", exact=True).click()
     page.get_by_role("button", name="Take out").click()
     expect(tiles).to_have_count(2)
+    # A phone shows two in a row.
+    page.set_viewport_size({"width": 390, "height": 844})
+    first_box, second_box = tiles.nth(0).bounding_box(), tiles.nth(1).bounding_box()
+    assert first_box is not None
+    assert second_box is not None
+    assert first_box["y"] == second_box["y"]
+    page.set_viewport_size({"width": 1280, "height": 720})
+    # A name that was typed is not lost without a question.
+    page.get_by_role("button", name="Change album").click()
+    page.get_by_role("dialog").get_by_label("Name").fill("typed")
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog", name="Leave without saving?").get_by_role("button", name="Leave").click()
     page.get_by_role("button", name="Delete album").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete album").click()
     expect(page.get_by_role("link", name=re.compile(name))).to_have_count(0)

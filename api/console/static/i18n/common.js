@@ -82,7 +82,8 @@ export default {
   "nav.webhooks": ["Webhooks", "Webhook"],
 
   "page.forbidden": ["No access", "无权访问"],
-  "page.forbidden_text": ["This page requires an administrator key.", "此页面需要管理员密钥。"],
+  "page.forbidden_scope": ["This sign-in does not have the right for this page. Ask an administrator.", "当前登录没有此页面的权限，请联系管理员。"],
+  "page.forbidden_text": ["This page is for administrators.", "此页面仅供管理员使用。"],
   "page.home": ["Go to the playground", "前往创作页"],
   "page.unknown": ["Page not found", "页面不存在"],
 

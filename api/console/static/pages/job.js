@@ -34,7 +34,7 @@ export default function JobPage({ params }) {
     return () => clearInterval(timer);
   }, [followed]);
   if (!job) {
-    return html`<${PageHeader} title=${t("nav.job")} />${loaded.error ? html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} /><p class="gap"><${Link} to="jobs" class="button">${t("job.to_jobs")}<//></p>` : html`<${Loading} />`}`;
+    return html`<${PageHeader} title=${t("nav.job")} />${loaded.error ? html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.error.status === 404 ? undefined : loaded.reload} /><p class="gap"><${Link} to="jobs" class="button">${t("job.to_jobs")}<//></p>` : html`<${Loading} />`}`;
   }
   return html`<p class="crumbs"><${Link} to="jobs"><${Icon} name="left" size=${16} />${t("nav.jobs")}<//></p>
     <${PageHeader} title=${jobTitle(job).slice(0, 160)}><${SandboxTag} job=${job} /><${JobStatus} job=${job} /><${JobActions} job=${job} details=${false} onChanged=${(changed) => loaded.setData((before) => ({ ...before, ...changed }))} /><//>

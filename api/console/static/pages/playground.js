@@ -63,7 +63,7 @@ function Studio({ models }) {
       ${recent.loading && !recent.jobs.length && html`<${Loading} />`}
       ${!recent.loading && !recent.error && !recent.jobs.length && html`<div class="card">${canMake
         ? html`<${EmptyState} icon="spark" title=${t("play.empty")}>${t("play.empty_text")}<//>`
-        : html`<${EmptyState} icon="key" title=${t("play.read_only")}>${t("play.read_only_text")}<//>`}</div>`}
+        : html`<${EmptyState} icon="lock" title=${t("play.read_only")}>${t("play.read_only_text")}<//>`}</div>`}
       ${!canMake && recent.jobs.length > 0 && html`<p class="hint">${t("play.read_only_text")}</p>`}
       ${below ? cards.reverse() : cards}
     </section>${below && form}</div>`;

@@ -27,7 +27,7 @@ export function UseInvitation() {
       ${error && html`<${ErrorMessage} error=${error} />`}
       <${Button} kind="primary" type="submit" busy=${busy}>${t("invite.accept")}<//></form>`;
   } else if (found || error) {
-    body = html`<div class="card"><${EmptyState} icon="key" title=${t(`invite.${found?.state ?? "unknown"}`)}><p>${error && error.code !== "invitation_invalid" ? error.message : t("invite.ask")}</p><${Button} onClick=${() => navigate("", { replace: true })}>${t("invite.to_sign_in")}<//><//></div>`;
+    body = html`<div class="card"><${EmptyState} heading="h1" icon="lock" title=${t(`invite.${found?.state ?? "unknown"}`)}><p>${error && error.code !== "invitation_invalid" ? error.message : t("invite.ask")}</p><${Button} onClick=${() => navigate("", { replace: true })}>${t("invite.to_sign_in")}<//><//></div>`;
   }
   return html`<${SignInFrame} title=${t("invite.page")}>${body}<//>`;
 }

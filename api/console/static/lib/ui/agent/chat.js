@@ -34,18 +34,19 @@ export function AgentChat({ models, conversation = NEW }) {
     navigate(addressOf(NEW));
   };
   const isUnknown = error?.status === 404;
+  const canMake = hasScope("generate");
   return html`<div class="agent"><aside class="card agent-list" aria-label=${t("agent.conversations")}><${ConversationList} current=${id} onDelete=${begin} onOpen=${startNew} /></aside>
     <section class="card chat" aria-label=${t("mode.chat")}>
       <div class="chat-bar"><${Button} small icon="list" onClick=${() => setShowList(true)}>${t("agent.conversations")}<//>
-        ${id !== NEW && html`<${Button} small icon="plus" label=${t("agent.new")} onClick=${begin} />`}</div>
+        ${canMake && id !== NEW && html`<${Button} small icon="plus" label=${t("agent.new")} onClick=${begin} />`}</div>
       ${showList && html`<${ConversationDrawer} current=${id} onDelete=${begin} onClose=${open} />`}
       <${Log} id=${id} turns=${turns}>
         ${error && (isUnknown ? html`<${NotFound} />` : html`<${ErrorMessage} error=${error} onRetry=${() => loadTalk(id)} />`)}
         ${!loaded && html`<${Loading} />`}
-        ${loaded && !error && !turns.length && html`<${EmptyState} icon="chat" title=${t("agent.empty")}>${t("agent.empty_text")}<//>`}
+        ${loaded && !error && !turns.length && (canMake ? html`<${EmptyState} icon="chat" title=${t("agent.empty")}>${t("agent.empty_text")}<//>` : html`<${EmptyState} icon="lock" title=${t("play.read_only")}>${t("play.read_only_text")}<//>`)}
         ${groupTurns(turns).map((group, n, all) => html`<${Turn} key=${group.first.id} group=${group}
-          actions=${n === all.length - 1 && !group.last.answering && id !== NEW && hasScope("generate") ? actionsOf(id, group, choice, { edit: setEditing, onAccepted }) : null} />`)}<//>
-      ${choice.length > 0 && !isUnknown && html`<${Composer} key=${id} id=${id} turns=${turns} models=${choice} editing=${editing} onEditEnd=${() => setEditing(null)} onAccepted=${onAccepted} />`}
+          actions=${n === all.length - 1 && !group.last.answering && id !== NEW && canMake ? actionsOf(id, group, choice, { edit: setEditing, onAccepted }) : null} />`)}<//>
+      ${canMake && choice.length > 0 && !isUnknown && html`<${Composer} key=${id} id=${id} turns=${turns} models=${choice} editing=${editing} onEditEnd=${() => setEditing(null)} onAccepted=${onAccepted} />`}
     </section></div>`;
 }
 

@@ -26,7 +26,7 @@ export function ConversationList({ current, onDelete, onOpen }) {
       toast(failure.message, "bad");
     }
   };
-  return html`<div class="talks"><${Link} to=${addressOf(NEW)} class="button ${current === NEW ? "primary" : ""}" onClick=${onOpen}><${Icon} name="plus" size=${18} /><span>${t("agent.new")}</span><//>
+  return html`<div class="talks">${hasScope("generate") && html`<${Link} to=${addressOf(NEW)} class="button ${current === NEW ? "primary" : ""}" onClick=${onOpen}><${Icon} name="plus" size=${18} /><span>${t("agent.new")}</span><//>`}
     ${(rows.length > 0 || query) && html`<${SearchField} label=${t("agent.search")} value=${query} onChange=${(text) => loadList({ query: text })} />`}
     ${error && html`<${ErrorMessage} error=${error} onRetry=${() => loadList()} />`}
     ${!loaded && !error && html`<${Loading} />`}

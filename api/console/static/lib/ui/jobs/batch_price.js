@@ -17,8 +17,8 @@ const modelPrice = (one) => (one.currency ? formatMoney(one.cost, one.currency) 
 
 export function PriceTable({ price }) {
   return html`<div class="table-wrap"><table class="table"><thead><tr><th>${t("filter.model")}</th><th class="end">${t("batches.requests")}</th><th class="end">${t("batches.price")}</th></tr></thead>
-    <tbody>${price.models.map((one) => html`<tr key=${one.model + one.currency}><td data-label=${t("filter.model")}>${one.model}</td><td class="end numeric" data-label=${t("batches.requests")}>${formatNumber(one.requests)}</td><td class="end numeric" data-label=${t("batches.price")}>${modelPrice(one)}</td></tr>`)}
-    <tr class="total"><td data-label=""><strong>${t("batches.total")}</strong></td><td class="end numeric" data-label=${t("batches.requests")}>${formatNumber(price.requests)}</td><td class="end numeric" data-label=${t("batches.price")}><strong>${batchPrice(price)}</strong></td></tr></tbody></table></div>`;
+    <tbody>${price.models.map((one) => html`<tr key=${one.model + one.currency}><td data-label=${t("filter.model")}>${one.model}</td><td class="figure numeric" data-label=${t("batches.requests")}>${formatNumber(one.requests)}</td><td class="figure numeric" data-label=${t("batches.price")}>${modelPrice(one)}</td></tr>`)}
+    <tr class="total"><td data-label=""><strong>${t("batches.total")}</strong></td><td class="figure numeric" data-label=${t("batches.requests")}>${formatNumber(price.requests)}</td><td class="figure numeric" data-label=${t("batches.price")}><strong>${batchPrice(price)}</strong></td></tr></tbody></table></div>`;
 }
 
 export function BatchErrors({ errors }) {
