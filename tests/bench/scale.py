@@ -27,8 +27,7 @@ from tests.bench.scale_rows import Filler
 from tests.support.platform import migrate, running_postgres, running_redis
 from worker.core.settings import get_settings
 from worker.db import engine as engine_module
-from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Transaction, transaction
-from worker.db.engine import get_engine as _new_engine
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Transaction, new_engine, transaction
 
 BASE = 10_000
 MOST_RATIO = 2.0
@@ -76,7 +75,7 @@ class Databases:
         os.environ["DREAMERY_DATABASE_URL"] = self._urls[name]
         get_settings.cache_clear()
         if name not in self._engines:
-            self._engines[name] = _new_engine.__wrapped__()
+            self._engines[name] = new_engine()
         setattr(engine_module, "get_engine", lambda: self._engines[name])  # noqa: B010 - a function of ours
 
     def close(self) -> None:

@@ -41,6 +41,7 @@ __all__ = [
     "Transaction",
     "get_engine",
     "is_database_away",
+    "new_engine",
     "reason_for_callers",
     "reason_for_operators",
     "retry_for_a_caller",
@@ -123,9 +124,8 @@ class Transaction:
                 log.warning("after_commit_failed", exc_info=True)
 
 
-@Once
-def get_engine() -> Engine:
-    """Return the engine of this process, created on first use (never at import, never before a fork)."""
+def new_engine() -> Engine:
+    """Return a further engine for the database of the settings. Processes use `get_engine`."""
     settings = get_settings()
     url = make_url(settings.sqlalchemy_url)
     reachability.forget()
@@ -150,6 +150,10 @@ def get_engine() -> Engine:
     event.listen(engine, "checkout", _ping_when_idle)
     event.listen(engine, "checkin", _record_use)
     return engine
+
+
+# The engine of this process, created on first use (never at import, never before a fork).
+get_engine = Once(new_engine)
 
 
 def _replace_error(context: ExceptionContext) -> Exception | None:

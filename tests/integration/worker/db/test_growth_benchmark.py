@@ -3,10 +3,11 @@
 import psycopg
 import pytest
 
-from tests.bench.scale import Step, ratio, steps
+from tests.bench.scale import Databases, Step, measure_in_turn, ratio, steps
 from tests.bench.scale_operations import OPERATIONS, Operation
 from tests.bench.scale_rows import HEAVY_USER, Filler
 from tests.support.engine import Engine
+from worker.db import engine as engine_module
 from worker.db.engine import transaction
 
 
@@ -39,6 +40,18 @@ def test_each_operation_runs(filled: Engine, operation: Operation) -> None:
     with transaction() as tx:
         operation.prepare(tx)
         operation.run(tx)
+
+
+def test_two_databases_are_measured_in_turn(filled: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Restored at the end, as is the URL.
+    monkeypatch.setattr(engine_module, "get_engine", engine_module.get_engine)
+    url = filled.env["DREAMERY_DATABASE_URL"]
+    monkeypatch.setenv("DREAMERY_DATABASE_URL", url)
+    databases = Databases({"base": url, "grown": url})
+    try:
+        assert all(value is not None for value in measure_in_turn(OPERATIONS[0], databases).values())
+    finally:
+        databases.close()
 
 
 def test_steps_end_with_the_largest_and_small_ratios_count_as_one() -> None:
