@@ -60,6 +60,7 @@ from api.usage import routes as usage_routes
 from api.usage.estimates import routes as estimate_routes
 from api.videos import generation_routes as video_generation_routes
 from api.videos import routes as video_routes
+from worker.core import gc_tuning
 from worker.core.catalog.provider_data import first_provider
 from worker.core.observability import tracing
 from worker.core.observability.logging import configure_logging, get_logger
@@ -176,6 +177,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await app.state.request_tracker.start()
     app.state.batch_runner = BatchRunner()
     app.state.batch_runner.start()
+    gc_tuning.keep_imports()
     with on_shutdown_signal(partial(_release, app)):
         yield
     await mcp_routes.stop_mcp(app)

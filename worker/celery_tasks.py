@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from celery import signals
 
-import worker.core.gc_tuning  # noqa: F401 - must run before the large imports
+from worker.core import gc_tuning  # first, before the large imports
 from worker.core.concurrency import continuations, event_loop, long_calls
 from worker.core.concurrency.event_loop import run_for
 from worker.core.concurrency.shutdown import BUSY_SECONDS, stopping
@@ -284,3 +284,6 @@ def monitor() -> str:
     """Write the sample of this minute and send alerts."""
     with watchdog.watch("monitor"):
         return monitor_task.monitor()
+
+
+gc_tuning.keep_imports()
