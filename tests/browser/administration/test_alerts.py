@@ -23,7 +23,8 @@ def admin(console_platform: CheckedPlatform) -> Iterator[ApiClient]:
 
 
 def test_channel_is_added_tested_and_a_rule_changed(page: Page, admin: ApiClient) -> None:
-    page.goto("/console/system")
+    page.goto("/console/usage")
+    page.get_by_role("link", name="System", exact=True).first.click()
     section = page.get_by_role("region", name="Alerts").first
     page.get_by_role("button", name="Add channel").click()
     form = page.get_by_role("dialog")
@@ -43,10 +44,17 @@ def test_channel_is_added_tested_and_a_rule_changed(page: Page, admin: ApiClient
     expect(page.get_by_text("Not delivered")).to_be_visible(timeout=60_000)
     expect(page.get_by_text("the mail server cannot be reached")).to_be_visible()
     page.get_by_text("Rules", exact=True).click()
-    page.get_by_role("button", name="Edit Storage is full").click()
+    page.get_by_role("button", name="Edit Storage is 90 % full").click()
     form.get_by_label("Threshold (%)").fill("7")
+    # What was typed is not lost by Escape or Back.
+    question = page.get_by_role("dialog", name="Leave without saving?")
+    page.keyboard.press("Escape")
+    question.get_by_role("button", name="Cancel").click()
+    page.go_back()
+    question.get_by_role("button", name="Cancel").click()
+    expect(form.get_by_label("Threshold (%)")).to_have_value("7")
     form.get_by_role("button", name="Save").click()
-    expect(page.get_by_role("row", name="Storage is full").get_by_text("below 7 %")).to_be_visible()
+    expect(page.get_by_role("row", name="Storage is 93 % full").get_by_text("below 7 %")).to_be_visible()
     check_accessibility(page)
     expect(section).to_be_visible()
     rules = {rule["name"]: rule for rule in admin.http.get(f"{BASE}/rules").json()["data"]}
