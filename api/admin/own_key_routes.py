@@ -1,4 +1,4 @@
-"""Routes for a user's own API keys (`/v1/keys`). A key cannot create, rotate or revoke a key with more rights."""
+"""Routes for a user's own API keys (`/v1/keys`). A key cannot make, change, rotate or revoke a key with more rights."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -8,8 +8,15 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Depends, Request, Response
 
 from api.admin.key_accounts import has_no_more_accounts, read_accounts
-from api.admin.routes import NO_GRACE, key_object, known_providers, require_model_ids, rotate_found_key
-from api.admin.schemas import NewOwnKey, OwnKey, OwnKeyCreate, OwnKeyList, Rotation
+from api.admin.routes import (
+    NO_GRACE,
+    change_found_key,
+    key_object,
+    known_providers,
+    require_model_ids,
+    rotate_found_key,
+)
+from api.admin.schemas import NewOwnKey, OwnKey, OwnKeyChange, OwnKeyCreate, OwnKeyList, Rotation
 from api.auth.caller import Caller
 from api.auth.dependencies import CallerDep, audit_actor
 from api.http.errors import error_responses
@@ -154,6 +161,26 @@ def make_own_key(request: Request, body: OwnKeyCreate, caller: OwnKeysManageDep)
         details = {"user": caller.name, "name": body.name, "scopes": new_key.scopes}
         audit_log.record_action(tx, audit_actor(request, caller), "key.make", public_id("key", key_id), **details)
     return json_response({**_own_key_object(row, caller), "key": key}, status=201)
+
+
+@router.patch("/{key_id}", summary="Change your own API key", responses={200: {"model": OwnKey}})
+def change_own_key(request: Request, key_id: str, change: OwnKeyChange, caller: OwnKeysManageDep) -> Response:
+    """Changes the name, and whose accounts its jobs may use: no others than those of the key used for this request.
+
+    Scopes and models cannot change. Jobs that were accepted before keep their accounts.
+    """
+    with transaction() as tx:
+        existing = _find_own_key(tx, key_id, caller)
+        calling_key = _calling_key(tx, caller)
+        change_found_key(tx, existing, change, pool=caller.has_scope("admin"))
+        row = api_keys.get_key(tx, existing.id)
+        if not _is_within_rights_of(row, calling_key):
+            raise DreameryError("forbidden", "The key you are using may not use some of these accounts or groups.")
+        tx.on_commit(pubsub.publish_permissions_change)
+        details = change.model_dump(mode="json", exclude_unset=True, exclude={"name"} if change.name is None else None)
+        target = public_id("key", existing.id)
+        audit_log.record_action(tx, audit_actor(request, caller), "key.change", target, user=caller.name, **details)
+    return json_response(_own_key_object(row, caller))
 
 
 @router.post(

@@ -16,6 +16,7 @@ from api.admin.schemas import (
     AuditList,
     LimitChange,
     NewApiKey,
+    OwnKeyChange,
     Rotation,
     User,
     UserChange,
@@ -129,6 +130,16 @@ def find_key(tx: Transaction, key_id: str) -> Any:
     if row is None:
         raise DreameryError("key_not_found", f"No API key {key_id[:60]!r}.")
     return row
+
+
+def change_found_key(tx: Transaction, key: Any, change: OwnKeyChange, *, pool: bool) -> None:
+    """Change the name of a key and whose accounts its jobs may use; `pool` = also accounts of the platform."""
+    api_keys.rename_key(tx, key.id, change.name or key.name)
+    selection = change.model_dump(include=change.model_fields_set & {"providers", "account_groups"})
+    known_providers(change.providers)
+    if "accounts" in change.model_fields_set:
+        selection["accounts"] = read_accounts(tx, change.accounts, user_id=key.user_id, pool=pool)
+    api_keys.set_selection(tx, key.id, selection)
 
 
 def rotate_found_key(tx: Transaction, key_id: UUID, rotation: Rotation, *, actor: Actor) -> tuple[Any, str]:
@@ -270,13 +281,8 @@ def change_key(request: Request, key_id: str, change: ApiKeyChange, admin: Admin
     """
     with transaction() as tx:
         existing = find_key(tx, key_id)
-        api_keys.rename_key(tx, existing.id, change.name or existing.name)
         _set_limits(tx, "api_keys", existing.id, change)
-        selection = change.model_dump(include=change.model_fields_set & {"providers", "account_groups"})
-        known_providers(change.providers)
-        if "accounts" in change.model_fields_set:
-            selection["accounts"] = read_accounts(tx, change.accounts, user_id=existing.user_id, pool=True)
-        api_keys.set_selection(tx, existing.id, selection)
+        change_found_key(tx, existing, change, pool=True)
         tx.on_commit(pubsub.publish_permissions_change)
         target = public_id("key", existing.id)
         audit_log.record_action(

@@ -165,10 +165,10 @@ class UserList(BaseModel):
     has_more: bool
 
 
-class ApiKeyChange(LimitChange):
-    """Changes of a key; omitted fields keep their value."""
+class OwnKeyChange(BaseModel):
+    """Changes of your own key; omitted fields keep their value."""
 
-    model_config = example(limits={"jobs_per_day": 20, "concurrent_jobs": 4}, account_groups=["design"])
+    model_config = example(name="laptop", providers=["dreamina"])
 
     name: Name | None = None
     providers: list[Text] | None = Field(None, min_length=1, max_length=20, description="null = all")
@@ -176,6 +176,12 @@ class ApiKeyChange(LimitChange):
         None, min_length=1, max_length=200, description="ids or labels; null = all, if `account_groups` is null too"
     )
     account_groups: list[Group] | None = Field(None, min_length=1, max_length=50, description="null = none by group")
+
+
+class ApiKeyChange(OwnKeyChange, LimitChange):
+    """Changes of a key; omitted fields keep their value."""
+
+    model_config = example(limits={"jobs_per_day": 20, "concurrent_jobs": 4}, account_groups=["design"])
 
 
 class ApiKeyCreate(LimitChange):

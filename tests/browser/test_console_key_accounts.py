@@ -64,3 +64,65 @@ def test_api_key_for_one_provider(page: Page, client: ApiClient) -> None:
     with client.as_caller(key) as caller:
         providers = {one["provider"] for one in caller.http.get("/v1/models").json()["data"]}
     assert providers == {"ark"}
+
+
+def test_accounts_groups_and_providers_of_a_key_are_changed_later(page: Page, client: ApiClient) -> None:
+    name, label = unique_name("worker"), unique_name("studio account")
+    account = {"provider": "ark", "region": "sandbox", "tokens": unique_name("ark"), "label": label, "check": False}
+    client.http.post("/admin/v1/accounts", json=account).raise_for_status()
+    listed = client.http.get("/admin/v1/accounts", params={"limit": 1000}).json()["data"]
+    [account_id] = [one["id"] for one in listed if one["label"] == label]
+    user = client.http.post("/admin/v1/users", json={"name": unique_name("dora")}).json()
+    key = client.http.post("/admin/v1/keys", json={"user": user["id"], "name": name}).json()
+
+    def selection() -> tuple[object, object, object, object]:
+        found = client.http.get(f"/admin/v1/keys/{key['id']}").json()
+        return found["name"], found["providers"], found["accounts"], found["account_groups"]
+
+    page.goto(f"/console/users/{user['id']}")
+    page.get_by_role("button", name=f"Change {name}").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("Accounts of all providers").click()
+    dialog.get_by_label("Ark and ModelArk").check()
+    dialog.get_by_text("All accounts", exact=True).click()
+    dialog.get_by_label(label).check()
+    dialog.get_by_label("Groups of accounts").fill("studio, night")
+    check_accessibility(page)
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Key changed.")).to_be_visible()
+    expect(row(page, name).get_by_text("Accounts of: ark")).to_be_visible()
+    expect(row(page, name).get_by_text("Accounts: 1, groups: studio, night")).to_be_visible()
+    assert selection() == (name, ["ark"], [account_id], ["studio", "night"])
+
+    # The dialog shows what is set, and a change of one part leaves the others.
+    page.get_by_role("button", name=f"Change {name}").click()
+    dialog.get_by_text("Only some accounts").click()
+    expect(dialog.get_by_label("Groups of accounts")).to_have_value("studio, night")
+    expect(dialog.get_by_label(label)).to_be_checked()
+    dialog.get_by_label("Groups of accounts").fill("")
+    dialog.get_by_label("Name").fill(f"{name}-2")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog).to_be_hidden()
+    assert selection() == (f"{name}-2", ["ark"], [account_id], None)
+
+    page.get_by_role("button", name=f"Change {name}-2").click()
+    dialog.get_by_text("Selected providers: 1").click()
+    dialog.get_by_label("Ark and ModelArk").uncheck()
+    dialog.get_by_text("Only some accounts").click()
+    dialog.get_by_label(label).uncheck()
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog).to_be_hidden()
+    assert selection() == (f"{name}-2", None, None, None)
+
+
+def test_own_key_is_changed_later(page: Page, client: ApiClient) -> None:
+    name = unique_name("own")
+    client.http.post("/v1/keys", json={"name": name}).raise_for_status()
+    page.goto("/console/keys")
+    page.get_by_role("button", name=f"Change {name}").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("Groups of accounts")).to_have_count(0)
+    dialog.get_by_text("Accounts of all providers").click()
+    dialog.get_by_label("Ark and ModelArk").check()
+    dialog.get_by_role("button", name="Save").click()
+    expect(row(page, name).get_by_text("Accounts of: ark")).to_be_visible()

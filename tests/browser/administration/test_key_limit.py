@@ -23,14 +23,14 @@ def test_limit_of_a_key_is_changed_and_waiting_jobs_start(page: Page, client: Ap
 
         assert held() == 2
         page.goto(f"/console/users/{user['id']}")
-        page.get_by_role("button", name="Jobs at a time of laptop").click()
+        page.get_by_role("button", name="Change laptop").click()
         dialog = page.get_by_role("dialog")
         expect(dialog.get_by_label("Jobs at a time (others wait)")).to_have_value("1")
         dialog.get_by_label("Jobs at a time (others wait)").fill("3")
         dialog.get_by_role("button", name="Save").click()
         expect(page.get_by_text("Jobs at a time (others wait): 3")).to_be_visible()
         eventually(lambda: held() == 0, what="the waiting jobs start")
-        page.get_by_role("button", name="Jobs at a time of laptop").click()
+        page.get_by_role("button", name="Change laptop").click()
         dialog.get_by_label("Jobs at a time (others wait)").fill("")
         dialog.get_by_role("button", name="Save").click()
         expect(dialog).to_be_hidden()

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.admin.schemas import NewOwnKey, OwnKeyList
+from api.admin.schemas import NewOwnKey, OwnKey, OwnKeyList
 from tests.support.api_client import ApiClient, assert_error, new_key
 
 
@@ -131,3 +131,31 @@ def test_limited_key_cannot_create_keys_and_its_limits_apply_in_the_console(admi
         assert_error(browser.post("/v1/images/generations", json=body, headers=token), 429, "budget_exceeded")
     (own_key,) = own(limited)
     assert limited.http.post(f"/v1/keys/{own_key['id']}/rotate").status_code == 201
+
+
+def test_own_key_is_changed_within_the_rights_of_the_calling_key(admin, person):
+    mine = person(name="wide")
+    made = make(mine, name="laptop")
+    with admin.as_caller(made["key"]) as laptop:
+        path = f"/v1/keys/{made['id']}"
+        changed = mine.http.patch(path, json={"name": "desk", "providers": ["ark"]})
+        OwnKey.model_validate(changed.json(), strict=True)
+        assert (changed.json()["name"], changed.json()["providers"], changed.json()["current"]) == (
+            "desk", ["ark"], False
+        )  # fmt: skip
+        assert {one["provider"] for one in laptop.http.get("/v1/models").json()["data"]} == {"ark"}
+        # It cannot widen itself, nor another key, but can be made narrower.
+        assert_error(laptop.http.patch(path, json={"providers": None}), 403, "forbidden")
+        assert_error(laptop.http.patch(path, json={"providers": ["ark", "dreamina"]}), 403, "forbidden")
+        wide_id = next(key["id"] for key in own(mine) if key["current"])
+        assert_error(laptop.http.patch(f"/v1/keys/{wide_id}", json={"name": "mine now"}), 403, "forbidden")
+        assert laptop.http.patch(path, json={"account_groups": ["night"]}).json()["account_groups"] == ["night"]
+        assert_error(laptop.http.patch(path, json={"account_groups": None}), 403, "forbidden")
+        assert_error(laptop.http.patch(path, json={"account_groups": ["night", "day"]}), 403, "forbidden")
+        assert [key["providers"] for key in own(mine)] == [None, ["ark"]], "a refused change changes nothing"
+    assert mine.http.patch(path, json={"providers": None, "account_groups": None}).json()["providers"] is None
+    assert_error(mine.http.patch(path, json={"providers": ["nobody"]}), 400, "invalid_value", "providers")
+    assert_error(mine.http.patch(path, json={"accounts": ["nobody"]}), 404, "account_not_found", "accounts")
+    assert_error(admin.http.patch(path, json={"name": "theirs"}), 404, "key_not_found")
+    entries = admin.http.get("/admin/v1/audit", params={"action": "key", "limit": 200}).json()["data"]
+    assert [one["action"] for one in entries if one["target"] == made["id"]].count("key.change") == 3

@@ -3,7 +3,8 @@ import { html, useEffect, useState } from "../preact.js";
 import { api, hasScope, session } from "../../api/client.js";
 import { t } from "../../state/language.js";
 import { Button, CheckboxGroup, confirm, Dialog, ErrorMessage, RelativeTime, Select, StatusBadge, TextField, toast, useAction, useSubmit } from "../components.js";
-import { KeyLimitDialog } from "./key_limit.js";
+import { ChangeKeyDialog } from "./key_change.js";
+import { useKeySelection } from "./key_selection.js";
 import { SecretDialog } from "./secret_dialog.js";
 
 const EXPIRY_DAYS = ["", "7", "30", "90", "365"];
@@ -11,11 +12,11 @@ const GRACE_PERIODS = [["0", "keys.grace_none"], ["3600", "keys.grace_hour"], ["
 
 const isActive = (key) => key.status === "active";
 
-// `base` = API path of the keys; `editable` = keys can be rotated and revoked.
+// `base` = API path of the keys; `editable` = keys can be changed, rotated and revoked.
 export function KeyTable({ base, keys, editable, onChanged }) {
   const [rotating, setRotating] = useState(null);
   const [created, setCreated] = useState(null);
-  const [limited, setLimited] = useState(null);
+  const [changing, setChanging] = useState(null);
   const [revoke] = useAction(async (key) => {
     const text = t(key.current ? "keys.revoke_own_text" : "keys.revoke_text", { name: key.name });
     if (!(await confirm({ title: t("keys.revoke"), text, action: t("keys.revoke_action") }))) return;
@@ -29,10 +30,10 @@ export function KeyTable({ base, keys, editable, onChanged }) {
       <td data-label=${t("filter.status")}><${StatusBadge} status=${key.status} /></td>
       <td data-label=${t("keys.last_used")}>${key.last_used_at ? html`<${RelativeTime} at=${key.last_used_at} />` : t("keys.never_used")}</td>
       <td data-label=${t("keys.expires")}>${key.expires_at ? html`<${RelativeTime} at=${key.expires_at} />` : t("keys.never")}</td>
-      <td class="end">${editable && isActive(key) && html`<div class="row end">${base.startsWith("/admin/") && html`<${Button} small kind="quiet" icon="edit" label=${t("keys.limit_one", { name: key.name })} onClick=${() => setLimited(key)} />`}<${Button} small icon="repeat" onClick=${() => setRotating(key)} aria-label=${t("keys.rotate_one", { name: key.name })}>${t("action.rotate")}<//>
+      <td class="end">${editable && isActive(key) && html`<div class="row end"><${Button} small kind="quiet" icon="edit" label=${t("keys.change_one", { name: key.name })} onClick=${() => setChanging(key)} /><${Button} small icon="repeat" onClick=${() => setRotating(key)} aria-label=${t("keys.rotate_one", { name: key.name })}>${t("action.rotate")}<//>
         <${Button} small kind="quiet" icon="trash" label=${t("keys.revoke_one", { name: key.name })} onClick=${() => revoke(key)} /></div>`}</td></tr>`)}</tbody></table></div>
     ${rotating && html`<${RotateKeyDialog} base=${base} apiKey=${rotating} onClose=${() => setRotating(null)} onCreated=${(key) => { setRotating(null); setCreated(key); onChanged(); }} />`}
-    ${limited && html`<${KeyLimitDialog} base=${base} apiKey=${limited} onClose=${() => setLimited(null)} onSaved=${() => { setLimited(null); onChanged(); }} />`}
+    ${changing && html`<${ChangeKeyDialog} base=${base} apiKey=${changing} onClose=${() => setChanging(null)} onSaved=${() => { setChanging(null); toast(t("keys.change_saved")); onChanged(); }} />`}
     ${created && html`<${NewKeySecret} created=${created} onClose=${() => setCreated(null)} />`}`;
 }
 
@@ -59,43 +60,23 @@ export function NewKeyDialog({ base, fields = {}, role, onClose, onCreated }) {
   const [days, setDays] = useState("");
   const [models, setModels] = useState([]);
   const [availableModels, setAvailableModels] = useState([]);
-  const [providers, setProviders] = useState([]);
-  const [allProviders, setAllProviders] = useState([]);
-  const [accounts, setAccounts] = useState([]);
-  const [allAccounts, setAllAccounts] = useState([]);
-  const [groups, setGroups] = useState("");
-  const [concurrent, setConcurrent] = useState("");
-  const administers = base.startsWith("/admin/");
-  useEffect(() => {
-    // Administrators choose among the accounts of the platform, others among their own.
-    api.get(administers ? "/admin/v1/accounts" : "/v1/accounts", { limit: 1000 }).then(({ data }) => setAllAccounts(data.filter((item) => item.state !== "retired")), () => {});
-  }, []);
+  const { fields: selectionFields, values: selection, typed: hasSelection } = useKeySelection(base.startsWith("/admin/"));
   useEffect(() => {
     // If the list cannot be loaded, the key is for all models.
     api.get("/v1/models").then(({ data }) => setAvailableModels(data.filter((item) => !item.alias_of && (role || !session.value.models || session.value.models.includes(item.id)))), () => {});
-    api.get("/v1/accounts/providers").then(({ data }) => setAllProviders(data), () => {});
   }, []);
-  // Groups and the limit are those of administrators. Groups are names with spaces or commas between them.
-  const selection = () => {
-    const names = groups.split(/[\s,]+/).filter(Boolean);
-    return { accounts: accounts.length ? accounts : undefined, account_groups: names.length ? names : undefined, limits: administers && concurrent ? { concurrent_jobs: Number(concurrent) } : undefined };
-  };
   const [create, busy, error] = useSubmit(async () => {
     const expires = days ? new Date(Date.now() + Number(days) * 86400e3).toISOString() : undefined;
-    onCreated(await api.post(base, { ...fields, name: name.trim() || undefined, scopes: selectedScopes, models: models.length ? models : undefined, providers: providers.length ? providers : undefined, ...selection(), expires_at: expires }));
+    onCreated(await api.post(base, { ...fields, name: name.trim() || undefined, scopes: selectedScopes, models: models.length ? models : undefined, ...selection, expires_at: expires }));
   });
-  return html`<${Dialog} title=${t("keys.new")} onClose=${onClose}><form class="stack" onSubmit=${create}>
+  const typed = name || days || models.length || hasSelection;
+  return html`<${Dialog} title=${t("keys.new")} unsaved=${Boolean(typed) && !busy} onClose=${onClose}><form class="stack" onSubmit=${create}>
     <${TextField} label=${t("keys.name")} hint=${t("keys.name_hint")} value=${name} onInput=${setName} maxlength="100" placeholder="default" />
     <${CheckboxGroup} label=${t("keys.rights")} options=${scopes.map((scope) => [scope, t(`scope.${scope}`), t(`scope.${scope}_text`)])} selected=${selectedScopes} onChange=${setSelectedScopes} />
     <${Select} label=${t("keys.expires")} value=${days} onChange=${setDays} options=${EXPIRY_DAYS.map((n) => [n, n ? t("keys.days", { n }) : t("keys.never")])} />
     ${availableModels.length > 0 && html`<details class="more"><summary>${models.length ? t("keys.models_n", { n: models.length }) : t("keys.models_all")}</summary>
       <${CheckboxGroup} label=${t("keys.models")} hideLabel options=${availableModels.map((item) => [item.id, item.id])} selected=${models} onChange=${setModels} /></details>`}
-    ${allProviders.length > 1 && html`<details class="more"><summary>${providers.length ? t("keys.providers_n", { n: providers.length }) : t("keys.providers_all")}</summary>
-      <${CheckboxGroup} label=${t("keys.providers")} hideLabel options=${allProviders.map((item) => [item.name, item.title])} selected=${providers} onChange=${setProviders} /></details>`}
-    ${(allAccounts.length > 0 || administers) && html`<details class="more"><summary>${accounts.length || groups.trim() ? t("keys.accounts_some") : t("keys.accounts_all")}</summary>
-      ${allAccounts.length > 0 && html`<${CheckboxGroup} label=${t("keys.accounts")} options=${allAccounts.map((item) => [item.id, item.label])} selected=${accounts} onChange=${setAccounts} />`}
-      ${administers && html`<${TextField} label=${t("keys.groups")} hint=${t("keys.groups_hint")} value=${groups} onInput=${setGroups} maxlength="500" />`}</details>`}
-    ${administers && html`<${TextField} label=${t("limit.concurrent_jobs")} hint=${t("keys.concurrent_hint")} type="number" min="1" max="1000000" value=${concurrent} onInput=${setConcurrent} />`}
+    ${selectionFields}
     ${error && html`<${ErrorMessage} error=${error} />`}
     <div class="row end"><${Button} onClick=${onClose}>${t("action.cancel")}<//><${Button} kind="primary" type="submit" busy=${busy} disabled=${!selectedScopes.length}>${t("keys.create")}<//></div>
   </form><//>`;
