@@ -60,12 +60,14 @@ def set_member(request: Request, album_id: str, body: AlbumMemberAdd, caller: Ch
     summary="Remove a member of an album",
     responses={200: {"model": AlbumMemberList, "description": "The other members."}, **error_responses(401, 403, 404)},
 )
-def remove_member(request: Request, album_id: str, user_id: str, caller: ChangeDep) -> Response:
+def remove_member(request: Request, album_id: str, user_id: str, caller: FullReadDep) -> Response:
     """Ends the access of a user at once; the files that this user added leave the album too.
 
     The owner may remove everybody, a member only itself.
     """
     member_id = parse_public_id("user", user_id)
+    if member_id != caller.user_id or caller.role != "viewer":  # users who may only read can leave
+        caller.require_scope("generate")
     with transaction() as tx:
         parsed, role = lock_for_change(tx, caller, album_id, roles=(OWNER, CONTRIBUTOR, VIEWER))
         if role != OWNER and member_id != caller.user_id:

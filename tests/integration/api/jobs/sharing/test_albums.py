@@ -172,6 +172,19 @@ class TestMembers:
         missing = owner.call("DELETE", f"/v1/albums/{album}/members/{bob.id}")
         assert_error(missing, 404, "user_not_found")
 
+    def test_a_user_who_may_only_read_can_leave(self, owner, add_person):
+        album, vera, bob = owner.album(), add_person("vera", role="viewer"), add_person("bob")
+        for member in (vera, bob):
+            owner.invite(album, member)
+        path = f"/v1/albums/{album}/members"
+        assert_error(vera.call("DELETE", f"{path}/{bob.id}"), 403, "forbidden")
+        # A key of a member that may only read changes nothing.
+        reader = Person(bob.id, bob.name, add_key(bob, ["read"]), bob.app, bob.engine)
+        assert_error(reader.call("DELETE", f"{path}/{bob.id}"), 403, "forbidden")
+        assert vera.call("DELETE", f"{path}/{vera.id}").status_code == 200
+        assert_error(vera.call("GET", f"/v1/albums/{album}"), 404, "album_not_found")
+        assert [one["name"] for one in owner.call("GET", path).json()["data"]] == ["bob"]
+
     def test_a_link_works_for_its_user_only(self, owner, add_person, engine):
         (file,) = owner.make_files()
         album, bob = owner.album(file), add_person("bob")
