@@ -1,7 +1,8 @@
 """`dreamery batches`: many requests at once, from a file or from prompts; the total price comes first."""
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,16 +53,18 @@ def batches_add(
     body |= {"completion_window": window, "priority": "idle" if idle else "normal"}
     limits = {"max_cost": max_cost, "max_credits": max_credits, "not_before": not_before}
     body |= {name: value for name, value in limits.items() if value is not None}
-    price = client.post("/v1/batches", {**body, "dry_run": True})
-    if dry_run and as_json:
-        print_object(price, as_json=True)
-        return
-    if not as_json:
-        _print_price(price)
-    _require_valid(price.get("errors"))
-    if dry_run or not (yes or as_json or typer.confirm("Accept the batch?")):
-        return
-    made = client.post("/v1/batches", body)
+    with _removed_unless_used(client, body) as keep:
+        price = client.post("/v1/batches", {**body, "dry_run": True})
+        if dry_run and as_json:
+            print_object(price, as_json=True)
+            return
+        if not as_json:
+            _print_price(price)
+        _require_valid(price.get("errors"))
+        if dry_run or not (yes or as_json or typer.confirm("Accept the batch?")):
+            return
+        keep()
+        made = client.post("/v1/batches", body)
     made = _follow(client, made, until=lambda batch: batch["status"] != "validating")
     _require_valid(made.get("errors"))
     print_object(made if as_json else _row(made), as_json=as_json)
@@ -74,6 +77,25 @@ def _source(client: Client, file: Path | None, matrix: Json) -> Json:
     if matrix:
         raise typer.BadParameter("--model, --ratio and -n belong to --prompt; a file has them in its lines.")
     return {"input_file_id": client.upload("/v1/files", file, purpose="batch")["id"]}
+
+
+@contextlib.contextmanager
+def _removed_unless_used(client: Client, body: Json) -> Iterator[Callable[[], None]]:
+    """Delete the uploaded file at the end, unless the yielded function was called: no batch needs it."""
+    unused = contextlib.ExitStack()
+    with unused:
+        if file_id := body.get("input_file_id"):
+            unused.callback(_delete_file, client, file_id)
+
+        def keep() -> None:
+            unused.pop_all()
+
+        yield keep
+
+
+def _delete_file(client: Client, file_id: str) -> None:
+    with contextlib.suppress(ClientError):  # what matters to the user is why there is no batch
+        client.delete(f"/v1/files/{file_id}")
 
 
 def _follow(client: Client, batch: Json, *, until: Callable[[Json], bool]) -> Json:
@@ -107,7 +129,9 @@ def _require_valid(errors: Json | None) -> None:
     for one in errors["data"][:_SHOWN_ERRORS]:
         where = f"line {one['line']}" if one["line"] is not None else "batch"
         typer.echo(f"{where}: {one['message']}", err=True)
-    raise ClientError(f"The batch has {errors['total']} errors, and nothing of it was accepted.", code="invalid_value")
+    count = errors["total"]
+    text = f"The batch has {count} error{'s' if count != 1 else ''}, and nothing of it was accepted."
+    raise ClientError(text, code="invalid_value")
 
 
 def _row(batch: Json) -> Json:

@@ -106,7 +106,7 @@ async def _call_tool(
     except InputNeededError as needed:
         return needed.result
     except RefusedError as refused:
-        return _failure({**refused.error, "status": refused.status, "retry_after": refused.retry_after})
+        return _failure({**refused.error, "status": refused.status, **refused.hints})
     except DreameryError as error:
         return _failure(error_body(error.kind, error.message, error.param)["error"])
     except UnreachableError as error:

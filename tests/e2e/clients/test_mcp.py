@@ -215,9 +215,18 @@ def test_rights_and_budgets_of_the_key_apply(api_platform, admin):
             assert not (await client.call_tool("list_jobs", {})).is_error
         async with connect(api_platform, owner) as client:
             made = (await client.call_tool("make_picture", PICTURE)).structured_content["jobs"][0]
-            assert error_of(await client.call_tool("make_picture", {**PICTURE, "prompt": "more"}))["code"] == (
-                "budget_exceeded"
+            error = error_of(await client.call_tool("make_picture", {**PICTURE, "prompt": "more"}))
+            assert (error["code"], error["limit"]) == ("budget_exceeded", "key.jobs_per_day")
+            assert (
+                "'jobs per day' of this API key is reached: 1 of 1 used; this request needs 1 more." in error["message"]
             )
+            assert "ask an administrator" in error["message"]
+            # It resets tomorrow: an agent that repeats the call in a minute gains nothing.
+            assert error["resets_at"].endswith("T00:00:00Z")
+            assert "retry_after" not in error
+            jobs = (await client.call_tool("list_jobs", {})).structured_content["jobs"]
+            assert [job["id"] for job in jobs] == [made["id"]], "nothing was created"
+            assert ", resets at " in (await client.call_tool("balance", {})).content[0].text
             limits = (await client.call_tool("balance", {})).structured_content["limits"]
             assert ("key.jobs_per_day", 0) in {(limit["name"], limit["remaining"]) for limit in limits}
         async with connect(api_platform, new_key()) as stranger:

@@ -72,13 +72,16 @@ class UnreachableError(Exception):
 
 
 class RefusedError(Exception):
-    """The API refused a call: its error object, its status and its `Retry-After`."""
+    """The API refused a call: its error object and its status.
 
-    def __init__(self, status: int, error: Mapping[str, Any], retry_after: str | None = None) -> None:
+    `hints` = when a repeat makes sense: `retry_after` (seconds), or the `limit` that is reached and its `resets_at`.
+    """
+
+    def __init__(self, status: int, error: Mapping[str, Any], hints: Mapping[str, str] = _NO_HEADERS) -> None:
         super().__init__(str(error.get("message") or f"The platform answered {status}."))
         self.status = status
         self.error = error
-        self.retry_after = retry_after
+        self.hints = hints
 
     @property
     def code(self) -> str:
@@ -135,7 +138,15 @@ def refusal(answer: Answer) -> RefusedError:
         error = dict(error)
     except (ValueError, KeyError, TypeError):
         error = {"message": f"The platform answered {answer.status}.", "type": None, "param": None, "code": None}
-    return RefusedError(answer.status, error, answer.headers.get("retry-after"))
+    names = {"limit": "x-budget-limit", "resets_at": "x-budget-reset"}
+    # `Retry-After` is at most a minute, also if the limit resets tomorrow: an agent would repeat the call for hours.
+    if answer.headers.get("x-should-retry") != "false":
+        names["retry_after"] = "retry-after"
+    return RefusedError(
+        answer.status,
+        error,
+        {name: answer.headers[header] for name, header in names.items() if header in answer.headers},
+    )
 
 
 async def read_events(pieces: AsyncIterator[bytes]) -> AsyncIterator[Json | None]:

@@ -1,5 +1,6 @@
 """Tools about what a key may use: models and the balance."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from api.protocols.mcp.gateways.protocol import Json, RefusedError, call_json
@@ -58,8 +59,9 @@ async def balance(call: Call, _arguments: Balance) -> Outcome:
         "note": note,
     }
     spent = ", ".join(f"{total[name]:g} {name}" for name in _CURRENCIES if total[name]) or "nothing"
-    lines = [f"Spent since {report['from']}: {spent} for {total['accepted']} jobs."]
-    lines += [f"{one['name']}: {one['remaining']} of {one['limit']} left" for one in limits] or ["No limits are set."]
+    count = total["accepted"]
+    lines = [f"Spent since {report['from']}: {spent} for {count} job{'s' if count != 1 else ''}."]
+    lines += list(map(_describe_limit, limits)) or ["No limits are set."]
     lines += [f"Account {one['account']}: {one['credits']} credits" for one in accounts]
     return Outcome(structured=structured, text="\n".join([*lines, *([note] if note else [])]))
 
@@ -70,6 +72,12 @@ def _limit_fields(limit: Json) -> dict[str, Any]:
         "limit": limit["hard"] if limit["hard"] is not None else limit["soft"],
         **{name: limit[name] for name in ("used", "remaining", "resets_at")},
     }
+
+
+def _describe_limit(limit: dict[str, Any]) -> str:
+    resets_at = limit["resets_at"]
+    reset = f", resets at {datetime.fromtimestamp(resets_at, UTC):%Y-%m-%d %H:%M} UTC" if resets_at else ""
+    return f"{limit['name']}: {limit['remaining']} of {limit['limit']} left{reset}"
 
 
 async def _read_accounts(call: Call) -> tuple[list[dict[str, Any]], str | None]:
