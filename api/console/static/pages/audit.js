@@ -45,7 +45,7 @@ function pageOfObject(id, { names, users, action }) {
   const kind = ID.exec(id)?.[1];
   if (action.startsWith("alert.")) return "system";
   if (kind === "key") return users[id] ? `users/${users[id]}` : null;
-  if (kind === "job") return names[id] ? `jobs/${id}` : null;
+  if (kind === "job") return `jobs/${id}`;
   return PAGES[kind] && names[id] ? `${PAGES[kind]}/${id}` : null;
 }
 
