@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from api.auth.caller import Caller
 from api.batches.archive import build_archive, read_archive
 from api.batches.file_routes import UserGenerateDep, UserReadDep, find_file
-from api.batches.options import batch_times, checked_endpoint, options_of
+from api.batches.options import BatchOptions, batch_times, checked_endpoint, options_of
 from api.batches.reading import jsonl_of, read_lines
 from api.batches.runner import BatchRunner
 from api.batches.schemas import Batch, BatchCreate, BatchEstimate, BatchList
@@ -33,6 +33,7 @@ from api.http.clients.storage_threads import in_storage_thread
 from api.http.errors import error_responses
 from api.http.preferences import parse_idempotency_key
 from api.http.responses import base_url, json_response, page_object
+from api.jobs.timeline.cancelling import BATCH
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, public_id
@@ -40,7 +41,8 @@ from worker.core.settings import get_settings
 from worker.db.batches import batches, held_jobs
 from worker.db.batches.batches import NewBatch
 from worker.db.engine import Row, transaction
-from worker.messaging import pubsub
+from worker.db.webhooks import outbox
+from worker.messaging import celery_app, pubsub
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
@@ -256,10 +258,21 @@ _CHANGED = {**_SHOWN, **error_responses(401, 403, 404, 409)}
 def cancel_batch(request: Request, batch_id: str, caller: UserGenerateDep) -> Response:
     """Cancels what no account has begun, and asks for the end of the rest. Results so far are in the output file."""
     row = find_batch(caller, batch_id)
+    jobs: list[Row[Any]] = []
+    deliveries: list[UUID] = []
     with transaction() as tx:
         changed = batches.begin_cancel(tx, row.id)
-    if changed is None and row.state not in {"cancelling", "cancelled"}:
+        if changed is not None:
+            jobs = held_jobs.cancel_queued(tx, row.id, by=BATCH)
+        if changed is not None and changed.state == "cancelled":  # it was being checked, so it has no jobs to wait for
+            url = BatchOptions.of_row(row.options).webhook
+            deliveries = outbox.add_batch_event(tx, row.id, event="batch.cancelled", url=url)
+    # A repeated request, whose first answer was lost, may find it writing its files.
+    if changed is None and (row := find_batch(caller, batch_id)).cancelling_at is None:
         raise _ended(row)
+    pubsub.publish_job_changes(jobs)
+    for delivery_id in deliveries:
+        celery_app.enqueue_notify(delivery_id)
     request.app.state.batch_runner.wake()
     return json_response(shown_batch(caller, batch_id))
 

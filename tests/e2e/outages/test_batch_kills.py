@@ -6,12 +6,14 @@ No line is lost or paid twice, the batch ends, and a client that repeats its req
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from itertools import count
 from typing import Any, Self
+from uuid import UUID
 
 import httpx
 import psycopg
@@ -80,6 +82,20 @@ _ACCEPTED = Gate("its jobs are accepted", "batches", "UPDATE OF state", "NEW.sta
 _CLAIMED = Gate("it is claimed to be ended", "batches", "UPDATE OF holder", "NEW.state = 'finalizing'")
 _WRITTEN = Gate("its results are stored", "batch_files", "INSERT", "NEW.purpose = 'batch_output'")
 _COMPLETED = Gate("it ends", "batches", "UPDATE OF state", "NEW.state = 'completed'")
+_CANCELLING = Gate("it is to be cancelled", "batches", "UPDATE OF state", "NEW.state = 'cancelling'")
+_DEQUEUED = Gate(
+    "its queued lines are cancelled", "jobs", "UPDATE OF state", "(OLD.state, NEW.state) = ('queued', 'cancelled')"
+)
+_TAKEN = Gate("it is claimed to be cancelled", "batches", "UPDATE OF holder", "NEW.state = 'cancelling'")
+_DROPPED = Gate(
+    "its held lines are cancelled", "jobs", "UPDATE OF state", "(OLD.state, NEW.state) = ('held', 'cancelled')"
+)
+_ASKED = Gate(
+    "a running line is asked to end", "jobs", "UPDATE OF cancel_requested_at",
+    "OLD.cancel_requested_at IS NULL AND NEW.cancel_requested_at IS NOT NULL AND NEW.state = 'running'",
+)  # fmt: skip
+_ENDING = Gate("its lines have ended", "batches", "UPDATE OF state", "NEW.state = 'finalizing'")
+_CANCELLED = Gate("it ends as cancelled", "batches", "UPDATE OF state", "NEW.state = 'cancelled'")
 
 
 def _has_ended(child: Child, pid: int) -> bool:
@@ -148,8 +164,9 @@ class Gates:
 class Client:
     """A caller that repeats each request until it has an answer."""
 
-    def __init__(self, platform: Platform) -> None:
-        self._http = httpx.Client(base_url=platform.url, headers=_headers(platform), timeout=20, trust_env=False)
+    def __init__(self, platform: Platform, key: str = "") -> None:
+        headers = {"Authorization": f"Bearer {key or platform.admin_key}"}
+        self._http = httpx.Client(base_url=platform.url, headers=headers, timeout=20, trust_env=False)
 
     def close(self) -> None:
         """Close its connections."""
@@ -167,16 +184,16 @@ class Client:
             assert time.monotonic() < end, f"{method} {path} was never answered"
             time.sleep(0.3)
 
-    def make_batch(self, numbers: list[int], seconds: float, webhook: str) -> str:
-        """Upload the lines and make a batch of them; return its id."""
+    def make_batch(self, seconds: Mapping[int, float], webhook: str) -> str:
+        """Upload lines that take so many seconds each, and make a batch of them; return its id."""
         lines = [
             {
                 "custom_id": f"line-{number}",
                 "method": "POST",
                 "url": "/v1/images/generations",
-                "body": {"prompt": f"a boat [[job:{number}]][[seconds:{seconds}]]", "n": 1},
+                "body": {"prompt": f"a boat [[job:{number}]][[seconds:{duration}]]", "n": 1},
             }
-            for number in numbers
+            for number, duration in seconds.items()
         ]
         file = self.request(
             "POST", "/v1/files", data={"purpose": "batch"}, files={"file": ("boats.jsonl", "\n".join(map(json.dumps, lines)))}
@@ -207,25 +224,29 @@ class Client:
 
 
 def _run_to_its_end(client: Client, numbers: list[int], webhook: str) -> dict[str, Any]:
-    batch = client.make_batch(numbers, 0.5, webhook)
+    batch = client.make_batch(dict.fromkeys(numbers, 0.5), webhook)
     return client.wait_for(batch, lambda shown: shown["status"] in ENDED)
 
 
 def _check(platform: Platform, client: Client, batch: dict[str, Any], numbers: list[int]) -> None:
     """Each line has one job and stands in one of the files once; nothing was paid twice or written twice."""
     snapshot = PlatformSnapshot(platform, numbers)
-    assert len(snapshot.jobs) == LINES
+    assert len(snapshot.jobs) == len(numbers)
     assert not snapshot.open_jobs, "\n".join(snapshot.describe_history(job["id"]) for job in snapshot.open_jobs)
     snapshot.assert_charged_once()
     snapshot.assert_concurrency_within(slots=SLOTS)
     snapshot.assert_history_valid()
     snapshot.assert_files_stored(dict.fromkeys(numbers, 1))
+    _check_files(client, batch, numbers)
+
+
+def _check_files(client: Client, batch: dict[str, Any], numbers: list[int]) -> None:
     found = client.results(batch)
     expected = sorted(f"line-{number}" for number in numbers)
     assert sorted(found["output_file_id"] + found["error_file_id"]) == expected
     counts = batch["request_counts"]
     ends = (len(found["output_file_id"]), len(found["error_file_id"]))
-    assert (counts["completed"], counts["failed"], counts["total"]) == (*ends, LINES)
+    assert (counts["completed"], counts["failed"], counts["total"]) == (*ends, len(numbers))
     files = client.request("GET", "/v1/files?purpose=batch_output").json()["data"]
     assert len([file for file in files if batch["id"] in file["filename"]]) == sum(map(bool, ends))
 
@@ -258,3 +279,99 @@ def test_api_is_killed_at_each_step(
 def _events(receiver: WebhookReceiver) -> set[str]:
     """Ids of the received events; one that is sent again has the same id."""
     return {webhook.headers["webhook-id"] for webhook in receiver.received}
+
+
+# ---- a batch that is cancelled
+
+_LONG, _SHORT = 240, 4
+
+
+@pytest.fixture
+def narrow_key(platform: Platform) -> str:
+    """A key with three accounts of its own, of which twelve jobs may be open: six run, six are queued, the rest is held."""
+    label = f"cancel-{next(_names)}"
+    tokens = ",".join(f"{label}-{number}:sandbox" for number in range(3))
+    labels = [f"{label} {number}" for number in (1, 2, 3)]
+    key = {"user": "admin", "name": label, "accounts": labels, "limits": {"concurrent_jobs": 12}}
+    with httpx.Client(base_url=platform.url, headers=_headers(platform), trust_env=False, timeout=60) as http:
+        http.post("/admin/v1/accounts", json={"tokens": tokens, "label": label}).raise_for_status()
+        return str(http.post("/admin/v1/keys", json=key).raise_for_status().json()["key"])
+
+
+def _read(platform: Platform, query: str, *values: Any) -> list[Any]:
+    with psycopg.connect(platform.database_url) as connection:
+        return connection.execute(query, values).fetchall()
+
+
+def _states(platform: Platform, batch: str) -> set[str]:
+    query = "SELECT DISTINCT j.state FROM jobs j WHERE j.batch_id = %s"
+    return {state for (state,) in _read(platform, query, UUID(batch.partition("_")[2]))}
+
+
+def _cancel(platform: Platform, client: Client, batch: str) -> tuple[datetime, dict[str, Any]]:
+    """Cancel the batch, with repeats. Return when its cancellation was seen in the database, and the ended batch."""
+    with ThreadPoolExecutor(1) as pool:
+        answered = pool.submit(client.request, "POST", f"/v1/batches/{batch}/cancel")
+        query = "SELECT clock_timestamp() FROM batches WHERE id = %s AND state <> 'in_progress'"
+        while not (seen := _read(platform, query, UUID(batch.partition("_")[2]))):
+            time.sleep(0.05)
+        answer = answered.result(timeout=240)
+    assert answer.status_code == 200, answer.text
+    return seen[0][0], client.wait_for(batch, lambda shown: shown["status"] in ENDED)
+
+
+def _check_cancelled(
+    platform: Platform, client: Client, batch: dict[str, Any], numbers: list[int], seen: datetime
+) -> None:
+    """No line starts after the cancellation, each ends once, and nothing is paid for lines that did not start."""
+    snapshot = PlatformSnapshot(platform, numbers)
+    assert len(snapshot.jobs) == len(numbers)
+    histories = {job["id"]: snapshot.describe_history(job["id"]) for job in snapshot.jobs}
+    assert {job["state"] for job in snapshot.jobs} == {"succeeded", "cancelled"}, "\n".join(histories.values())
+    snapshot.assert_charged_once()
+    snapshot.assert_concurrency_within(slots=SLOTS)
+    snapshot.assert_history_valid()
+    starts = {event["job_id"]: event["at"] for event in snapshot.events if event["to_state"] == "submitting"}
+    assert not (late := [histories[job] for job, at in starts.items() if at > seen]), "\n".join(late)
+    assert len(snapshot.accepted) == len(starts), "upstream has what was started, and nothing else"
+    for job in snapshot.jobs:
+        assert (job["state"] == "cancelled") or job["id"] in starts
+        assert job["id"] in starts or not job["charged"], histories[job["id"]]
+    assert sum(job["state"] == "cancelled" and job["id"] in starts for job in snapshot.jobs) >= 2
+    snapshot.assert_files_stored({snapshot.number_of(job): 1 for job in snapshot.jobs if job["state"] == "succeeded"})
+    _check_files(client, batch, numbers)
+
+
+@pytest.mark.parametrize(
+    ("at_commit", "seconds", "gates"),
+    [
+        # All accounts stay busy, as the client has to repeat its request, and lines of every state must be left.
+        (
+            False,
+            [_SHORT] * 3 + [_LONG] * 21,
+            (_CANCELLING, _DEQUEUED, _TAKEN, _DROPPED, _ASKED, _ENDING, _WRITTEN, _CANCELLED),
+        ),
+        # Accounts become free while no API runs: they must not begin another line.
+        (True, [_LONG] * 2 + [_SHORT] * 22, (_CANCELLING, _TAKEN, _DROPPED, _ASKED, _ENDING, _CANCELLED)),
+    ],
+    ids=["before_commit", "in_commit"],
+)
+def test_api_is_killed_at_each_step_of_a_cancellation(
+    platform: Platform, webhook_receivers: WebhookReceivers, narrow_key: str, at_commit: bool, seconds: list[int],
+    gates: tuple[Gate, ...],
+) -> None:  # fmt: skip
+    receiver = webhook_receivers.new()
+    numbers = [next(_numbers) for _ in seconds]
+    with contextlib.closing(Client(platform, narrow_key)) as client:
+        batch_id = client.make_batch(dict(zip(numbers, seconds, strict=True)), receiver.url)
+        wanted = {"running", "queued", "held", "succeeded"}
+        eventually(lambda: wanted <= _states(platform, batch_id), within=120, what="lines in each state")
+        with ThreadPoolExecutor(1) as pool, Gates(platform, gates, at_commit=at_commit) as closed:
+            cancelled = pool.submit(_cancel, platform, client, batch_id)
+            closed.kill_at_each()
+            seen, batch = cancelled.result(timeout=240)
+        assert batch["status"] == "cancelled", batch
+        _check_cancelled(platform, client, batch, numbers, seen)
+    eventually(lambda: receiver.received, what="the event of its end")
+    assert len(_events(receiver)) == 1
+    assert {json.loads(webhook.body)["type"] for webhook in receiver.received} == {"batch.cancelled"}

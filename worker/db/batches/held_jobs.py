@@ -250,13 +250,28 @@ def fail_overdue(tx: Transaction, *, limit: int) -> list[Row[Any]]:
     return list(changed.values())
 
 
-def cancel_waiting(tx: Transaction, batch_id: UUID, *, by: dict[str, Any], limit: int) -> tuple[list[Row[Any]], bool]:
+def cancel_queued(tx: Transaction, batch_id: UUID, *, by: dict[str, Any]) -> list[Row[Any]]:
+    """queued -> cancelled: the jobs of a batch that an account could claim next. Return them.
+
+    In the transaction that begins to cancel the batch, so that no line starts after it.
+    """
+    return cancel_waiting(tx, batch_id, by=by, limit=2 * WINDOW, states=(JobState.QUEUED,))[0]
+
+
+def cancel_waiting(
+    tx: Transaction,
+    batch_id: UUID,
+    *,
+    by: dict[str, Any],
+    limit: int,
+    states: tuple[JobState, ...] = (JobState.HELD, JobState.QUEUED),
+) -> tuple[list[Row[Any]], bool]:
     """held, queued -> cancelled: jobs of a batch that no account has claimed. Return them, and whether more may wait.
 
     Jobs that were claimed before and wait again may have cost something: `state_machine.cancel` ends those.
     """
     found: list[Row[Any]] = []
-    for state in (JobState.HELD, JobState.QUEUED):
+    for state in states:
         rows = tx.all(
             text(
                 """SELECT id, attempt FROM jobs

@@ -281,6 +281,32 @@ def test_end_sends_one_event(engine: Engine, receiver: WebhookReceiver, http: Te
     assert body["data"]["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
 
 
+def test_batch_that_is_cancelled_while_it_is_checked_sends_one_event(
+    engine: Engine, receiver: WebhookReceiver, http: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.batches.runner._claim", lambda _holder: None)  # the check does not begin
+    monkeypatch.setattr("api.batches.batch_routes._WAIT_SECONDS", 0.1)
+    made = http.post("/v1/batches", json={"prompts": ["a"], "webhook": receiver.url}).json()
+    assert made["status"] == "validating"
+    for _ in range(2):  # a client whose first answer was lost repeats it
+        assert http.post(f"/v1/batches/{made['id']}/cancel").json()["status"] == "cancelled"
+    rows = engine.sql("SELECT id, event FROM webhook_deliveries WHERE batch_id IS NOT NULL")
+    assert [row.event for row in rows] == ["batch.cancelled"]
+    deliver(delivery_id=rows[0].id)
+    body = json.loads(receiver.received[0].body)
+    assert (body["type"], body["data"]["id"], body["data"]["status"]) == ("batch.cancelled", made["id"], "cancelled")
+    assert engine.sql("SELECT 1 FROM jobs") == []
+
+
+def test_repeated_cancellation_of_a_batch_that_writes_its_files_is_no_error(engine: Engine, http: TestClient) -> None:
+    made = make_batch(http, pictures(1))
+    path = f"/v1/batches/{made['id']}/cancel"
+    assert http.post(path).status_code == 200
+    wait_for(http, made["id"], lambda batch: batch["status"] == "cancelled")
+    engine.sql("UPDATE batches SET state = 'finalizing', lease_until = now() + interval '1 hour'")
+    assert http.post(path).status_code == 200
+
+
 def test_other_users_see_neither_batches_nor_files(http: TestClient, add_key) -> None:
     made = make_batch(http, pictures(1))
     other = add_key()
