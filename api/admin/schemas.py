@@ -168,7 +168,7 @@ class UserList(BaseModel):
 class OwnKeyChange(BaseModel):
     """Changes of your own key; omitted fields keep their value."""
 
-    model_config = example(name="laptop", providers=["dreamina"])
+    model_config = example(name="laptop", account_groups=["design"])
 
     name: Name | None = None
     providers: list[Text] | None = Field(None, min_length=1, max_length=20, description="null = all")

@@ -39,7 +39,7 @@ def run(url: str, admin: httpx.Client) -> Callable[..., Result]:
     key = admin.post("/admin/v1/keys", json={"user": "anna", "limits": {"jobs_per_day": 2}}).json()["key"]
 
     def invoke(*words: str, answer: str | None = None) -> Result:
-        env = {"DREAMERY_URL": url, "DREAMERY_KEY": key, "COLUMNS": "200"}
+        env = {"DREAMERY_URL": url, "DREAMERY_ADMIN_KEY": key, "COLUMNS": "200"}
         return CliRunner().invoke(cli, list(words), env=env, input=answer)
 
     return invoke
