@@ -22,6 +22,7 @@ NOT_COVERED = (
     "the image python:3.11-slim-bookworm of Docker Hub: the base is made by debootstrap, with Debian's Python 3.11",
     "docker compose: its commands, settings, secrets, mounts and health checks are used",
     "docker compose: its networks, published ports, order of starts, restarts, and images of Postgres and Valkey are not",
+    "Render and other hosts: render.yaml is compared with its specification and our settings (tests/shape/test_cluster_files.py)",
     "other processors than this machine's",
 )
 
