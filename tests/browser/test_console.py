@@ -178,7 +178,7 @@ def test_job_list_updates_filters_cancels_and_retries(page: Page, client: ApiCli
     page.get_by_role("button", name="Clear filters").click()
     hanging.get_by_role("link").click()
     expect(page.get_by_role("heading", name="Timeline")).to_be_visible()
-    expect(page.get_by_text("Cancelled on request.")).to_be_visible()
+    expect(page.get_by_text("Cancelled by you.")).to_be_visible()
     page.get_by_role("button", name="Delete job").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete", exact=True).click()
     expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
