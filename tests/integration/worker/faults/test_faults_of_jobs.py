@@ -316,6 +316,7 @@ def test_fault_in_a_conversation_ends_it_and_it_is_never_sent_again(
 
 
 def test_timeline_names_the_fault_but_not_its_text(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from api.auth.caller import Caller
     from api.jobs.timeline.entries import timeline_object
 
     job = engine.add_saving_job(engine.add_account())
@@ -323,7 +324,8 @@ def test_timeline_names_the_fault_but_not_its_text(engine: Engine, monkeypatch: 
     engine.save(job)
     with transaction() as tx:
         rows, view = queries.transitions(tx, job), queries.group_views(tx, [job])[0]
-    texts = [entry["text"]["en"] for entry in timeline_object(view, rows, shows_labels=False)["data"]]
+    timeline = timeline_object(view, rows, Caller(owner=view.job.owner), shows_labels=False)
+    texts = [entry["text"]["en"] for entry in timeline["data"]]
     assert any("an error inside Dreamery, KeyError" in text for text in texts)
     assert SECRET not in str(texts)
 
