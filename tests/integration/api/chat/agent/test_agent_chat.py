@@ -120,7 +120,7 @@ def test_each_image_is_on_its_own_line(url: str, form: str) -> None:
 
 
 def test_progress_lines_are_sent_during_generation(url: str) -> None:
-    parsed = stream_chat(url, "draw two boats [[image:2]] [[seconds:2]] [[queue:3]]")
+    parsed = stream_chat(url, "draw two boats [[image:2]] [[seconds:2]] [[queue:8]]")
     assert "Image 1 of 2: " in parsed.reasoning
     assert "Image 2 of 2: " in parsed.reasoning
     assert "position" in parsed.reasoning
