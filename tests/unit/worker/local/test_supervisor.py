@@ -28,7 +28,7 @@ def specs(platform: Platform) -> list[ChildSpec]:
     programs = {
         "api": process_commands.api(platform.host, platform.port, patience_seconds=5),
         "flower": process_commands.flower("127.0.0.1", 5555, fd=3),
-        "sandbox": platform._sandbox_command(4),
+        "sandbox": process_commands.sandbox(9100, 4, platform.options, platform.data_dir),
     }
     return [*(platform._python(name, *program) for name, program in programs.items()), *platform._worker_specs()]
 
