@@ -77,14 +77,7 @@ class StateFile:
         self._write([(f"DELETE FROM {table}", ()) for table in tables or KEPT])  # noqa: S608 - our own names
 
     def _write(self, statements: list[tuple[str, tuple[Any, ...]]]) -> None:
-        try:
-            with self._database:
-                for text, values in statements:
-                    self._database.execute(text, values)
-        except sqlite3.Error as error:
-            if not self._has_failed:
-                print(f"The state of the sandbox cannot be written ({error}).", file=sys.stderr, flush=True)
-            self._has_failed = True
+        self._run(statements)
         self._writes += 1
         if self._writes % _WRITES_BETWEEN_REMOVALS == 0:
             self._remove_old()
@@ -99,9 +92,17 @@ class StateFile:
                 statements += [(f"{older} AND finish_at < ?", (kept, now)), (older, (_MOST_UNFINISHED,))]
             else:
                 statements.append((older, (kept,)))
-        with self._database:
-            for text, values in statements:
-                self._database.execute(text, values)
+        self._run(statements)
+
+    def _run(self, statements: list[tuple[str, tuple[Any, ...]]]) -> None:
+        try:
+            with self._database:
+                for text, values in statements:
+                    self._database.execute(text, values)
+        except sqlite3.Error as error:
+            if not self._has_failed:
+                print(f"The state of the sandbox cannot be written ({error}).", file=sys.stderr, flush=True)
+            self._has_failed = True
 
     # ---- read
 
@@ -139,9 +140,9 @@ def _open(path: Path) -> sqlite3.Connection:
     # The file survives the death of the process; a power cut may take the last orders.
     database.execute("PRAGMA synchronous = OFF")
     [version] = database.execute("PRAGMA user_version").fetchone()
-    if version not in {0, _VERSION}:
+    if version not in {0, _VERSION} or database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
         database.close()
-        raise sqlite3.DatabaseError("a file of another version")
+        raise sqlite3.DatabaseError("a damaged file, or one of another version")
     if version == 0:
         database.executescript(f"{_TABLES} PRAGMA user_version = {_VERSION};")
     return database

@@ -130,6 +130,28 @@ def test_file_of_another_version_is_replaced(file):
         assert Client(http, uuid.uuid4().hex).submit(order("a boat"))["ret"] == "0"
 
 
+def test_damaged_file_is_replaced(file):
+    with sandbox_on(file) as http:
+        Client(http, uuid.uuid4().hex).submit(order("a boat"))
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    head, rest = file.read_bytes()[:4096], file.stat().st_size - 4096
+    file.write_bytes(head + b"\xff" * rest)
+    session, body = uuid.uuid4().hex, order("another boat")
+    with sandbox_on(file) as http:
+        Client(http, session).submit(body)
+        assert Client(http, session).poll(body["submit_id"])
+
+
+def test_full_disk_is_said_once(file, capsys):
+    kept = StateFile(file)
+    [pages] = kept._database.execute("PRAGMA page_count").fetchone()
+    kept._database.execute(f"PRAGMA max_page_count = {pages}")
+    for number in range(501):
+        kept.save_account(create_account(f"session {number}", 1000))
+    assert capsys.readouterr().err.count("cannot be written (database or disk is full)") == 1
+
+
 def test_old_finished_orders_are_dropped(file):
     kept, account = StateFile(file), create_account("a session", 1000)
     [model] = [one for one in IMAGE_MODELS.values() if one.name == "Image 4.0"]
